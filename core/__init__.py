@@ -1,0 +1,1 @@
+"""Decides, renders, submits, watches and records. Knows neither torch nor textual."""

@@ -1,0 +1,131 @@
+"""The protocol of a backend, and the table of those there are."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from ..errors import UsageError
+from ..findings import Finding
+from ..plan import Plan
+from ..states import Status
+from ..submission import Submission
+from ..text import did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """How a backend finds a job again: its own id, and what else it wrote down at submission.
+
+    Attributes:
+        run_id: Tunedeck's id.
+        job_id: the backend's.
+        data: plain JSON data that only the backend reads (paths, host, kind). No secrets.
+    """
+
+    run_id: str
+    job_id: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A log line without its newline, and the cursor from which the next one starts.
+
+    A cursor is opaque to all but its backend. `b"..."` is kept as it came, byte for byte.
+    """
+
+    line: bytes
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do, so that screens and commands offer nothing that cannot work.
+
+    Attributes:
+        remote: whether jobs and their logs are elsewhere, so that logs have to be brought home.
+        poll_s: seconds between two looks at a job that is being watched.
+    """
+
+    resume: bool = False
+    inventory: bool = False
+    price: bool = False
+    multi_node: bool = False
+    remote: bool = True
+    poll_s: float = 10.0
+
+
+class Backend(Protocol):
+    """One place a run can be sent to. A new one is a module and an entry in `EXECUTORS`."""
+
+    name: str
+    capabilities: Capabilities
+
+    async def preflight(self, plan: Plan) -> list[Finding]:
+        """What the backend itself can say of the plan. May use the network; changes nothing."""
+        ...
+
+    def render(self, plan: Plan) -> Submission:
+        """The exact bytes for a plan. Pure: no network, no clock, nothing written."""
+        ...
+
+    async def submit(self, submission: Submission) -> Handle:
+        """Send it. Idempotent by run id: sent twice, it is one job."""
+        ...
+
+    async def find(self, run_id: str, run_dir: Path) -> Handle | None:
+        """The job of a run whose submission was cut off before its answer; None if there is none.
+
+        `run_dir` is the run's folder on this machine.
+        """
+        ...
+
+    async def status(self, handle: Handle) -> Status:
+        """The job's state now."""
+        ...
+
+    def logs(self, handle: Handle, cursor: str | None, *, follow: bool) -> AsyncGenerator[LogLine]:
+        """Lines after `cursor` (None: from the first), each once. With `follow`, until it ends."""
+        ...
+
+    async def cancel(self, handle: Handle) -> Status:
+        """Stop the job and return once the backend confirms a terminal state."""
+        ...
+
+    async def inventory(self, profile_values: dict[str, Any]) -> dict[str, Any]:
+        """GPUs, partitions, flavors and queue as the backend has them now."""
+        ...
+
+    async def price(self, plan: Plan) -> dict[str, Any] | None:
+        """What the plan may cost at most, where the backend names a price."""
+        ...
+
+
+EXECUTORS = {
+    "local": "local:LocalBackend",
+    "slurm": "slurm:SlurmBackend",
+}
+"""Executor name → `module:class` below this package; a backend is imported when it is used."""
+
+
+def load_backend(executor: str, profile_values: dict[str, Any]) -> Backend:
+    """The backend for an executor, made from the resolved values of a profile.
+
+    Raises:
+        UsageError: if there is no backend of that name.
+    """
+    target = EXECUTORS.get(executor)
+    if target is None:
+        known = ", ".join(sorted(EXECUTORS))
+        raise UsageError(
+            f"This version sends no runs to executor '{executor}'. "
+            f"{did_you_mean(executor, EXECUTORS)}".strip(),
+            fix=f"Choose a profile whose executor is one of: {known}. See them: tunedeck env list",
+        )
+    module, _, name = target.partition(":")
+    factory = getattr(importlib.import_module(f".{module}", __package__), name)
+    return cast("Backend", factory(profile_values))

@@ -1,0 +1,32 @@
+"""`tunedeck doctor`: what works here, what does not, and what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..errors import ExitCode
+
+
+@click.command()
+@click.argument("profile", required=False)
+@click.option("--env-file", type=click.Path(path_type=Path), help="Use this env file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def doctor(profile: str | None, env_file: Path | None, as_json: bool) -> int:
+    """Check the installation, the folders, tokens, and whether PROFILE's backend can be reached."""
+    from ..doctor import examine
+    from ..findings import blocking
+    from .output import MARKS, line, print_json
+
+    found = examine(profile, env_file)
+    if as_json:
+        print_json({"findings": [finding.to_json() for finding in found]})
+    else:
+        marks = {**MARKS, "info": ("✓", None)}
+        for finding in found:
+            mark, color = marks[finding.severity]
+            line(f"{mark} {finding.message}", fg=color)
+            if finding.fix:
+                line(f"  {finding.fix.words}")
+    return ExitCode.USAGE if blocking(found) else ExitCode.OK

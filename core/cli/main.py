@@ -1,0 +1,159 @@
+"""The entry point: which commands there are, and how each kind of failure ends.
+
+Only click is imported here. A command's module is imported when the command runs, so that
+`tunedeck --help` costs no more than click itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from ..errors import ExitCode, TunedeckError
+
+_COMMANDS = {
+    "steps": ("steps:steps", "List, show and run the steps of the catalog."),
+    "env": ("env:env", "Generate, check and explain env files."),
+    "runs": ("runs:runs", "List, watch, cancel and resume runs."),
+    "queue": ("queue:queue", "Show a cluster's partitions and my jobs in its queue."),
+    "replay": ("replay:replay", "Launch a saved launch again."),
+    "replays": ("replay:replays", "List, show, save and delete saved launches."),
+    "chat": ("chat:chat", "Ask the base model and a run's result the same things."),
+    "doctor": ("doctor:doctor", "Check the installation, the folders and a profile's reach."),
+}
+
+_EPILOG = """\b
+Examples:
+  tunedeck steps run peft/automodel -c tiny          a LoRA fine-tune on this machine
+  tunedeck steps run peft/automodel -c tiny -d       what it would do, and nothing else
+  tunedeck runs list                                 what ran, what runs
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used, and listed without being imported."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order in which one meets them, not by alphabet."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command, or None where there is none of that name."""
+        entry = _COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, attribute = entry[0].partition(":")
+        command = getattr(importlib.import_module(f".{module}", __package__), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, but a name that is not there gets a suggestion."""
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            from ..text import did_you_mean
+
+            hint = did_you_mean(args[0], _COMMANDS)
+            ctx.fail(f"There is no command '{args[0]}'. {hint}".strip())
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, from the table above."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+def _version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from ... import __version__
+
+        click.echo(f"tunedeck {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_version,
+    help="Show the version and exit.",
+)
+@click.option("--read-only", is_flag=True, help="The wizard, without submitting or cancelling.")
+@click.option("--plain", is_flag=True, help="The wizard as plain prompts; also ACCESSIBLE=1.")
+@click.pass_context
+def cli(ctx: click.Context, read_only: bool, plain: bool) -> int:
+    """Launch fine-tuning runs here, on Slurm or in a cloud, and repeat them with one command.
+
+    Without a command it opens the wizard.
+    """
+    if ctx.invoked_subcommand is not None:
+        if read_only or plain:
+            ctx.fail("--read-only and --plain go with the wizard, which opens without a command.")
+        return ExitCode.OK
+    # By name: core depends on nothing of the wizard, which may be missing where it is not wanted.
+    wizard = importlib.import_module("...tui.start", __package__)
+    return int(wizard.start(read_only=read_only, plain=plain))
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with one of `ExitCode`, or 128 + n on a signal."""
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code. Nothing escapes as a traceback but a bug."""
+    try:
+        result = cli.main(args, prog_name="tunedeck", standalone_mode=False)
+        sys.stdout.flush()
+    except click.UsageError as error:
+        error.show()
+        return ExitCode.USAGE
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return 130
+    except BrokenPipeError:
+        # The reader has gone (`tunedeck … | head`). Point stdout elsewhere, or Python complains
+        # again as it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except TunedeckError as error:
+        from .output import print_error
+
+        print_error(error)
+        return error.exit_code
+    except OSError as error:
+        from .output import print_error
+
+        print_error(TunedeckError(_os_error_text(error), fix=_os_error_fix(error)))
+        return ExitCode.FAILURE
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def _os_error_text(error: OSError) -> str:
+    what = error.strerror or str(error)
+    return f"{error.filename}: {what}" if error.filename else what
+
+
+def _os_error_fix(error: OSError) -> str:
+    import errno
+
+    if error.errno == errno.ENOSPC:
+        return "Free some room on that disk, or set TUNEDECK_HOME to a folder on another one."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Change the permissions, or set TUNEDECK_HOME to a folder that you can write to."
+    return ""

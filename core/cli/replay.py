@@ -1,0 +1,242 @@
+"""`tunedeck replay` and `tunedeck replays`: launch again what was saved, and keep the saved."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ExitCode, TunedeckError, UsageError
+from .output import line, note, print_error, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..replay import Listed, Replay
+    from ..replay_lock import Change
+    from ..resolve import Selection
+
+_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
+)
+
+
+@click.command()
+@click.argument("name")
+@click.argument("overrides", nargs=-1, metavar="[key=value]...")
+@click.option("-r", "--run", "attached", metavar="PROFILE", help="Run it with this env profile.")
+@click.option(
+    "-b", "--batch", "detached", metavar="PROFILE", help="Submit it with this one and return."
+)
+@click.option("-d", "--dry-run", is_flag=True, help="Show what would be sent; write nothing.")
+@click.option("--online", is_flag=True, help="With --dry-run: ask the backend too.")
+@click.option("--accept-changes", is_flag=True, help="Launch with what has changed since.")
+@click.option("--frozen", is_flag=True, help="Launch with the values that were saved.")
+@click.option("--force", is_flag=True, help="Submit despite errors that preflight found.")
+@_json_option
+def replay(
+    name: str,
+    overrides: tuple[str, ...],
+    attached: str | None,
+    detached: str | None,
+    dry_run: bool,
+    online: bool,
+    accept_changes: bool,
+    frozen: bool,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Launch a saved launch again, with the profile it was saved with or another.
+
+    What it resolves to now is held against what it resolved to when it was saved. Where nothing
+    has changed it goes on, else it asks; without a terminal it needs --accept-changes or --frozen.
+    """
+    from ..replay import frozen as put_back
+    from ..replay import load_replay
+    from .steps_run import Mode, run_selection
+
+    if attached and detached:
+        raise UsageError("-r and -b exclude each other.", fix="Give one of them.")
+    if accept_changes and frozen:
+        raise UsageError("--accept-changes and --frozen exclude each other.", fix="Give one.")
+    saved = load_replay(name)
+    selection = saved.selection()
+    if profile := attached or detached:
+        selection = replace(selection, profile=profile)
+    changes = _changes(saved, selection)
+    if frozen:
+        selection = put_back(saved, selection, changes)
+    elif changes and not accept_changes:
+        _say(changes, saved)
+        if not dry_run and not _accepted(saved, changes):
+            note("Nothing was launched.")
+            return ExitCode.OK
+    selection = replace(selection, overrides=(*selection.overrides, *overrides))
+    mode = Mode(
+        attach=detached is None, dry_run=dry_run, online=online, force=force, as_json=as_json
+    )
+    return run_selection(selection, mode)
+
+
+@click.group()
+def replays() -> None:
+    """List, show, save and delete saved launches."""
+
+
+@replays.command("list")
+@_json_option
+def list_command(as_json: bool) -> int:
+    """List the repository's replays, your own, and the shipped examples."""
+    from ..replay import list_replays
+
+    listed = list_replays()
+    if as_json:
+        print_json([_row(one) for one in listed])
+        return ExitCode.OK
+    rows = [_row(one) for one in listed]
+    print_table(
+        ("NAME", "FROM", "STEP", "CONFIG", "PROFILE", "DESCRIPTION"),
+        [(r["name"], r["source"], r["step"], r["config"], r["profile"], _words(r)) for r in rows],
+    )
+    return ExitCode.OK
+
+
+@replays.command()
+@click.argument("name")
+@_json_option
+def show(name: str, as_json: bool) -> int:
+    """Show a replay's file, and what has changed since it was saved."""
+    from ..replay import load_replay
+
+    saved = load_replay(name)
+    problem: TunedeckError | None = None
+    changes: list[Change] | None = None
+    try:
+        changes = _changes(saved, saved.selection())
+    except TunedeckError as error:  # it can be shown though it cannot be launched now
+        problem = error
+    if as_json:
+        print_json(
+            {
+                "name": saved.name,
+                "source": saved.source,
+                "file": str(saved.file),
+                "replay": saved.ingredients.model_dump(mode="json"),
+                "changes": None if changes is None else [c.to_json() for c in changes],
+                "problem": problem.message if problem else None,
+            }
+        )
+        return ExitCode.OK
+    note(f"{saved.file} ({saved.source})")
+    line(saved.file.read_text(encoding="utf-8").rstrip())
+    if changes:
+        _say(changes, saved)
+    elif saved.ingredients.lock is not None and not problem:
+        note("Nothing has changed since it was saved.")
+    if problem:
+        note("It cannot be launched as things are:")
+        print_error(problem)
+    return ExitCode.OK
+
+
+@replays.command()
+@click.argument("name")
+@click.option("--from", "run", metavar="RUN", required=True, help="The run to save, by id or name.")
+@click.option("--description", default="", help="What it is for, in words.")
+@click.option(
+    "--repository", is_flag=True, help="Save it in this repository's profiles/, to be committed."
+)
+@click.option("--force", is_flag=True, help="Replace a replay of that name.")
+@_json_option
+def save(
+    name: str, run: str, description: str, repository: bool, force: bool, as_json: bool
+) -> int:
+    """Save what a run was launched with."""
+    from ..registry import Registry
+    from ..replay import save_replay
+    from ..replay_files import repository_folder
+
+    record = Registry().find(run)
+    folder = repository_folder() if repository else None
+    file = save_replay(record.plan, name, folder=folder, description=description, force=force)
+    if as_json:
+        print_json({"name": name, "file": str(file), "run_id": record.run_id})
+        return ExitCode.OK
+    line(f"Saved {record.run_id} as '{name}' in {file}.")
+    note(f"Launch it again: tunedeck replay {name}")
+    return ExitCode.OK
+
+
+@replays.command()
+@click.argument("name")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@_json_option
+def delete(name: str, yes: bool, as_json: bool) -> int:
+    """Delete a replay."""
+    from ..replay import delete_replay
+    from ..replay_files import find_replay
+
+    file, _ = find_replay(name)
+    if not yes and not _may_ask():
+        raise UsageError(
+            f"Deleting '{name}' ({file}) has to be confirmed.", fix="Add --yes, or use a terminal."
+        )
+    if not yes and not click.confirm(f"Delete {file}?", err=True):
+        note("Nothing was deleted.")
+        return ExitCode.OK
+    deleted = delete_replay(name)
+    if as_json:
+        print_json({"name": name, "file": str(deleted)})
+    else:
+        line(f"Deleted {deleted}.")
+    return ExitCode.OK
+
+
+def _changes(saved: Replay, selection: Selection) -> list[Change]:
+    from ..replay import changes_since
+    from ..resolve import resolve
+
+    if saved.ingredients.lock is None:
+        return []
+    return changes_since(saved, resolve(selection))
+
+
+def _say(changes: Sequence[Change], saved: Replay) -> None:
+    note(f"Changed since '{saved.name}' was saved:")
+    for change in changes:
+        note(f"  {change}")
+
+
+def _accepted(saved: Replay, changes: Sequence[Change]) -> bool:
+    if not _may_ask():
+        raise UsageError(
+            f"'{saved.name}' does not resolve to what it did when it was saved: "
+            f"{', '.join(change.key for change in changes)}.",
+            fix="Launch with what has changed: --accept-changes. "
+            "Launch with what was saved: --frozen.",
+        )
+    return click.confirm("Launch with these changes?", err=True)
+
+
+def _may_ask() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _row(listed: Listed) -> dict[str, Any]:
+    saved = listed.replay.ingredients if listed.replay else None
+    return {
+        "name": listed.name,
+        "source": listed.source,
+        "file": str(listed.file),
+        "step": saved.step if saved else None,
+        "config": saved.config if saved else None,
+        "profile": saved.profile if saved else None,
+        "description": saved.description if saved else "",
+        "locked": saved.lock is not None if saved else False,
+        "problem": str(listed.problem) if listed.problem else None,
+    }
+
+
+def _words(row: dict[str, Any]) -> str:
+    return f"cannot be read: {row['problem']}" if row["problem"] else str(row["description"])

@@ -1,0 +1,49 @@
+"""Printing a log: safe text on a terminal, the very bytes elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import ReachError
+from ..spool import catch_up
+from ..watch import backend_of
+from .live import shown_text
+from .output import note, print_json_line
+
+if TYPE_CHECKING:
+    from ..record import RunRecord
+
+
+def bring_up_to_date(record: RunRecord) -> None:
+    """Copy home what a backend elsewhere has of the log; what is here serves if not."""
+    backend, handle = backend_of(record), record.backend_handle
+    if not backend.capabilities.remote or handle is None:
+        return
+    try:
+        asyncio.run(catch_up(handle, backend, record.log))
+    except ReachError as error:
+        note(f"{error} This is the log as far as it is on this machine.")
+
+
+def print_log(log: Path, offset: int, *, as_json: bool) -> None:
+    """Print a log from a byte offset on. A log that is not there is empty."""
+    if not log.exists():
+        return
+    with log.open("rb") as file:
+        file.seek(offset)
+        if as_json:
+            for line in file:
+                offset += len(line)
+                print_json_line({"line": shown_text(line.rstrip(b"\n")), "offset": offset})
+        elif sys.stdout.isatty():
+            for line in file:
+                click.echo(shown_text(line.rstrip(b"\n")))
+        else:
+            sys.stdout.flush()
+            shutil.copyfileobj(file, sys.stdout.buffer)

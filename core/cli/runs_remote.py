@@ -1,0 +1,50 @@
+"""`runs fetch` and `runs attach`: runs whose files or whose launcher are elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .output import line, note, print_json
+
+if TYPE_CHECKING:
+    from ..record import RunRecord
+    from ..registry import Registry
+
+
+def fetch_files(record: RunRecord, pattern: str | None, *, as_json: bool) -> None:
+    """Bring files home, and say what came."""
+    from ..fetch import fetch
+    from ..watch import backend_of
+
+    def told(name: str, here: int, whole: int) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{name}: {here / 1e6:.1f} of {whole / 1e6:.1f} MB\x1b[K")
+
+    brought = asyncio.run(fetch(record, backend_of(record), pattern, told))
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K")
+    if as_json:
+        print_json({"run_id": record.run_id, "files": [str(path) for path in brought]})
+        return
+    for path in brought:
+        line(str(path))
+    note(f"{len(brought)} file(s) of {record.run_id} are in {record.run_dir}.")
+
+
+def attach_job(profile: str, job_id: str, env_file: Path | None) -> tuple[RunRecord, Registry]:
+    """Put a job that was launched from elsewhere into the registry of this machine.
+
+    Raises:
+        UsageError: if the profile's backend cannot tell a job's plan.
+        NotFoundError: if there is no such job, or it is no run of ours.
+    """
+    from ..adopt import adopt
+    from ..registry import Registry
+    from .queue import backend_of_profile
+
+    backend, values = backend_of_profile(profile, env_file)
+    registry = Registry()
+    return asyncio.run(adopt(backend, profile, values, job_id, registry)), registry

@@ -1,0 +1,235 @@
+"""`tunedeck steps run`: preview, submit, stay attached or leave."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ExitCode, UsageError
+from .complete import complete_config, complete_step
+
+if TYPE_CHECKING:
+    from ..prepare import Prepared
+    from ..resolve import Selection
+
+_EPILOG = """\b
+Examples:
+  tunedeck steps run peft/automodel -c tiny                          here, attached
+  tunedeck steps run peft/automodel -c tiny optimizer.lr=1e-4 -d     show, do nothing
+  tunedeck steps run sft/automodel -c default -b slurm_sft_automodel submit and leave
+  tunedeck steps run convert/merge_lora --from my-run                merge a run's adapter
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What to do with a selection: everything about a launch that is no part of the plan."""
+
+    attach: bool = True
+    dry_run: bool = False
+    online: bool = False
+    explain: bool = False
+    force: bool = False
+    accept_changes: bool = False
+    frozen: bool = False
+    as_json: bool = False
+
+
+@click.command(
+    "run",
+    epilog=_EPILOG,
+    context_settings={"ignore_unknown_options": False},
+)
+@click.argument("step_id", metavar="ID", shell_complete=complete_step)
+@click.argument("overrides", nargs=-1, metavar="[key=value]...")
+@click.option(
+    "-c",
+    "--config",
+    shell_complete=complete_config,
+    help="A config of the step by name, or a path to a YAML file.",
+)
+@click.option(
+    "-r",
+    "--run",
+    "attached",
+    metavar="PROFILE",
+    help="Run with this env profile and stay attached.",
+)
+@click.option(
+    "-b",
+    "--batch",
+    "detached",
+    metavar="PROFILE",
+    help="Submit with this env profile and return. 'local' is this machine.",
+)
+@click.option(
+    "-d",
+    "--dry-run",
+    is_flag=True,
+    help="Show what would be sent. Uses no network and writes nothing.",
+)
+@click.option(
+    "--online", is_flag=True, help="With --dry-run: ask the backend too (its preflight, its price)."
+)
+@click.option("--explain", is_flag=True, help="With --dry-run: where each value came from.")
+@click.option(
+    "--from", "from_run", metavar="RUN", help="Fill the step's input with what this run produced."
+)
+@click.option("--name", help="A name for the run.")
+@click.option("--save", metavar="NAME", help="Save the launch as a replay under this name.")
+@click.option("--force", is_flag=True, help="Submit despite errors that preflight found.")
+@click.option(
+    "--accept-changes",
+    is_flag=True,
+    help="With --save: replace a replay of that name that resolves to something else.",
+)
+@click.option(
+    "--frozen",
+    is_flag=True,
+    help="With --save: launch only if the replay of that name resolves to the very same.",
+)
+@click.option("--env-file", type=click.Path(path_type=Path), help="Use this env file.")
+@click.option(
+    "--catalog",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Another folder of steps. Repeatable; also TUNEDECK_STEPS.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def run_command(
+    step_id: str,
+    overrides: tuple[str, ...],
+    config: str | None,
+    attached: str | None,
+    detached: str | None,
+    from_run: str | None,
+    name: str | None,
+    save: str | None,
+    env_file: Path | None,
+    catalog: tuple[Path, ...],
+    **mode: Any,
+) -> int:
+    """Run a step: here, or where an env profile says.
+
+    Neither -r nor -b runs it here, attached. Values of the config are changed by key=value, typed
+    as YAML; run.env.KEY=VALUE changes the profile for this launch alone.
+    """
+    from ..resolve import Selection
+
+    if attached and detached:
+        raise UsageError("-r and -b exclude each other.", fix="Give one of them.")
+    selection = Selection(
+        step=step_id,
+        config=config,
+        overrides=overrides,
+        profile=attached or detached or "local",
+        env_file=env_file,
+        catalog=catalog,
+        name=name,
+        from_run=from_run,
+        detached=detached is not None,
+    )
+    return run_selection(selection, Mode(attach=detached is None, **mode), save=save)
+
+
+def run_selection(selection: Selection, mode: Mode, *, save: str | None = None) -> int:
+    """Preview or launch a selection, print as `mode` says, and return the exit code."""
+    from ..catalog import load_catalog
+
+    step = load_catalog(selection.catalog).find(selection.step)
+    if step.launch.kind == "builtin":
+        return _run_builtin(step.id, selection, mode)
+    from ..prepare import prepare
+
+    prepared = asyncio.run(prepare(selection, online=mode.online or not mode.dry_run))
+    if mode.dry_run:
+        from .preview import print_preview
+
+        print_preview(prepared, explain=mode.explain, as_json=mode.as_json)
+        return _blocked(prepared, ExitCode.OK)
+    return launch_prepared(prepared, mode, save=save)
+
+
+def launch_prepared(prepared: Prepared, mode: Mode, *, save: str | None = None) -> int:
+    """Send what was prepared, unless a finding blocks it, and follow it if `mode` says so."""
+    from ..launch import launch
+    from ..registry import Registry
+    from .follow import follow_run
+    from .output import line, note, print_findings, print_json
+
+    print_findings(f for f in prepared.findings if f.severity != "info")
+    for text in prepared.plan.notes:
+        note(text)
+    if not mode.force and (code := _blocked(prepared, ExitCode.OK)):
+        note("Nothing was submitted. Mend the errors above, or pass --force.")
+        return code
+    registry = Registry()
+    if save:
+        _save(prepared, save, mode)
+    record = asyncio.run(
+        launch(prepared.plan, prepared.submission, prepared.backend, registry, forced=mode.force)
+    )
+    if mode.attach:
+        return follow_run(record, registry, as_json=mode.as_json)
+    if mode.as_json:
+        print_json(
+            {
+                "run_id": record.run_id,
+                "job_id": record.job_id,
+                "backend": record.backend,
+                "state": record.state,
+            }
+        )
+    else:
+        line(f"Submitted {record.run_id} ({record.name}) to {record.profile}.")
+        note(f"Watch it:  tunedeck runs logs -f {record.run_id}")
+        note(f"Cancel it: tunedeck runs cancel {record.run_id}")
+    return ExitCode.OK
+
+
+def _save(prepared: Prepared, name: str, mode: Mode) -> None:
+    """Save the launch as a replay, or hold it to the one of that name."""
+    from ..errors import NotFoundError
+    from ..replay import changes_since, load_replay, save_replay
+
+    try:
+        saved = load_replay(name)
+    except NotFoundError:
+        if mode.frozen:
+            raise
+        save_replay(prepared.plan.to_json(), name)
+        return
+    changes = changes_since(saved, prepared.plan)
+    if changes and not mode.accept_changes:
+        raise UsageError(
+            f"The replay '{name}' resolves to something else: "
+            + ", ".join(change.key for change in changes[:8])
+            + (" …" if len(changes) > 8 else ""),
+            fix="Pass --accept-changes to replace it, or choose another name with --save.",
+        )
+    if changes:
+        save_replay(prepared.plan.to_json(), name, force=True)
+
+
+def _run_builtin(step_id: str, selection: Selection, mode: Mode) -> int:
+    if step_id == "env/env_toml":
+        from .env_init import run_generator
+
+        return run_generator(
+            selection.config or "lepton",
+            selection.overrides,
+            dry_run=mode.dry_run,
+            as_json=mode.as_json,
+        )
+    raise UsageError(f"{step_id} has no command of its own in this version.")
+
+
+def _blocked(prepared: Prepared, otherwise: ExitCode) -> ExitCode:
+    from ..findings import blocking
+
+    return ExitCode.USAGE if blocking(prepared.findings) else otherwise

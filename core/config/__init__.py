@@ -1,0 +1,1 @@
+"""Configs: YAML with inheritance, overrides and interpolation, checked against a schema."""

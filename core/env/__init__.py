@@ -1,0 +1,1 @@
+"""Env files: found, parsed, inherited, checked, generated."""

@@ -1,0 +1,52 @@
+"""Writing files so that a crash, a full disk or a second process never leaves half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
+    """Write to a temporary name in the same folder, flush to disk, then replace.
+
+    Args:
+        path: the file to write; its folder is made if it is missing.
+        content: text (written as UTF-8) or bytes.
+        mode: permission bits, set before the content is written.
+
+    Raises:
+        OSError: if the folder is not writable or the disk is full; `path` is then untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+
+
+def on_network(path: Path, table: Path = Path("/proc/self/mounts")) -> bool:
+    """Whether a path lies on a file system that several machines may have mounted.
+
+    Args:
+        path: the path; it need not be there.
+        table: the mounts, as proc(5) describes them. Where there is no such file, none is known.
+    """
+    try:
+        mounts = table.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    folders = [path.absolute(), *path.absolute().parents]
+    kinds = {line.split(" ")[1]: line.split(" ")[2] for line in mounts.splitlines()}
+    kind = next((kinds[str(folder)] for folder in folders if str(folder) in kinds), "")
+    return kind.startswith(("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "afs", "9p"))

@@ -1,0 +1,74 @@
+"""From a plan to a run: recorded first, then sent."""
+
+from __future__ import annotations
+
+from .backends.base import Backend
+from .errors import TunedeckError
+from .plan import Plan
+from .process import ProcessMark
+from .record import RunRecord
+from .registry import Registry
+from .states import RunState, Status
+from .submission import Submission
+
+
+async def launch(
+    plan: Plan,
+    submission: Submission,
+    backend: Backend,
+    registry: Registry,
+    *,
+    forced: bool = False,
+) -> RunRecord:
+    """Record a run, submit it, and record where its backend put it.
+
+    Args:
+        plan: what is launched.
+        submission: the very object that was previewed.
+        backend: where it goes.
+        registry: where it is recorded before anything is sent.
+        forced: whether errors that preflight found were passed over.
+
+    Raises:
+        TunedeckError: if the backend did not take it; the record then says failed, and why.
+    """
+    registry.add(RunRecord.of(plan, forced=forced))
+    try:
+        handle = await backend.submit(submission)
+    except (TunedeckError, OSError) as error:
+        registry.update(plan.run_id, Status(RunState.FAILED, "not submitted", str(error)))
+        raise
+    record = registry.update(plan.run_id, handle=handle)
+    if record.state is RunState.CANCELLED:  # by someone else, while it was on its way
+        return registry.update(plan.run_id, await backend.cancel(handle))
+    return registry.update(plan.run_id, await backend.status(handle))
+
+
+async def recover(record: RunRecord, backend: Backend, registry: Registry) -> RunRecord:
+    """The truth about a run whose launcher ended between the record and the backend's answer.
+
+    A launcher that still lives, or is on another machine, is left to it. Else the backend knows
+    whether the job arrived.
+    """
+    if record.launcher is not None:
+        launcher = ProcessMark.from_json(record.launcher)
+        if launcher.alive or launcher.elsewhere:
+            return record
+    handle = await backend.find(record.run_id, record.run_dir)
+    if handle is None:
+        reason = "its launcher ended before the job was submitted"
+        return registry.update(record.run_id, Status(RunState.FAILED, "not submitted", reason))
+    return registry.update(record.run_id, await backend.status(handle), handle=handle)
+
+
+async def cancel(record: RunRecord, backend: Backend, registry: Registry) -> RunRecord:
+    """Cancel a run, and return its record once nothing of it goes on.
+
+    A run that never reached its backend is cancelled in the registry; its launcher, if it is about
+    to submit it, finds that out and withdraws the job.
+    """
+    handle = record.backend_handle or await backend.find(record.run_id, record.run_dir)
+    if handle is None:
+        status = Status(RunState.CANCELLED, "not submitted", "cancelled before it was submitted")
+        return registry.update(record.run_id, status)
+    return registry.update(record.run_id, await backend.cancel(handle), handle=handle)

@@ -1,0 +1,64 @@
+"""From a selection to something that can be looked at and then sent: one path for every reader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import UsageError
+from .preflight import preflight
+from .resolve import Selection, resolve
+
+if TYPE_CHECKING:
+    from .backends.base import Backend
+    from .catalog import Step
+    from .findings import Finding
+    from .plan import Plan
+    from .submission import Submission
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan, its submission and what the checks say of it. `launch` sends `submission` as it is.
+
+    `price` is what the backend says it may cost at most, or None.
+    """
+
+    selection: Selection
+    step: Step
+    plan: Plan
+    backend: Backend
+    submission: Submission
+    findings: list[Finding]
+    price: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract's shape for `--dry-run --json`."""
+        return {
+            "plan": self.plan.to_json(),
+            "submission": self.submission.to_json(),
+            "findings": [finding.to_json() for finding in self.findings],
+            "notes": list(self.plan.notes),
+            "price": self.price,
+        }
+
+
+async def prepare(selection: Selection, *, online: bool) -> Prepared:
+    """Resolve, render and check a selection. Writes nothing; uses the network only if `online`.
+
+    Raises:
+        UsageError: if the selection cannot be resolved, or its step cannot be run as a job.
+    """
+    from .backends.base import load_backend
+    from .catalog import load_catalog
+
+    catalog = load_catalog(selection.catalog)
+    step = catalog.find(selection.step)
+    plan = resolve(selection, catalog)
+    if reason := step.not_runnable(plan.executor):
+        raise UsageError(f"{step.id} cannot be run: {reason}")
+    backend = load_backend(plan.executor, dict(plan.profile_values))
+    submission = backend.render(plan)
+    findings = await preflight(plan, step, backend, online=online)
+    price = await backend.price(plan) if online and backend.capabilities.price else None
+    return Prepared(selection, step, plan, backend, submission, findings, price)

@@ -1,0 +1,284 @@
+"""The registry: every run there was, from before the network call that started it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from . import locations
+from .backends.base import Handle
+from .errors import NotFoundError, Place, TunedeckError
+from .files import on_network
+from .record import RunRecord
+from .states import RunState, Status
+from .text import did_you_mean
+
+__all__ = ["Registry", "RunRecord"]
+
+_Records: TypeAlias = list[RunRecord]
+
+_BUSY_S = 30.0
+_SEE_ALL = "See what there is: tunedeck runs list"
+_MIGRATIONS = (
+    """
+    CREATE TABLE runs (
+        run_id TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        step TEXT NOT NULL,
+        config TEXT NOT NULL,
+        profile TEXT NOT NULL,
+        backend TEXT NOT NULL,
+        run_dir TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        plan TEXT NOT NULL,
+        forced INTEGER NOT NULL,
+        launcher TEXT,
+        job_id TEXT,
+        handle TEXT,
+        state TEXT NOT NULL,
+        word TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        exit_code INTEGER,
+        started_at REAL,
+        ended_at REAL
+    ) WITHOUT ROWID;
+    CREATE INDEX runs_by_name ON runs (name, run_id);
+    CREATE INDEX runs_by_state ON runs (state);
+    """,
+)
+"""One script a schema version; `PRAGMA user_version` says how many have been applied."""
+
+
+class Registry:
+    """The table of runs, in a SQLite file that any number of processes share.
+
+    Each operation opens the file, so that an object can be used from any thread and after a fork.
+
+    Args:
+        path: the database; the user's own one by default. Made when it is first written to.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or locations.registry_file()
+
+    def add(self, record: RunRecord) -> None:
+        """Save a new run. Called before anything is sent anywhere.
+
+        Raises:
+            TunedeckError: if it cannot be saved; then nothing may be sent.
+        """
+        row = record.to_row()
+        columns, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
+        with self._writing() as db:
+            db.execute(f"INSERT INTO runs ({columns}) VALUES ({marks})", row)  # noqa: S608 - own names
+
+    def update(
+        self, run_id: str, status: Status | None = None, *, handle: Handle | None = None
+    ) -> RunRecord:
+        """Save what has been learnt of a run, and return the record as it then is.
+
+        A state moves forward only: what several processes learn arrives in any order, so a terminal
+        state gives way to no other, save `lost` to the truth that was found later.
+
+        Args:
+            run_id: the run.
+            status: its status as its backend tells it.
+            handle: how its backend finds it again.
+        """
+        with self._writing() as db:
+            if handle is not None:
+                db.execute(
+                    "UPDATE runs SET job_id = ?, handle = ? WHERE run_id = ?",
+                    (handle.job_id, json.dumps(handle.data), run_id),
+                )
+            if status is not None:
+                _save_status(db, run_id, status)
+            row = db.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        if row is None:
+            raise NotFoundError(f"Run {run_id} is no longer in the registry.")
+        return RunRecord.from_row(row)
+
+    def get(self, run_id: str) -> RunRecord:
+        """The run of exactly this id.
+
+        Raises:
+            NotFoundError: if there is none.
+        """
+        found = self._select("WHERE run_id = ?", run_id)
+        if not found:
+            raise NotFoundError(f"There is no run {run_id}.", fix=_SEE_ALL)
+        return found[0]
+
+    def list(
+        self, *, states: Sequence[RunState] = (), step: str | None = None, limit: int | None = None
+    ) -> _Records:
+        """Runs, newest first.
+
+        Args:
+            states: only runs in one of these states.
+            step: only runs of this step, by its id or the tail of it.
+            limit: at most so many.
+        """
+        clauses, values = ["1"], list[Any]()
+        if states:
+            clauses.append(f"state IN ({', '.join('?' * len(states))})")
+            values += [str(state) for state in states]
+        if step:
+            clauses.append("(step = ? OR substr(step, -length(?)) = ?)")
+            values += [step, f"/{step}", f"/{step}"]
+        tail = "ORDER BY run_id DESC LIMIT ?"
+        return self._select(f"WHERE {' AND '.join(clauses)} {tail}", *values, limit or -1)
+
+    def find(self, query: str) -> RunRecord:
+        """The run that a person means: by id, by name (the newest of it), or by the start of an id.
+
+        Raises:
+            NotFoundError: if none or more than one fits; the nearest are named.
+        """
+        by_id = self._select("WHERE run_id = ?", query)
+        by_name = by_id or self._select("WHERE name = ? ORDER BY run_id DESC LIMIT 1", query)
+        if by_name:
+            return by_name[0]
+        by_start = self._select(
+            "WHERE substr(run_id, 1, length(?)) = ? ORDER BY run_id DESC LIMIT 6", query, query
+        )
+        if len(by_start) == 1:
+            return by_start[0]
+        if by_start:
+            shown = ", ".join(record.run_id for record in by_start[:5])
+            more = ", …" if len(by_start) > 5 else ""
+            raise NotFoundError(
+                f"'{query}' is the start of several run ids: {shown}{more}.",
+                fix="Give more of the id.",
+            )
+        known = [name for record in self.list() for name in (record.name, record.run_id)]
+        raise NotFoundError(
+            f"There is no run '{query}'. {did_you_mean(query, known)}".strip(),
+            fix=_SEE_ALL,
+        )
+
+    def delete(self, run_id: str) -> None:
+        """Forget a run. Its folder is the caller's matter."""
+        with self._writing() as db:
+            db.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
+
+    def _select(self, tail: str, *values: Any) -> _Records:
+        if not self.path.exists():
+            return []
+        with self._open() as db:
+            rows = db.execute(f"SELECT * FROM runs {tail}", values).fetchall()  # noqa: S608 - own text
+        return [RunRecord.from_row(row) for row in rows]
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A connection inside a transaction that holds the write lock from its start."""
+        with self._open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """A connection to a database of this version.
+
+        Raises:
+            TunedeckError: if the file is locked, damaged, not writable, or of a later version.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
+            try:
+                db.row_factory = sqlite3.Row
+                self._migrate(db)
+                yield db
+            finally:
+                db.close()
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise self._trouble(error) from error
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        if _version(db) == len(_MIGRATIONS):
+            return
+        # WAL needs memory that all its readers share: those of one machine do.
+        db.execute(f"PRAGMA journal_mode = {'DELETE' if on_network(self.path) else 'WAL'}")
+        db.execute("BEGIN IMMEDIATE")
+        version = _version(db)  # another process may have been first
+        if version > len(_MIGRATIONS):
+            raise TunedeckError(
+                f"The registry is of version {version}, made by a newer tunedeck; this one knows "
+                f"up to {len(_MIGRATIONS)}.",
+                place=Place(str(self.path)),
+                fix="Upgrade: pip install --upgrade tunedeck. Or set TUNEDECK_HOME elsewhere.",
+            )
+        for script in _MIGRATIONS[version:]:
+            for statement in script.split(";"):
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+        db.execute("COMMIT")
+
+    def _trouble(self, error: sqlite3.DatabaseError | OSError) -> TunedeckError:
+        """What a failure of the database means to a person, and the way out. Nothing is deleted."""
+        place, words = Place(str(self.path)), str(error)
+        if "locked" in words:
+            text, fix = (
+                f"The registry has been locked by another process for {_BUSY_S:.0f} s.",
+                f"See which: fuser {self.path}",
+            )
+        elif "full" in words:
+            text, fix = (
+                "The registry cannot be written: the disk is full.",
+                "Free some room on that disk, or set TUNEDECK_HOME to a folder on another one.",
+            )
+        elif isinstance(error, OSError | sqlite3.OperationalError):
+            text, fix = (
+                f"The registry cannot be used: {words}.",
+                "Check its permissions, or set TUNEDECK_HOME to a folder that you can write to.",
+            )
+        else:
+            text, fix = (
+                f"The registry is damaged: {words}.",
+                f"Set it aside, and a new one is made: mv {self.path} {self.path}.damaged. "
+                f"Runs go on, and their folders stay in {locations.runs_dir()}.",
+            )
+        return TunedeckError(text, place=place, fix=fix)
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _save_status(db: sqlite3.Connection, run_id: str, status: Status) -> None:
+    row = db.execute("SELECT state FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    if row is None or not _follows(RunState(row["state"]), status.state):
+        return
+    db.execute(
+        """
+        UPDATE runs SET state = ?, word = ?, reason = ?, exit_code = coalesce(?, exit_code),
+            started_at = coalesce(?, started_at), ended_at = coalesce(?, ended_at)
+        WHERE run_id = ?
+        """,
+        (
+            str(status.state),
+            status.word,
+            status.reason,
+            status.exit_code,
+            status.started_at,
+            status.ended_at,
+            run_id,
+        ),
+    )
+
+
+def _follows(known: RunState, told: RunState) -> bool:
+    """Whether what is told may replace what is known."""
+    if known is RunState.LOST:
+        return told.terminal
+    return not known.terminal or told is known

@@ -1,0 +1,28 @@
+"""An event loop of its own for connections, so that they outlive the `asyncio.run` of a command.
+
+A command runs several (prepare, launch, follow); a login that asks for a second factor must be
+asked once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from functools import cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@cache
+def loop() -> asyncio.AbstractEventLoop:
+    """The loop that all connections of this process live in; started when it is first needed."""
+    made = asyncio.new_event_loop()
+    threading.Thread(target=made.run_forever, name="ssh", daemon=True).start()
+    return made
+
+
+async def over_there(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in that loop and wait for it here. Cancelled here, it is cancelled there."""
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop()))

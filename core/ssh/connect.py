@@ -1,0 +1,179 @@
+"""Opening a connection: the user's SSH config, keys and agent, questions, and clear refusals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+from ..errors import AuthenticationError, ReachError, UsageError
+from .hostkeys import Presented, decide
+from .prompts import prompter
+from .target import Target
+
+_CONNECT_LIMIT_S = 20.0
+_LOGIN_LIMIT_S = 120.0
+"""Long enough for a person to reach for a telephone."""
+
+_KEEPALIVE_S = 15
+_PASSWORD_TRIES = 3
+
+
+async def connect(target: Target) -> asyncssh.SSHClientConnection:
+    """Connect to a host. A question that a person has to answer is asked on the way.
+
+    Raises:
+        ReachError: if it cannot be reached.
+        AuthenticationError: if it does not let us in, or its host key is not trusted.
+        UsageError: if the profile names a key file that is not there.
+    """
+    try:
+        return await _attempt(target)
+    except _UntrustedKeyError as error:
+        await asyncio.to_thread(decide, error.presented, target, error.files)
+    try:
+        return await _attempt(target)
+    except _UntrustedKeyError as error:
+        raise AuthenticationError(
+            f"{target} shows a different host key each time it is asked."
+        ) from error
+
+
+class _UntrustedKeyError(Exception):
+    def __init__(self, presented: Presented, files: list[Path]) -> None:
+        super().__init__()
+        self.presented, self.files = presented, files
+
+
+class _Client(asyncssh.SSHClient):
+    """Answers what a server asks while one logs in."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._tries = 0
+        self.presented: Presented | None = None
+        self.asked: list[str] = []
+
+    def validate_host_public_key(
+        self, host: str, addr: str, port: int, key: asyncssh.SSHKey
+    ) -> bool:
+        """Refuse for now, and keep what was shown: a person is asked without a server waiting."""
+        self.presented = Presented(host, addr, port, key)
+        return False
+
+    async def password_auth_requested(self) -> str | None:
+        """Ask for a password, a few times."""
+        self.asked.append("password")
+        self._tries += 1
+        if not prompter().present or self._tries > _PASSWORD_TRIES:
+            return None
+        return await asyncio.to_thread(prompter().secret, f"Password for {self._target}: ")
+
+    def kbdint_auth_requested(self) -> str | None:
+        """Answer a server's own questions (a second factor) where someone is there to do so."""
+        self.asked.append("keyboard-interactive")
+        return "" if prompter().present else None
+
+    async def kbdint_challenge_received(
+        self, name: str, instructions: str, lang: str, prompts: Sequence[tuple[str, bool]]
+    ) -> list[str] | None:
+        """Pass each question on."""
+        answers: list[str] = []
+        for question, shown in prompts:
+            ask = prompter().text if shown else prompter().secret
+            words = f"{instructions}\n{question}" if instructions and not answers else question
+            answers.append(await asyncio.to_thread(ask, f"[{self._target}] {words}"))
+        return answers
+
+
+async def _attempt(target: Target) -> asyncssh.SSHClientConnection:
+    client = _Client(target)
+    options = _options(target)
+    try:
+        connection = await asyncssh.connect(target.host, client_factory=lambda: client, **options)
+    except asyncssh.HostKeyNotVerifiable as error:
+        if client.presented is None:
+            raise AuthenticationError(
+                f"A host key on the way to {target} is not trusted: {error.reason}",
+                fix=f"Log in once by hand and look at what is asked: ssh {target.host}",
+            ) from error
+        raise _UntrustedKeyError(client.presented, _known_hosts_files(target)) from error
+    except asyncssh.PermissionDenied as error:
+        raise AuthenticationError(
+            f"{target} does not let us in: {error.reason}.{_nobody_to_ask(client)}",
+            fix="Check 'user' and 'identity' in the profile, load the key into your agent "
+            f"(ssh-add), or see what ssh -v {target.host} says.",
+        ) from error
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+        raise AuthenticationError(
+            f"The key {target.identity or ''} cannot be used: {error}",
+            fix="Load it into your agent: ssh-add FILE",
+        ) from error
+    except asyncssh.ConfigParseError as error:
+        raise UsageError(f"Your SSH config cannot be read: {error}") from error
+    except (OSError, asyncssh.Error, TimeoutError) as error:
+        raise ReachError(
+            f"{target} cannot be reached: {_words(error)}.",
+            fix=f"Check host and port, the network or VPN, and try: ssh {target.host}",
+        ) from error
+    return connection
+
+
+def _options(target: Target) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "connect_timeout": _CONNECT_LIMIT_S,
+        "login_timeout": _LOGIN_LIMIT_S,
+        "keepalive_interval": _KEEPALIVE_S,
+        "keepalive_count_max": 3,
+    }
+    if target.port is not None:
+        options["port"] = target.port
+    if target.user is not None:
+        options["username"] = target.user
+    if target.proxy_jump is not None:
+        options["tunnel"] = target.proxy_jump
+    if target.known_hosts is not None:
+        file = _known_hosts_files(target)[0]
+        options["known_hosts"] = str(file) if file.is_file() else b""
+    if target.identity is not None:
+        file = Path(target.identity).expanduser()
+        if not file.is_file():
+            raise UsageError(
+                f"The key file {file} that the profile names as 'identity' is not there.",
+                fix="Correct 'identity', or leave it out to use your agent and the usual keys.",
+            )
+        options["client_keys"] = [str(file)]
+        if prompter().present:
+            options["passphrase"] = _passphrase
+    return options
+
+
+async def _passphrase(file: str) -> str:
+    return await asyncio.to_thread(prompter().secret, f"Passphrase of {file}: ")
+
+
+def _known_hosts_files(target: Target) -> list[Path]:
+    """Where host keys are looked up: what the profile names, what the SSH config does, or ours."""
+    if target.known_hosts is not None:
+        return [Path(target.known_hosts).expanduser()]
+    named = asyncssh.SSHClientConnectionOptions(host=target.host).known_hosts
+    if isinstance(named, list | tuple) and named:
+        return [Path(str(name)).expanduser() for name in named]
+    return [Path("~/.ssh/known_hosts").expanduser()]
+
+
+def _nobody_to_ask(client: _Client) -> str:
+    if not client.asked or prompter().present:
+        return ""
+    return f" It asks for {' and '.join(dict.fromkeys(client.asked))}; there is no terminal here."
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    if isinstance(error, asyncssh.Error):
+        return str(error.reason)
+    return str(getattr(error, "strerror", None) or error)

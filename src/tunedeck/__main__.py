@@ -1,0 +1,5 @@
+"""`python -m tunedeck` is `tunedeck`."""
+
+from .core.cli.main import main
+
+main()

@@ -1,0 +1,458 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunedeck.core.env.check import check_files
+from tunedeck.core.env.find import find_env_files
+from tunedeck.core.env.generate import generate, write
+from tunedeck.core.env.generate_config import config_names, load_generator
+from tunedeck.core.env.generate_render import data_of, merge
+from tunedeck.core.env.load import load_env_files
+from tunedeck.core.env.models import describe
+from tunedeck.core.env.resolve import ResolvedProfile, resolve_profile
+from tunedeck.core.errors import UsageError
+from tunedeck.core.toml_source import parse_toml
+
+BACKENDS = {
+    "local": "local",
+    "slurm": "slurm",
+    "lepton": "lepton",
+    "dgxcloud": "dgxcloud",
+    "hf_jobs": "hf",
+}
+_KINDS = """
+base prep_base prep_sft_packing prep_pretrain_prep prep_rl_prep curator_base curate translate
+byob_cpu byob_full sdg_data_designer sdg_data_designer_tiny sdg_data_designer_default
+sdg_data_designer_customer_support_tools sdg_data_designer_rl_pref pretrain_megatron_bridge
+pretrain_automodel sft_megatron_bridge sft_automodel peft_megatron_bridge peft_automodel
+rl_nemo_rl_dpo rl_nemo_rl_rlvr rl_nemo_rl_rlhf convert_model optimize_modelopt_quantize
+optimize_modelopt_distill optimize_modelopt_prune eval_model_eval
+"""
+KINDS = _KINDS.split()
+SITE = {
+    "SLURM_HOST": "login1",
+    "SLURM_ACCOUNT": "nlp",
+    "SLURM_PARTITION": "gpu",
+    "NEMOTRON_WORKSPACE": "/lustre/ada",
+    "LEPTON_NODE_GROUP": "h100-pool",
+    "NEMOTRON_HOST_MOUNT": "/users/ada",
+    "NEMOTRON_MOUNT_FROM": "node-nfs:lustre",
+    "DGXCLOUD_BASE_URL": "https://runai.cluster.edu/api/v1",
+    "DGXCLOUD_CLIENT_ID": "ada",
+    "DGXCLOUD_CLIENT_SECRET": "s3cr3t-of-the-test",
+    "DGXCLOUD_PROJECT_NAME": "nlp",
+    "DGXCLOUD_PVC_CLAIM": "nlp-workspace",
+    "HF_NAMESPACE": "ada",
+}
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    prefixes = ("SLURM_", "LEPTON_", "NEMOTRON_", "DGXCLOUD_", "HF_", "WANDB_", "TUNEDECK_ENV")
+    for name in list(os.environ):
+        if name.startswith(prefixes):
+            monkeypatch.delenv(name)
+
+
+def resolved(folder: Path, profile: str) -> ResolvedProfile:
+    return resolve_profile(load_env_files(find_env_files(folder)), profile)
+
+
+def test_the_shipped_configs_are_the_five_backends() -> None:
+    assert config_names() == sorted(BACKENDS)
+
+
+@pytest.mark.parametrize(("config", "prefix"), BACKENDS.items())
+def test_a_backend_gets_every_kind_of_profile_under_its_prefix(
+    config: str, prefix: str, tmp_path: Path
+) -> None:
+    generated = generate(config, cwd=tmp_path)
+    assert generated.path == tmp_path / f"env.{config}.toml"
+    assert sorted(generated.profiles) == sorted(f"{prefix}_{kind}" for kind in KINDS)
+    document = tomllib.loads(generated.text)
+    assert set(document) == {"wandb", *generated.profiles}
+    assert "project" in document["wandb"]
+
+
+@pytest.mark.parametrize(("config", "prefix"), BACKENDS.items())
+def test_what_is_written_is_found_and_checks_clean_once_the_site_is_known(
+    config: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(generate(config, cwd=tmp_path))
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
+    found = find_env_files(below)
+    assert found.files == (tmp_path / f"env.{config}.toml",)
+
+    for name, value in SITE.items():
+        monkeypatch.setenv(name, value)
+    assert check_files(found) == []
+    files = load_env_files(found)
+    for kind in KINDS:
+        assert resolve_profile(files, f"{prefix}_{kind}").executor == config
+
+
+@pytest.mark.parametrize("config", [name for name in BACKENDS if name != "local"])
+def test_without_the_site_every_value_asked_for_is_called_a_placeholder(
+    config: str, tmp_path: Path
+) -> None:
+    generated = generate(config, cwd=tmp_path)
+    asked = load_generator(config, cwd=tmp_path).site
+    needed = [value for value in asked if value.env != "LEPTON_GPU_SHAPE"]
+    assert list(generated.open_values) == needed
+    messages = [f.message for f in generated.findings if f.severity == "error"]
+    assert len(messages) >= len(needed)
+    assert all("placeholder" in message for message in messages)
+
+
+@pytest.mark.parametrize("config", BACKENDS)
+def test_answers_close_every_open_value_and_are_taken_as_text(config: str, tmp_path: Path) -> None:
+    asked = load_generator(config, cwd=tmp_path).site
+    answers = {value.key: SITE.get(value.env, "gpu.8xh100-80gb") for value in asked}
+    assert generate(config, cwd=tmp_path, answers=answers).open_values == ()
+
+    if config == "slurm":
+        odd = {**answers, "slurm_base.account": "0123", "slurm_base.partition": "yes"}
+        base = tomllib.loads(generate(config, cwd=tmp_path, answers=odd).text)["slurm_base"]
+        assert (base["account"], base["partition"]) == ("0123", "yes")
+
+
+def test_generation_is_the_same_in_every_process(tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path; from tunedeck.core.env.generate import generate;"
+        "print(generate('slurm', ['sections.slurm_base.env_vars={B: 1, A: 2}'],"
+        f" Path({str(tmp_path)!r})).text)"
+    )
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(texts) == 1
+
+
+def test_no_secret_of_the_environment_gets_into_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_TOKEN", "WANDB_API_KEY", "DGXCLOUD_CLIENT_SECRET", "NVIDIA_API_KEY"):
+        monkeypatch.setenv(name, "canary-4711")
+    for config in BACKENDS:
+        generated = generate(config, cwd=tmp_path)
+        assert "canary-4711" not in generated.text + repr(generated)
+
+
+@pytest.mark.parametrize("config", BACKENDS)
+def test_each_key_is_explained_where_it_first_stands(config: str, tmp_path: Path) -> None:
+    lines = generate(config, cwd=tmp_path).text.splitlines()
+    for key in ("executor", "workspace", "env_vars"):
+        first = next(n for n, line in enumerate(lines) if re.match(rf"(\[\w+\.)?{key}\b", line))
+        above: list[str] = []
+        while lines[first - 1 - len(above)].startswith("# "):
+            above.insert(0, lines[first - 1 - len(above)].removeprefix("# "))
+        assert " ".join(above) == describe(config, key)
+
+
+def test_options_are_written_as_comments_that_work_once_uncommented(tmp_path: Path) -> None:
+    generated = generate("slurm", cwd=tmp_path)
+    assert '#container_runtime = "none"' in generated.text
+    options = load_generator("slurm", cwd=tmp_path).sections["slurm_base"]["options"]
+    text = generated.text
+    for key in options:
+        text = text.replace(f"\n#{key} =", f"\n{key} =", 1)
+    base = tomllib.loads(text)["slurm_base"]
+    assert {key: base[key] for key in options} == options
+
+
+def test_slurm_without_containers_is_one_override(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in SITE.items():
+        monkeypatch.setenv(name, value)
+    overrides = ["sections.slurm_base.container_runtime=none", "sections.slurm_base.venv=/opt/venv"]
+    generated = generate("slurm", overrides, tmp_path)
+    assert generated.findings == ()
+    assert '\n#container_runtime = "none"' not in generated.text
+    assert tomllib.loads(generated.text)["slurm_base"]["venv"] == "/opt/venv"
+
+
+def test_overrides_are_typed_reach_children_and_remove_with_null(tmp_path: Path) -> None:
+    overrides = [
+        "output_path=sub/env.toml",
+        "sections.lepton_base.node_group=h100",
+        "sections.lepton_base.env_vars.WANDB_ENTITY=my-team",
+        "sections.lepton_base.nodes=3",
+        "sections.lepton_base.time=12:00:00",
+        "sections.lepton_base.pip_extras=[einops, rich]",
+        "sections.lepton_base.mounts[0].path=/data",
+        "sections.lepton_base.shared_memory_size=null",
+        "sections.lepton_base.can_be_preempted=true",
+    ]
+    generated = generate("lepton", overrides, tmp_path)
+    assert generated.path == tmp_path / "sub" / "env.toml"
+    write(generated)
+    base = tomllib.loads(generated.text)["lepton_base"]
+    assert base["nodes"] == 3
+    assert base["time"] == "12:00:00"
+    assert base["pip_extras"] == ["einops", "rich"]
+    assert base["mounts"][0]["path"] == "/data"
+    assert base["can_be_preempted"] is True
+    assert "shared_memory_size" not in base
+    child = resolved(tmp_path / "sub", "lepton_sft_automodel")
+    assert child.values["node_group"] == "h100"
+    assert child.env_vars["WANDB_ENTITY"] == "my-team"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("sections.slurm_bas.account=x", "slurm_base"),
+        ("sections.slurm_base.acount=x", "account"),
+        ("sections.slurm_base=x", "names no key"),
+        ("section.slurm_base.account=x", "sections"),
+        ("sections.slurm_base.mounts[7]=x", "item 7"),
+        ("force=perhaps", "force=perhaps"),
+        ("checks.required_profiles=[slurm_bas]", "slurm_base"),
+        ("nonsense", "nonsense"),
+        ("sections.slurm_base.account=[", "account"),
+    ],
+)
+def test_a_wrong_override_is_refused_with_what_was_meant(
+    override: str, says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        generate("slurm", [override], tmp_path)
+    assert says in caught.value.message
+    assert caught.value.fix
+
+
+def test_checks_warn_of_fewer_nodes_than_recommended(tmp_path: Path) -> None:
+    generated = generate("slurm", ["sections.slurm_rl_nemo_rl_rlhf.nodes=2"], tmp_path)
+    warnings = [f for f in generated.findings if f.severity == "warning"]
+    assert [(f.profile, f.key) for f in warnings] == [("slurm_rl_nemo_rl_rlhf", "nodes")]
+
+
+def test_an_unknown_config_gets_the_nearest_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'slurm'"):
+        generate("slrum", cwd=tmp_path)
+
+
+def test_a_config_of_ones_own_needs_nothing_but_a_path_and_sections(tmp_path: Path) -> None:
+    config = {
+        "output_path": "env.toml",
+        "preamble": "# Ours.\n#\n#   indented\n",
+        "sections": {"mine": {"executor": "local", "env_vars": {"A": "1", "B": "2"}}},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    generated = generate("./mine.yaml", cwd=tmp_path)
+    assert generated.text.startswith("# Ours.\n#\n#   indented\n\n[mine]\n")
+    assert tomllib.loads(generated.text) == config["sections"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"output_path: a\nsections: [1]\n", "sections"),
+        (b"sections: {a: {}}\n", "output_path"),
+        (b"output_path: a\nsections: {a: {}}\nforec: true\n", "forec"),
+        (b"output_path: [\n", "YAML"),
+        (b"\xff\xfe", "UTF-8"),
+        (b"- a\n", "list"),
+        (b"output_path: a\nsections: {a: {about: [1]}}\n", "about"),
+    ],
+)
+def test_a_broken_config_is_refused_with_its_place(
+    content: bytes, says: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        generate(str(file), cwd=tmp_path)
+    assert says in caught.value.message
+    assert caught.value.place is not None
+    assert caught.value.place.file == str(file)
+
+
+def test_an_existing_file_is_kept_unless_forced(tmp_path: Path) -> None:
+    file = tmp_path / "env.slurm.toml"
+    file.write_text("[mine]\nexecutor = 'local'\n")
+    with pytest.raises(UsageError) as caught:
+        generate("slurm", cwd=tmp_path)
+    assert "force=true" in caught.value.fix
+    assert file.read_text() == "[mine]\nexecutor = 'local'\n"
+
+
+HAND_MADE = """\
+# Our cluster. Ask Ada before you change the account.
+[slurm_base]
+executor = "slurm"
+account = "old"   # charged to the chair
+qos = "high"      # ours alone
+mounts = [
+    "/lustre:/lustre",  # everything
+]
+env_vars = { OURS = "1" }
+
+[ours]  # a profile of our own
+extends = "slurm_base"
+nodes = 7
+"""
+
+
+def test_force_keeps_comments_profiles_and_keys_and_leaves_a_backup(tmp_path: Path) -> None:
+    file = tmp_path / "env.slurm.toml"
+    file.write_text(HAND_MADE)
+    file.chmod(0o600)
+    generated = generate("slurm", ["force=true", "sections.slurm_base.account=new"], tmp_path)
+    backup = write(generated)
+
+    assert backup is not None
+    assert backup.read_text() == HAND_MADE
+    text = file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+    for comment in (
+        "# Our cluster. Ask Ada before you change the account.",
+        "# charged to the chair",
+        "# ours alone",
+        "# a profile of our own",
+    ):
+        assert text.count(comment) == 1
+    document = tomllib.loads(text)
+    assert document["ours"] == {"extends": "slurm_base", "nodes": 7}
+    assert document["slurm_base"]["account"] == "new"
+    assert document["slurm_base"]["qos"] == "high"
+    assert document["slurm_base"]["env_vars"]["OURS"] == "1"
+    fresh = tomllib.loads(
+        generate(
+            "slurm", ["sections.slurm_base.account=new", "output_path=other.toml"], tmp_path
+        ).text
+    )
+    for name, table in fresh.items():
+        assert {key: document[name][key] for key in table if key != "env_vars"} == {
+            key: value for key, value in table.items() if key != "env_vars"
+        }
+    kept = next(f.message for f in generated.findings if f.severity == "info")
+    assert "ours" in kept
+    assert "slurm_base.qos" in kept
+    assert "slurm_base.env_vars.OURS" in kept
+
+
+def test_forcing_twice_changes_nothing_and_earlier_backups_stay(tmp_path: Path) -> None:
+    file = tmp_path / "env.slurm.toml"
+    file.write_text(HAND_MADE)
+    first = write(generate("slurm", ["force=true"], tmp_path))
+    text = file.read_text()
+    again = generate("slurm", ["force=true"], tmp_path)
+    assert again.diff == ""
+    assert write(again) is None
+    assert file.read_text() == text
+
+    second = write(generate("slurm", ["force=true", "sections.slurm_base.nodes=2"], tmp_path))
+    assert (first, second) == (
+        tmp_path / "env.slurm.toml.bak",
+        tmp_path / "env.slurm.toml.bak.1",
+    )
+    assert first is not None
+    assert second is not None
+    assert (first.read_text(), second.read_text()) == (HAND_MADE, text)
+
+
+SLURM = load_generator("slurm")
+_NAMES = st.sampled_from(["slurm_base", "slurm_sft_automodel", "ours", '"a b"'])
+_TABLES = st.dictionaries(
+    st.sampled_from(["account", "nodes", "env_vars.A", "env_vars.HF_HOME", "mounts", "qos", "x-y"]),
+    st.sampled_from(["1", '"text"', '["/a:/b"]', "{ B = 2 }", "2020-01-01", "'''\nlong\n'''"]),
+    max_size=5,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(_NAMES, _TABLES, max_size=4), st.booleans())
+def test_force_says_what_the_generator_says_whatever_was_there(
+    tables: dict[str, dict[str, str]], comments: bool
+) -> None:
+    mark = "  # by hand" if comments else ""
+    lines = []
+    for name, table in tables.items():
+        lines.append(f"[{name}]{mark}")
+        lines += [f"{key} = {value}" for key, value in table.items()]
+    try:
+        existing = parse_toml("\n".join(lines), "env.slurm.toml")
+    except UsageError:
+        return
+    text = merge(SLURM, existing)
+    before, after, fresh = existing.data, tomllib.loads(text), data_of(SLURM)
+    assert text.count("# by hand") == (len(tables) if comments else 0)
+
+    def holds(wanted: object, found: object) -> bool:
+        if isinstance(wanted, dict) and isinstance(found, dict):
+            return all(key in found and holds(value, found[key]) for key, value in wanted.items())
+        return wanted == found
+
+    assert holds(fresh, after)
+    for name in before.keys() - fresh.keys():
+        assert after[name] == before[name]
+
+
+@pytest.mark.parametrize("content", [b"[slurm_base\n", b"\xff", b"a = 1\na = 2\n"])
+def test_a_file_that_cannot_be_read_is_never_overwritten(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "env.slurm.toml"
+    file.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        generate("slurm", ["force=true"], tmp_path)
+    assert caught.value.place is not None
+    assert file.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_directories_links_and_loops_in_the_way_are_said(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("folder", "loop"):
+        with pytest.raises(UsageError):
+            generate("local", ["force=true", f"output_path={name}"], tmp_path)
+    target = tmp_path / "real.toml"
+    target.write_text("")
+    link = tmp_path / "env.toml"
+    link.symlink_to(target)
+    write(generate("local", ["force=true", "output_path=env.toml"], tmp_path))
+    assert link.is_symlink()
+    assert "local_base" in tomllib.loads(target.read_text())
+
+
+def test_a_file_that_changed_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    generated = generate("local", cwd=tmp_path)
+    (tmp_path / "env.local.toml").write_text("[someone_elses]\n")
+    with pytest.raises(UsageError, match="changed"):
+        write(generated)
+    assert (tmp_path / "env.local.toml").read_text() == "[someone_elses]\n"
+
+
+def test_a_profile_that_another_file_has_too_is_pointed_out(tmp_path: Path) -> None:
+    write(generate("lepton", cwd=tmp_path))
+    generated = generate("lepton", ["output_path=env.toml"], tmp_path)
+    warning = next(f for f in generated.findings if f.severity == "warning")
+    assert "env.lepton.toml" in warning.message
+    assert warning.place.file == str(tmp_path / "env.lepton.toml")
+
+
+def test_shipped_configs_name_site_values_that_exist(tmp_path: Path) -> None:
+    for config in BACKENDS:
+        loaded = load_generator(config, cwd=tmp_path)
+        for value in loaded.site:
+            assert f"${{oc.env:{value.env}," in str(loaded.sections)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tunedeck.core.files import on_network, write_atomic
+
+MOUNTS = """\
+/dev/vda / ext4 rw 0 0
+filer:/home /home nfs4 rw 0 0
+tmpfs /home/me/scratch tmpfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/srv/x", False), ("/home", True), ("/home/me/a/b", True), ("/home/me/scratch/a", False)],
+)
+def test_the_nearest_mount_tells_what_a_path_lies_on(
+    path: str, expected: bool, tmp_path: Path
+) -> None:
+    table = tmp_path / "mounts"
+    table.write_text(MOUNTS)
+    assert on_network(Path(path), table) is expected
+
+
+def test_where_mounts_are_not_told_a_path_is_taken_for_local(tmp_path: Path) -> None:
+    assert on_network(Path("/home"), tmp_path / "none") is False
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    write_atomic(path, "one", mode=0o600)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("one", 0o600)
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "\udc80")
+    assert path.read_text() == "one"
+    assert list(path.parent.iterdir()) == [path]

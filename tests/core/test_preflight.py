@@ -1,0 +1,119 @@
+"""Preflight: what can be known to be wrong before a run is registered, each with a mend."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunedeck.core import locations
+from tunedeck.core import preflight as module
+from tunedeck.core.catalog import Step
+from tunedeck.core.errors import UsageError
+from tunedeck.core.findings import Finding
+from tunedeck.core.plan import Plan
+from tunedeck.core.prepare import prepare
+from tunedeck.core.resolve import Selection
+
+
+def _findings(*overrides: str, **changes: Any) -> list[Finding]:
+    selection = Selection("peft/automodel", "tiny", overrides=overrides, **changes)
+    return asyncio.run(prepare(selection, online=False)).findings
+
+
+def _errors(*overrides: str, **changes: Any) -> list[Finding]:
+    return [f for f in _findings(*overrides, **changes) if f.severity == "error"]
+
+
+def test_the_shipped_launch_has_nothing_to_complain_of() -> None:
+    assert {finding.severity for finding in _findings()} == {"info"}
+
+
+def test_a_check_that_hangs_is_given_up_and_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slow_look(plan: Plan, step: Step) -> Iterable[Finding]:
+        time.sleep(1.5)
+        return []
+
+    def broken_look(plan: Plan, step: Step) -> Iterable[Finding]:
+        raise UsageError("it cannot be told", fix="Look elsewhere.")
+
+    monkeypatch.setattr(module, "_LIMIT", 0.3)
+    monkeypatch.setattr(module, "CHECKS", (slow_look, broken_look))
+    found = {finding.severity: finding for finding in _findings()}
+    assert "slow look" in found["warning"].message
+    assert found["error"].message == "it cannot be told"
+    assert found["error"].fix is not None
+
+
+def test_a_batch_that_does_not_divide_comes_with_one_that_does() -> None:
+    (error,) = _errors(
+        "step_scheduler.global_batch_size=18", "step_scheduler.local_batch_size=6",
+        "run.env.nproc_per_node=4",
+    )  # fmt: skip
+    assert error.key == "step_scheduler.global_batch_size"
+    assert error.fix is not None
+    assert error.fix.edit is not None
+    assert error.fix.edit.value % 24 == 0
+
+
+def test_ranks_that_do_not_divide_into_groups_are_told_which_numbers_would() -> None:
+    errors = _errors("distributed.tp_size=2", "run.env.nproc_per_node=3")
+    assert any("tp_size" in str(e.key) and e.fix and "4" in e.fix.words for e in errors)
+
+
+def test_a_folder_without_a_model_and_a_model_without_template_are_found(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert any(
+        "config.json" in e.message
+        for e in _errors("model.pretrained_model_name_or_path=empty", cwd=tmp_path)
+    )
+    bare = tmp_path / "bare"
+    shutil.copytree(locations.assets_dir() / "base", bare)
+    (bare / "chat_template.jinja").unlink()
+    errors = _errors("model.pretrained_model_name_or_path=bare", cwd=tmp_path)
+    assert any("template" in e.message for e in errors)
+
+
+def test_a_model_of_the_hub_that_is_not_cached_is_a_warning_here() -> None:
+    found = _findings("model.pretrained_model_name_or_path=someone/model-7b")
+    assert any(f.severity == "warning" and "download" in f.message for f in found)
+
+
+def test_a_model_that_needs_more_gpus_than_there_are_is_refused() -> None:
+    errors = _errors("model.pretrained_model_name_or_path=meta-llama/Llama-3.3-70B-Instruct")
+    assert any("GPU" in e.message for e in errors)
+
+
+def test_a_model_too_large_for_the_memory_is_said_with_what_would_fit(tmp_path: Path) -> None:
+    big = {
+        "model_type": "llama", "hidden_size": 16384, "num_hidden_layers": 120,
+        "intermediate_size": 53248, "vocab_size": 128256, "num_attention_heads": 128,
+    }  # fmt: skip
+    base = tmp_path / "big"
+    shutil.copytree(locations.assets_dir() / "base", base)
+    (base / "config.json").write_text(json.dumps(big))
+    found = _findings("model.pretrained_model_name_or_path=big", "peft=null", cwd=tmp_path)
+    (warning,) = [f for f in found if f.severity == "warning" and "memory" in f.message]
+    assert warning.fix is not None
+    assert "GPUs" in warning.fix.words or "smaller" in warning.fix.words
+
+
+def test_an_output_folder_that_cannot_be_a_folder_is_found(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    errors = _errors("checkpoint.checkpoint_dir=file/checkpoints", cwd=tmp_path)
+    assert any(e.key == "checkpoint.checkpoint_dir" for e in errors)
+
+
+def test_data_findings_point_at_the_value_that_named_the_data(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{nonsense\n")
+    (error,) = _errors("dataset.path_or_dataset_id=rows.jsonl", cwd=tmp_path)
+    assert error.key == "dataset.path_or_dataset_id"
+    assert "1" in error.message

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import Cluster
+from tunedeck.core.backends.base import Handle, LogLine
+from tunedeck.core.backends.slurm import SlurmBackend
+from tunedeck.core.errors import ReachError, UsageError
+from tunedeck.core.plan import SecretRef
+from tunedeck.core.spool import bring_home
+from tunedeck.core.states import RunState
+
+Script = Callable[[str], str]
+
+
+async def log_of(backend: SlurmBackend, handle: Handle) -> list[bytes]:
+    async def collect() -> list[LogLine]:
+        return [line async for line in backend.logs(handle, None, follow=True)]
+
+    return [entry.line for entry in await asyncio.wait_for(collect(), 90)]
+
+
+async def test_a_command_runs_on_every_node_with_a_common_rendezvous(cluster: Cluster) -> None:
+    command = "echo node $SLURM_NODEID meets at $MASTER_ADDR:$MASTER_PORT"
+    backend, handle = await cluster.submit(command, nodes=2)
+    lines = await log_of(backend, handle)
+    status = await cluster.end(backend, handle)
+    assert (status.state, status.exit_code) == (RunState.SUCCEEDED, 0)
+    assert lines[-1] == b"tunedeck: exit=0"
+    other = (cluster.folder(handle) / "node_1.txt").read_bytes().splitlines()
+    assert lines[0].removeprefix(b"node 0") == other[0].removeprefix(b"node 1")
+
+
+async def test_a_failure_keeps_its_exit_code_also_where_a_launcher_changes_it(
+    cluster: Cluster,
+) -> None:
+    backend, handle = await cluster.submit("echo 7 > $TUNEDECK_EXIT_FILE; exit 1")
+    status = await cluster.end(backend, handle)
+    assert (status.state, status.exit_code) == (RunState.FAILED, 7)
+
+
+async def test_a_failure_on_another_node_is_shown_in_the_log(cluster: Cluster) -> None:
+    command = "if [ $SLURM_NODEID = 1 ]; then echo the cause; exit 5; fi; sleep 30"
+    backend, handle = await cluster.submit(command, nodes=2)
+    lines = await log_of(backend, handle)
+    assert b"the cause" in lines
+    assert any(b"node 1" in line and b"ended with 5" in line for line in lines)
+    assert (await cluster.end(backend, handle)).state is RunState.FAILED
+
+
+async def test_submitted_twice_it_is_one_job(cluster: Cluster) -> None:
+    plan = cluster.plan("sleep 5")
+    backend = cluster.backend(plan)
+    submission = backend.render(plan)
+    first, second = await asyncio.gather(backend.submit(submission), backend.submit(submission))
+    assert first.job_id == second.job_id
+    assert cluster.jobs_of(plan.run_id) == [first.job_id]
+    await backend.cancel(first)
+
+
+async def test_a_job_whose_answer_was_lost_is_found_and_not_sent_again(cluster: Cluster) -> None:
+    plan = cluster.plan("sleep 5")
+    backend = cluster.backend(plan)
+    submission = backend.render(plan)
+    handle = await backend.submit(submission)
+    (cluster.folder(handle) / "job_id").unlink()
+    found = await backend.find(plan.run_id, plan.run_dir)
+    assert found is not None
+    assert found.job_id == handle.job_id
+    (cluster.folder(handle) / "job_id").unlink()
+    assert (await backend.submit(submission)).job_id == handle.job_id
+    await backend.cancel(handle)
+
+
+async def test_a_run_that_was_never_sent_is_not_found(cluster: Cluster) -> None:
+    plan = cluster.plan("true")
+    assert await cluster.backend(plan).find(plan.run_id, plan.run_dir) is None
+
+
+async def test_a_secret_reaches_the_job_and_stays_nowhere(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "a'b $c")
+    plan = cluster.plan(
+        'sleep 3; [ "$MY_TOKEN" = "a\'b \\$c" ]', secrets=[SecretRef("MY_TOKEN", "MY_TOKEN")]
+    )
+    backend = cluster.backend(plan)
+    handle = await backend.submit(backend.render(plan))
+    file = cluster.folder(handle) / "secrets.sh"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert (await cluster.end(backend, handle)).state is RunState.SUCCEEDED
+    assert not file.exists()
+    for path in cluster.folder(handle).iterdir():
+        assert not path.is_file() or b"a'b $c" not in path.read_bytes()
+
+
+async def test_cancelled_here_it_is_over_when_cancel_returns(cluster: Cluster) -> None:
+    backend, handle = await cluster.submit("sleep 600")
+    await cluster.until(backend, handle, lambda status: status.state is RunState.RUNNING)
+    status = await backend.cancel(handle)
+    assert status.state is RunState.CANCELLED
+    assert not cluster.bed.run("squeue", "-h", "-j", handle.job_id, "-t", "RUNNING,COMPLETING")
+
+
+async def test_cancelled_from_outside_it_is_told_so(cluster: Cluster) -> None:
+    backend, handle = await cluster.submit("sleep 600")
+    await cluster.until(backend, handle, lambda status: status.state is RunState.RUNNING)
+    cluster.bed.run("scancel", handle.job_id)
+    assert (await cluster.end(backend, handle)).state is RunState.CANCELLED
+
+
+async def test_a_killed_process_ends_the_run_with_a_reason(
+    cluster: Cluster, script: Script
+) -> None:
+    command = script("import os, time; print('pid', os.getpid(), flush=True); time.sleep(600)")
+    backend, handle = await cluster.submit(f"exec {command}")
+    log = cluster.folder(handle) / "log.txt"
+    while b"pid " not in log.read_bytes():
+        await asyncio.sleep(0.2)
+    os.kill(int(log.read_bytes().split()[1]), signal.SIGKILL)
+    status = await cluster.end(backend, handle)
+    assert (status.state, status.exit_code) == (RunState.FAILED, 137)
+    assert "signal 9" in status.reason
+
+
+@pytest.mark.slow
+async def test_exit_75_queues_the_job_again_and_it_goes_on_from_its_checkpoint(
+    cluster: Cluster,
+) -> None:
+    command = (
+        "mkdir -p checkpoints/latest; echo attempt $SLURM_RESTART_COUNT with {config};"
+        " [ $SLURM_RESTART_COUNT = 1 ] || exit 75"
+    )
+    backend, handle = await cluster.submit(command)
+    lines = await log_of(backend, handle)
+    assert (await cluster.end(backend, handle)).state is RunState.SUCCEEDED
+    told = [line for line in lines if line.startswith(b"attempt")]
+    assert [line.rpartition(b"/")[2] for line in told] == [b"config.yaml", b"resume.yaml"]
+    assert sum(line.startswith(b"tunedeck: exit=") for line in lines) == 1
+    assert (
+        "restore_from: " + str(cluster.folder(handle) / "checkpoints")
+        in (cluster.folder(handle) / "resume.yaml").read_text()
+    )
+
+
+async def test_without_requeues_exit_75_is_preempted(cluster: Cluster) -> None:
+    backend, handle = await cluster.submit("exit 75", max_requeues=0)
+    status = await cluster.end(backend, handle)
+    assert (status.state, status.exit_code) == (RunState.PREEMPTED, 75)
+
+
+@pytest.mark.slow
+async def test_every_line_comes_home_once_over_restarts_of_sshd(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    command = "for i in $(seq 1 400); do echo line $i; sleep 0.05; done"
+    backend, handle = await cluster.submit(command)
+    home = tmp_path / "log.txt"
+    copying = asyncio.create_task(bring_home(handle, backend, home, lambda _: None))
+    for _ in range(3):
+        await asyncio.sleep(4)
+        cluster.bed.restart_sshd()
+    await asyncio.wait_for(copying, 90)
+    assert home.read_bytes() == (cluster.folder(handle) / "log.txt").read_bytes()
+    assert home.read_bytes().count(b"line ") == 400
+    assert cluster.jobs_of(handle.run_id) == [handle.job_id]
+
+
+async def test_an_unknown_partition_is_refused_and_leaves_nothing(cluster: Cluster) -> None:
+    plan = cluster.plan("true", partition="nosuch")
+    backend = cluster.backend(plan)
+    with pytest.raises(UsageError, match="partition"):
+        await backend.submit(backend.render(plan))
+    assert cluster.jobs_of(plan.run_id) == []
+    assert not (cluster.bed.jobs / plan.run_id).exists()
+    assert list((cluster.bed.jobs / ".tunedeck" / "incoming").iterdir()) == []
+
+
+async def test_preflight_tells_a_missing_mount_partition_and_venv(cluster: Cluster) -> None:
+    plan = cluster.plan("true", partition="nosuch", mounts=["/no/such:/d"], venv="/no/venv")
+    found = await cluster.backend(plan).preflight(plan)
+    errors = {finding.key for finding in found if finding.severity == "error"}
+    assert {"partition", "mounts", "venv"} <= errors
+
+
+async def test_preflight_of_what_fits_names_the_start(cluster: Cluster) -> None:
+    plan = cluster.plan("true", nodes=2)
+    found = await cluster.backend(plan).preflight(plan)
+    assert not [finding for finding in found if finding.severity == "error"]
+    assert any("to start at" in finding.message for finding in found)
+    assert cluster.jobs_of(plan.run_id) == []
+
+
+async def test_without_a_record_the_last_word_counts(cluster: Cluster) -> None:
+    backend, handle = await cluster.submit("exit 3")
+    await cluster.end(backend, handle)
+    purged = Handle(handle.run_id, "99999", handle.data)
+    status = await backend.status(purged)
+    assert (status.state, status.exit_code) == (RunState.FAILED, 3)
+    nowhere = Handle(handle.run_id, "99998", {"run_dir": "/nonexistent"})
+    assert (await backend.status(nowhere)).state is RunState.LOST
+
+
+@pytest.mark.slow
+async def test_a_controller_that_is_away_changes_no_state(cluster: Cluster) -> None:
+    backend, handle = await cluster.submit("sleep 25")
+    await cluster.until(backend, handle, lambda status: status.state is RunState.RUNNING)
+    cluster.bed.stop_daemon("slurmctld")
+    try:
+        with pytest.raises(ReachError, match="controller"):
+            await backend.status(handle)
+    finally:
+        cluster.bed.start_controller()
+    assert (await cluster.end(backend, handle)).state is RunState.SUCCEEDED
+
+
+async def test_the_inventory_names_partitions_and_my_jobs(cluster: Cluster) -> None:
+    backend, handle = await cluster.submit("sleep 20")
+    found = await backend.inventory(cluster.values)
+    assert {part["name"] for part in found["partitions"]} == {"batch", "short"}
+    assert handle.job_id in [job["job_id"] for job in found["jobs"]]
+    await backend.cancel(handle)
+
+
+async def test_the_same_code_runs_slurm_on_this_machine(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(cluster.bed.conf))
+    backend, handle = await cluster.submit("echo here", tunnel="local")
+    assert b"here" in await log_of(backend, handle)
+    assert (await cluster.end(backend, handle)).state is RunState.SUCCEEDED
+
+
+@pytest.mark.slow
+async def test_before_the_time_limit_the_run_is_asked_to_save_and_queued_again(
+    cluster: Cluster, script: Script
+) -> None:
+    command = script(
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75))\n"
+        "assert time.time() < float(os.environ['TUNEDECK_DEADLINE']) < time.time() + 60\n"
+        "time.sleep(0 if os.environ['SLURM_RESTART_COUNT'] == '1' else 300)\n"
+    )
+    command = f"export SLURM_RESTART_COUNT=${{SLURM_RESTART_COUNT:-0}}; exec {command}"
+    backend, handle = await cluster.submit(command, time="00:01:00")
+    lines = await log_of(backend, handle)
+    assert (await cluster.end(backend, handle)).state is RunState.SUCCEEDED
+    assert b"tunedeck: the job is about to be ended; the run is asked to save" in lines
+    assert b"tunedeck: queued again to go on, 1 of at most 3 time(s)" in lines

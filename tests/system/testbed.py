@@ -1,0 +1,331 @@
+"""A real Slurm cluster of two nodes and a real sshd, on loopback, in a folder of its own.
+
+    python -m tests.system.testbed [FOLDER]
+
+starts one for a person to try things on, prints an env file for it, and stops it on Ctrl-C. Needs
+Debian's slurmctld, slurmd, slurm-client, munge and openssh-server; nothing outside FOLDER changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sshd", "ssh-keygen")
+SBIN = "/usr/sbin:/usr/bin:/sbin:/bin"
+NODES = ("n1", "n2")
+_START_LIMIT_S = 30.0
+
+
+def missing_programs() -> list[str]:
+    """The programs that this machine lacks for a testbed."""
+    return [name for name in PROGRAMS if shutil.which(name, path=SBIN) is None]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that nothing listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+class Testbed:
+    """The cluster and its login. Each daemon can be stopped, killed and started on its own.
+
+    Attributes:
+        folder: everything lies in it; the job user's remote folder is `folder / "jobs"`.
+        ssh_port, identity, known_hosts: how the login is reached.
+        conf: the `slurm.conf`.
+    """
+
+    __test__ = False
+
+    def __init__(self, folder: Path, *, min_job_age: int = 300, max_minutes: int = 60) -> None:
+        self.folder = folder
+        self.jobs = folder / "jobs"
+        self.conf = folder / "slurm.conf"
+        self.identity = folder / "id_ed25519"
+        self.known_hosts = folder / "known_hosts"
+        self.user = getpass.getuser()
+        ports = free_ports(4)
+        self.ssh_port, self._controller_port, *self._node_ports = ports
+        self._min_job_age, self._max_minutes = min_job_age, max_minutes
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("SLURM_")},
+            "SLURM_CONF": str(self.conf),
+            "PATH": f"{os.environ.get('PATH', '')}:{SBIN}",
+        }
+
+    def start(self) -> None:
+        """Write the configuration, start everything, and wait until both nodes are idle."""
+        self._write_files()
+        self.start_munge()
+        self.start_controller()
+        for node in NODES:
+            self.start_node(node)
+        self.start_sshd()
+        self.wait_until_idle()
+
+    def stop(self) -> None:
+        """Stop all daemons, jobs first."""
+        with contextlib.suppress(subprocess.SubprocessError, OSError):
+            self.run("scancel", "--user", self.user)
+        for name in reversed(list(self._daemons)):
+            self.stop_daemon(name)
+
+    def run(self, *command: str, timeout: float = 30) -> str:
+        """Run a Slurm command as the cluster's user and return what it prints."""
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=timeout,
+            check=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    def stop_daemon(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
+        """Stop `munged`, `slurmctld`, `n1`, `n2` or `sshd` with a signal."""
+        daemon = self._daemons.pop(name, None)
+        if daemon is None:
+            return
+        daemon.send_signal(how)
+        try:
+            daemon.wait(10)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+
+    def start_munge(self) -> None:
+        """Start munged on a socket and a key of its own."""
+        part = self.folder / "munge"
+        self._spawn(
+            "munged", "--foreground", "--force", f"--key-file={part / 'key'}",
+            f"--socket={part / 'socket'}", f"--pid-file={part / 'pid'}",
+            f"--log-file={part / 'log'}", f"--seed-file={part / 'seed'}",
+        )  # fmt: skip
+        self._wait("munged", (part / "socket").exists)
+
+    def start_controller(self) -> None:
+        """Start slurmctld; jobs of an earlier start are recovered."""
+        self._spawn("slurmctld", "-D", "-f", str(self.conf))
+        self._wait("slurmctld", lambda: self._listens(self._controller_port))
+
+    def start_node(self, node: str) -> None:
+        """Start the slurmd of a node."""
+        self._spawn("slurmd", "-D", "-N", node, "-f", str(self.conf), name=node)
+
+    def kill_node(self, node: str) -> None:
+        """Take a node away without a word: to Slurm, a slurmd that is gone is a node that is."""
+        self.stop_daemon(node, signal.SIGKILL)
+
+    def wait_until_idle(self) -> None:
+        """Wait until no node is in use or away."""
+        self._wait("both nodes to be idle", lambda: self._idle_nodes() == len(NODES))
+
+    def start_sshd(self) -> None:
+        """Start sshd. Sessions find Slurm by the environment that it sets for them."""
+        Path("/run/sshd").mkdir(exist_ok=True)
+        self._spawn("sshd", "-D", "-e", "-f", str(self.folder / "sshd_config"))
+        self._wait("sshd", lambda: self._listens(self.ssh_port))
+
+    def restart_sshd(self) -> None:
+        """Stop sshd with every session that it serves, and start it again."""
+        self.stop_daemon("sshd")
+        sessions = subprocess.run(
+            ["pgrep", "-f", "sshd: .*notty"], capture_output=True, text=True, check=False
+        ).stdout.split()
+        for pid in map(int, sessions):
+            if self._is_mine(pid):
+                os.kill(pid, signal.SIGKILL)
+        self.start_sshd()
+
+    def profile(self, name: str = "slurm_testbed", **extra: str) -> str:
+        """A profile that submits to this testbed, as TOML. `extra` values are TOML as written."""
+        values = {
+            "executor": '"slurm"',
+            "host": '"127.0.0.1"',
+            "port": str(self.ssh_port),
+            "user": f'"{self.user}"',
+            "identity": f'"{self.identity}"',
+            "known_hosts": f'"{self.known_hosts}"',
+            "account": '"testbed"',
+            "partition": '"batch"',
+            "remote_job_dir": f'"{self.jobs}"',
+            "container_runtime": '"none"',
+            "nodes": "2",
+            "gpus_per_node": "0",
+            "nproc_per_node": "1",
+            "time": '"00:10:00"',
+            **extra,
+        }
+        return f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in values.items())
+
+    def _spawn(self, program: str, *args: str, name: str | None = None) -> None:
+        path = shutil.which(program, path=SBIN)
+        assert path is not None, f"{program} is not installed"
+        with (self.folder / f"{name or program}.out").open("ab") as out:
+            self._daemons[name or program] = subprocess.Popen(
+                [path, *args], env=self.environment, stdin=subprocess.DEVNULL, stdout=out,
+                stderr=out, start_new_session=True,
+            )  # fmt: skip
+
+    def _write_files(self) -> None:
+        for part in ("munge", "state", "spool", "jobs"):
+            (self.folder / part).mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o755)
+        (self.folder / "munge").chmod(0o755)
+        key = self.folder / "munge" / "key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o400)
+        for name in ("id_ed25519", "host_key"):
+            self._keygen(self.folder / name)
+        public = (self.folder / "host_key.pub").read_text()
+        self.known_hosts.write_text(f"[127.0.0.1]:{self.ssh_port} {public}")
+        shutil.copy(self.folder / "id_ed25519.pub", self.folder / "authorized_keys")
+        (self.folder / "sshd_config").write_text(self._sshd_config())
+        self.conf.write_text(self._slurm_conf())
+
+    def _keygen(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+
+    def _sshd_config(self) -> str:
+        return "\n".join(
+            (
+                "ListenAddress 127.0.0.1",
+                f"Port {self.ssh_port}",
+                f"HostKey {self.folder / 'host_key'}",
+                f"AuthorizedKeysFile {self.folder / 'authorized_keys'}",
+                f"PidFile {self.folder / 'sshd.pid'}",
+                "PermitRootLogin yes",
+                "PasswordAuthentication no",
+                "KbdInteractiveAuthentication no",
+                "StrictModes no",
+                "UsePAM no",
+                "PrintMotd no",
+                "MaxStartups 50",
+                f'SetEnv SLURM_CONF={self.conf} PATH="{self.environment["PATH"]}"',
+                "Subsystem sftp internal-sftp",
+                "",
+            )
+        )
+
+    def _slurm_conf(self) -> str:
+        host = socket.gethostname().partition(".")[0]
+        first, second = self._node_ports
+        nodes = "\n".join(
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 "
+            "RealMemory=4000 State=UNKNOWN"
+            for name, port in zip(NODES, (first, second), strict=True)
+        )
+        return f"""\
+ClusterName=testbed
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={self._controller_port}
+SlurmUser={self.user}
+SlurmdUser={self.user}
+AuthType=auth/munge
+AuthInfo=socket={self.folder}/munge/socket,cred_expire=5
+CredType=cred/munge
+StateSaveLocation={self.folder}/state
+SlurmdSpoolDir={self.folder}/spool/%n
+SlurmctldPidFile={self.folder}/slurmctld.pid
+SlurmdPidFile={self.folder}/slurmd.%n.pid
+SlurmctldLogFile={self.folder}/slurmctld.log
+SlurmdLogFile={self.folder}/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SlurmdParameters=config_overrides
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+JobCompType=jobcomp/none
+ReturnToService=2
+MinJobAge={self._min_job_age}
+KillWait=5
+OverTimeLimit=0
+SlurmdTimeout=15
+SlurmctldTimeout=10
+InactiveLimit=0
+{nodes}
+PartitionName=batch Nodes=ALL Default=YES MaxTime={self._max_minutes} OverSubscribe=FORCE:8
+PartitionName=short Nodes=ALL MaxTime=1 OverSubscribe=FORCE:8
+"""
+
+    def _is_mine(self, pid: int) -> bool:
+        """Whether a session of sshd came through this testbed's port."""
+        listed = subprocess.run(
+            ["ss", "-tnpH", "sport", "=", f":{self.ssh_port}"],
+            capture_output=True, text=True, check=False,
+        ).stdout  # fmt: skip
+        return f"pid={pid}," in listed
+
+    def _idle_nodes(self) -> int:
+        with contextlib.suppress(subprocess.SubprocessError):
+            return self.run("sinfo", "-h", "-N", "-p", "batch", "-o", "%t").split().count("idle")
+        return 0
+
+    def _listens(self, port: int) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    def _wait(self, what: str, ready: object) -> None:
+        assert callable(ready)
+        deadline = time.monotonic() + _START_LIMIT_S
+        while not ready():
+            if time.monotonic() > deadline:
+                logs = "\n".join(self._tails())
+                raise TimeoutError(f"waited {_START_LIMIT_S:.0f} s for {what}\n{logs}")
+            time.sleep(0.1)
+
+    def _tails(self) -> Iterator[str]:
+        for path in sorted([*self.folder.glob("*.out"), *self.folder.glob("*.log")]):
+            yield f"== {path.name}\n" + "\n".join(
+                path.read_text(errors="replace").splitlines()[-5:]
+            )
+
+
+def main() -> None:
+    """Run a testbed until Ctrl-C."""
+    if missing := missing_programs():
+        sys.exit(
+            f"Missing: {', '.join(missing)}. Install them first:\n"
+            "  apt-get install slurmctld slurmd slurm-client munge openssh-server"
+        )
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="testbed-"))
+    testbed = Testbed(folder.absolute())
+    testbed.start()
+    env_file = testbed.folder / "env.testbed.toml"
+    env_file.write_text(testbed.profile())
+    print(f"A Slurm cluster of two nodes runs in {testbed.folder}. Try:\n")
+    print(
+        "  tunedeck steps run peft/automodel -c tiny -r slurm_testbed "
+        f"--env-file {env_file}\n\nCtrl-C stops it."
+    )
+    for name in (signal.SIGINT, signal.SIGTERM):  # also where a shell has us ignore the first
+        signal.signal(name, signal.default_int_handler)
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        print("Stopping …")
+    finally:
+        testbed.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Tiny architectures, rows of sums, and the lines of a run."""
+
+from __future__ import annotations
+
+import json
+import random
+import shlex
+from pathlib import Path
+from typing import Any
+
+TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "eos_token_id": 2,
+    "bos_token_id": None,
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen3": {"head_dim": 8, "tie_word_embeddings": True},
+    "mistral": {"sliding_window": 16},
+    "gemma2": {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16},
+}
+
+
+def rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Sums in words, of different lengths."""
+    draw = random.Random(seed)
+    made = []
+    for _ in range(count):
+        numbers = [draw.randint(1, 99) for _ in range(draw.randint(2, 6))]
+        asked = " + ".join(map(str, numbers))
+        made.append(
+            {
+                "messages": [
+                    {"role": "user", "content": asked},
+                    {"role": "assistant", "content": str(sum(numbers))},
+                ]
+            }
+        )
+    return made
+
+
+def write_rows(file: Path, content: list[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in content))
+    return file
+
+
+def metric_lines(printed: str, key: str = "loss") -> list[dict[str, str]]:
+    """The logfmt lines that hold a key."""
+    lines = []
+    for line in printed.splitlines():
+        pairs = [word.split("=", 1) for word in shlex.split(line) if "=" in word]
+        values = {pair[0]: pair[1] for pair in pairs}
+        if key in values:
+            lines.append(values)
+    return lines
+
+
+def losses(printed: str) -> list[str]:
+    return [values["loss"] for values in metric_lines(printed)]

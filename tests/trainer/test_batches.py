@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+
+import pytest
+import torch
+
+from tunedeck.trainer.batches import DataOrder, StepSampler
+
+
+def steps(order: DataOrder, *, start: int = 0, stop: int, batch: int) -> list[list[int]]:
+    return list(StepSampler(order, start=start, stop=stop, batch=batch))
+
+
+def test_an_epoch_holds_every_row_once_in_an_order_of_its_own() -> None:
+    order = DataOrder((20,), None, seed=1, shuffle=True)
+    first, second = order.epoch(0).tolist(), order.epoch(1).tolist()
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert first != second
+    assert first == DataOrder((20,), None, seed=1, shuffle=True).epoch(0).tolist()
+    assert first != DataOrder((20,), None, seed=2, shuffle=True).epoch(0).tolist()
+
+
+def test_without_shuffling_rows_come_as_they_stand() -> None:
+    order = DataOrder((5,), None, seed=1, shuffle=False)
+    assert steps(order, stop=10, batch=4) == [[0, 1, 2, 3], [4, 0, 1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("start", [0, 3, 10, 23, 24])
+def test_a_resumed_sampler_yields_the_samples_that_follow(start: int) -> None:
+    order = DataOrder((10,), None, seed=5, shuffle=True)
+    whole = [row for step in steps(order, stop=25, batch=3) for row in step]
+    rest = [row for step in steps(order, start=start, stop=25, batch=4) for row in step]
+    assert rest == whole[start:]
+
+
+def test_the_number_of_steps_is_known_beforehand() -> None:
+    sampler = StepSampler(DataOrder((10,), None, 0, True), start=4, stop=20, batch=3)
+    assert len(sampler) == len(list(sampler)) == 6
+
+
+def test_a_blend_draws_from_each_source_by_its_weight() -> None:
+    order = DataOrder((90, 10), (1.0, 3.0), seed=0, shuffle=True)
+    drawn = torch.cat([order.epoch(number) for number in range(4)])
+    second = int((drawn >= 90).sum())
+    assert len(drawn) == 400
+    assert second == 300
+    times = Counter(row for row in drawn.tolist() if row >= 90)
+    assert set(times.values()) == {30}
+    firsts = [row for row in drawn.tolist() if row < 90]
+    assert sorted(firsts[:90]) == list(range(90))
+
+
+def test_the_sources_of_a_blend_are_spread_evenly() -> None:
+    order = DataOrder((50, 50), (1.0, 1.0), seed=0, shuffle=True)
+    sources = [int(row) // 50 for row in islice(order.epoch(0).tolist(), 100)]
+    assert all(sum(sources[at : at + 10]) in (4, 5, 6) for at in range(0, 100, 10))

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tunedeck.core.errors import TunedeckError, UsageError
+from tunedeck.trainer.checkpoint import STATE_FILE, Checkpoints, find_checkpoint
+
+
+def write(folder: Path) -> None:
+    (folder / STATE_FILE).write_text("state")
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_old_checkpoints_go_and_those_a_link_points_to_stay(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "c", keep_last=2)
+    for step in range(1, 6):
+        checkpoints.save(step, write, best=step == 2)
+    assert names(tmp_path / "c") == {
+        *("step_000002", "step_000004", "step_000005"),
+        *("latest", "best"),
+    }
+    assert checkpoints.target("best") == tmp_path / "c/step_000002"
+    assert find_checkpoint(str(tmp_path / "c")) == (tmp_path / "c/step_000005").resolve()
+
+
+def test_all_are_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep_last=None)
+    for step in range(1, 6):
+        checkpoints.save(step, write, best=False)
+    assert len(list(tmp_path.glob("step_*"))) == 5
+
+
+def test_a_checkpoint_is_found_by_itself_its_folder_or_its_run(tmp_path: Path) -> None:
+    saved = Checkpoints(tmp_path / "checkpoints", keep_last=2).save(3, write, best=True)
+    for path in (saved, tmp_path / "checkpoints", tmp_path, tmp_path / "checkpoints/best"):
+        assert find_checkpoint(str(path)) == saved.resolve()
+
+
+def test_resuming_from_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="There is nothing at"):
+        find_checkpoint(str(tmp_path / "missing"))
+    with pytest.raises(UsageError, match="no complete checkpoint"):
+        find_checkpoint(str(tmp_path))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tunedeck.trainer import checkpoint
+folder, moment, step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+def write(target):
+    (target / checkpoint.STATE_FILE).write_text("new")
+    if moment == "writing":
+        die()
+checkpoints = checkpoint.Checkpoints(folder, keep_last=1)
+if moment == "publishing":
+    checkpoint._flush = lambda path: die() if path == folder else None
+if moment == "replacing":
+    original = Path.replace
+    def replace(self, target):
+        return die() if self.suffix == ".in_progress" else original(self, target)
+    Path.replace = replace
+if moment == "deleting":
+    checkpoint.shutil.rmtree = lambda path, **_: die() if path.suffix == ".removed" else None
+checkpoints.save(step, write, best=False)
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "step"),
+    [
+        ("writing", 2),
+        ("publishing", 2),
+        ("deleting", 2),
+        ("writing", 1),
+        ("replacing", 1),
+        ("publishing", 1),
+    ],
+)
+def test_a_kill_in_the_middle_of_a_save_loses_no_published_checkpoint(
+    moment: str, step: int, tmp_path: Path
+) -> None:
+    checkpoints = Checkpoints(tmp_path, keep_last=1)
+    checkpoints.save(1, write, best=False)
+    script = [sys.executable, "-c", KILLED, str(tmp_path), moment, str(step)]
+    done = subprocess.run(script, timeout=60, check=False, env={**os.environ})
+    assert done.returncode == -signal.SIGKILL
+    found = find_checkpoint(str(tmp_path))
+    assert (found / STATE_FILE).read_text() in ("state", "new")
+    checkpoints.save(3, write, best=False)
+    assert names(tmp_path) == {"step_000003", "latest"}
+
+
+def test_a_full_disk_loses_that_save_alone(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep_last=2)
+    checkpoints.save(1, write, best=False)
+
+    def fail(folder: Path) -> None:
+        write(folder)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(TunedeckError, match=r"step 2 cannot be saved.*No space left"):
+        checkpoints.save(2, fail, best=False)
+    assert names(tmp_path) == {"step_000001", "latest"}

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM
+
+from tunedeck.trainer.batches import Batch
+from tunedeck.trainer.loss import SupervisedLoss
+
+from .helpers import KINDS
+
+
+def batch_of(rows: list[list[int]], trained: list[list[int]]) -> Batch:
+    width = max(map(len, rows))
+    input_ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    positions, targets = [], []
+    for line, (row, marks) in enumerate(zip(rows, trained, strict=True)):
+        input_ids[line, : len(row)] = torch.tensor(row)
+        for at in marks:
+            positions.append(line * width + at - 1)
+            targets.append(row[at])
+    return Batch(
+        input_ids,
+        torch.tensor(positions),
+        torch.tensor(targets),
+        sum(map(len, rows)),
+        tuple(range(len(rows))),
+    )
+
+
+ROWS = [[5, 6, 7, 8, 9, 10, 11], list(range(20, 60)), [4, 3, 2]]
+TRAINED = [[3, 4, 6], list(range(25, 40)), [2]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_equals_that_of_all_logits_row_by_row(
+    kind: str, models_of: Callable[[str], Path]
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(models_of(kind), dtype=torch.float32)
+    expected = torch.zeros(())
+    for row, marks in zip(ROWS, TRAINED, strict=True):
+        logits = model(input_ids=torch.tensor([row])).logits[0]
+        for at in marks:
+            expected = expected + F.cross_entropy(logits[at - 1], torch.tensor(row[at]))
+    expected.backward()
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+
+    loss = SupervisedLoss(model)(batch_of(ROWS, TRAINED))
+    loss.backward()
+
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=1e-5)
+
+
+def test_generation_sees_the_logits_of_every_position(llama: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    ids = torch.tensor([[5, 6, 7]])
+    before = model(input_ids=ids).logits
+    loss = SupervisedLoss(model)
+    loss(batch_of(ROWS, TRAINED))
+    assert torch.equal(model(input_ids=ids).logits, before)

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from tunedeck.core.errors import UsageError
+from tunedeck.core.schema import TrainConfig
+from tunedeck.core.schema.model import FreezeConfig, TokenizerConfig
+from tunedeck.trainer.checkpoint import Checkpoints
+from tunedeck.trainer.model import freeze
+from tunedeck.trainer.setup import (
+    get_tokenizer,
+    setup_distributed,
+    setup_model_and_optimizer,
+    setup_reference_model_state,
+    validate_and_prepare_config,
+)
+
+Configure = Callable[..., TrainConfig]
+MESSAGES = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
+
+def rendered(name: Path, **settings: Any) -> str:
+    tokenizer = get_tokenizer(TokenizerConfig(name=str(name), **settings))
+    text: str = tokenizer.apply_chat_template(MESSAGES, tokenize=False)
+    return text
+
+
+def test_the_chat_template_is_the_tokenizers_own_passed_through_a_file_or_inline(
+    llama: Path, tmp_path: Path
+) -> None:
+    inline = "{% for m in messages %}<{{ m.content }}{{ mark }}>{% endfor %}"
+    file = tmp_path / "own.jinja"
+    file.write_text(inline)
+    own = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
+    assert rendered(llama) == own
+    assert rendered(llama, chat_template="default") == own
+    assert rendered(llama, chat_template=None) == "ab"
+    assert rendered(llama, chat_template=inline) == "<a><b>"
+    assert rendered(llama, chat_template=str(file)) == "<a><b>"
+    arguments = {"mark": "!"}
+    found = rendered(llama, chat_template=inline, chat_template_kwargs=arguments)
+    assert found == "<a!><b!>"
+
+
+def test_a_missing_pad_token_becomes_the_end_of_text(llama: Path, tmp_path: Path) -> None:
+    shutil.copytree(llama, tmp_path / "copy")
+    file = tmp_path / "copy/tokenizer_config.json"
+    settings = {k: v for k, v in json.loads(file.read_text()).items() if k != "pad_token"}
+    file.write_text(json.dumps(settings))
+    tokenizer = get_tokenizer(TokenizerConfig(name=str(tmp_path / "copy")))
+    assert tokenizer.pad_token == tokenizer.eos_token == "<|im_end|>"
+
+
+def test_a_tokenizer_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="missing"):
+        get_tokenizer(TokenizerConfig(name=str(tmp_path / "missing")))
+
+
+@pytest.mark.parametrize(
+    ("tables", "key"),
+    [
+        ({"packed_sequence": {"packed_sequence_size": 64}}, "packed_sequence"),
+        ({"distributed": {"tp_size": 2}}, "distributed"),
+        ({"peft": {"quantization": "nf4"}}, "peft.quantization"),
+        ({"compile": {"enabled": True}}, "compile.enabled"),
+        ({"model": {"pretrained_model_name_or_path": "/missing/model"}}, "/missing/model"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_loaded(
+    tables: dict[str, Any], key: str, configure: Configure
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        validate_and_prepare_config(configure(**tables), None, 0)
+    assert key in caught.value.message
+
+
+def test_a_model_that_is_no_causal_language_model_is_refused(
+    configure: Configure, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    config = configure(model={"pretrained_model_name_or_path": str(tmp_path)})
+    with pytest.raises(UsageError, match=r"t5.*not a causal language model"):
+        validate_and_prepare_config(config, None, 0)
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "auto"])
+def test_weights_are_loaded_in_the_format_of_the_config(name: str, configure: Configure) -> None:
+    config = configure(model={"torch_dtype": name})
+    runtime = validate_and_prepare_config(config, None, 0)
+    if name != "auto":
+        assert runtime.dtype == getattr(torch, name)
+    elif runtime.device.type == "cpu":
+        assert runtime.dtype == torch.float32
+
+
+def build(config: TrainConfig, tmp_path: Path, name: Path, **options: Any) -> Any:
+    runtime = validate_and_prepare_config(config, None, 0)
+    context = setup_distributed(config, runtime)
+    tokenizer = get_tokenizer(TokenizerConfig(name=str(name)))
+    checkpoints = Checkpoints(tmp_path, keep_last=None)
+    return setup_model_and_optimizer(
+        config, tokenizer, runtime, context, checkpoints, total_steps=10, **options
+    )
+
+
+def test_an_adapter_is_trained_and_its_base_is_not(
+    configure: Configure, tmp_path: Path, llama: Path
+) -> None:
+    state = build(configure(peft="lora"), tmp_path, llama)
+    trained = {name for name, p in state.model.named_parameters() if p.requires_grad}
+    assert trained
+    assert all("lora_" in name for name in trained)
+    assert not any("lm_head" in name for name in trained)
+    optimized = sum(p.numel() for group in state.optimizer.param_groups for p in group["params"])
+    assert optimized == sum(p.numel() for p in state.model.parameters() if p.requires_grad)
+    assert state.scheduler(0) == 1e-2
+
+
+def test_norms_and_biases_do_not_decay(configure: Configure, tmp_path: Path, llama: Path) -> None:
+    state = build(configure(optimizer={"weight_decay": 0.5}), tmp_path, llama)
+    groups = state.optimizer.param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for name, parameter in state.model.named_parameters():
+        assert decay[id(parameter)] == (0.0 if "norm" in name else 0.5)
+
+
+def test_no_optimizer_is_built_where_none_is_wanted(
+    configure: Configure, tmp_path: Path, llama: Path
+) -> None:
+    state = build(configure(), tmp_path, llama, init_optimizer=False)
+    assert state.optimizer is None
+    assert state.scheduler is None
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"target_modules": ["q_prj"]}, "'q_prj'"),
+        ({"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]}, "no layer"),
+        ({"modules_to_save": ["embed"]}, "'embed'"),
+    ],
+)
+def test_a_layer_that_is_not_there_is_refused_with_those_that_are(
+    table: dict[str, Any], said: str, configure: Configure, tmp_path: Path, llama: Path
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        build(configure(peft=table), tmp_path, llama)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
+    configure: Configure, tmp_path: Path, llama: Path
+) -> None:
+    sizes = {**json.loads((llama / "config.json").read_text()), "vocab_size": 100}
+    model = {"pretrained_model_name_or_path": None, "config": sizes}
+    with pytest.raises(UsageError, match="259 tokens, the model has embeddings for 100"):
+        build(configure(model=model), tmp_path, llama)
+
+
+def test_a_model_that_is_overwritten_on_disk_stays_what_it_is_in_a_run(
+    configure: Configure, tmp_path: Path, llama: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(llama, copy)
+    model = {"pretrained_model_name_or_path": str(copy)}
+    state = build(configure(model=model), tmp_path, copy, init_optimizer=False)
+    before = setup_reference_model_state(state.model)
+    file = copy / "model.safetensors"
+    with file.open("r+b") as opened:
+        opened.seek(file.stat().st_size // 2)
+        opened.write(b"\x40" * 4096)
+    for name, tensor in state.model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_weights_that_are_missing_are_not_made_up(
+    configure: Configure, tmp_path: Path, llama: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(llama, broken)
+    settings = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps({**settings, "num_hidden_layers": 3}))
+    with pytest.raises(UsageError, match=r"lacks .* weights"):
+        build(configure(model={"pretrained_model_name_or_path": str(broken)}), tmp_path, llama)
+
+
+def test_frozen_towers_are_left_untrained() -> None:
+    model = nn.ModuleDict(
+        {name: nn.Linear(2, 2) for name in ("vision_tower", "audio_tower", "language_model")}
+    )
+    freeze(model, FreezeConfig())  # type: ignore[arg-type]  # any module has modules
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"language_model.weight", "language_model.bias"}
+    freeze(model, FreezeConfig(language_model=True))  # type: ignore[arg-type]
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_a_reference_keeps_the_weights_as_they_were(llama: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    reference = setup_reference_model_state(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert reference.keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        assert reference[name].device.type == "cpu"
+        torch.testing.assert_close(reference[name] + 1, tensor)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+_LEAVES_ALTERNATE_SCREEN = b"\x1b[?1049l"
+_STOPS_MOUSE = b"\x1b[?1000l"
+
+
+class _Terminal:
+    """The wizard on a terminal of 80×24."""
+
+    def __init__(self, *arguments: str, **env: str) -> None:
+        self._master, worker = pty.openpty()
+        fcntl.ioctl(worker, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.before = termios.tcgetattr(worker)
+        self._worker = worker
+        self.data = b""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tunedeck", *arguments],
+            stdin=worker,
+            stdout=worker,
+            stderr=worker,
+            env={**os.environ, "TERM": "xterm-256color", **env},
+            start_new_session=True,
+        )
+
+    def read(self, seconds: float = 0.1) -> bool:
+        if not select.select([self._master], [], [], seconds)[0]:
+            return False
+        self.data += os.read(self._master, 65536)
+        return True
+
+    def until(self, text: str) -> None:
+        deadline = time.monotonic() + 40
+        while text not in self.text:
+            assert time.monotonic() < deadline, self.text[-2000:]
+            assert self.process.poll() is None or self.read(), self.text
+            self.read()
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\x1b\[[0-9;?<>=]*[a-zA-Z]", "", self.data.decode(errors="replace"))
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._master, keys)
+
+    def ends(self) -> int:
+        deadline = time.monotonic() + 20
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, "it did not end"
+            self.read()
+        while self.read():
+            pass
+        return self.process.returncode
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+        os.close(self._worker)
+
+    def modes(self) -> list[object]:
+        return termios.tcgetattr(self._worker)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Callable[..., _Terminal]]:
+    opened: list[_Terminal] = []
+
+    def start(*arguments: str, **env: str) -> _Terminal:
+        opened.append(_Terminal(*arguments, **env))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_the_terminal_as_it_was(
+    terminal: Callable[..., _Terminal], number: signal.Signals
+) -> None:
+    wizard = terminal()
+    wizard.until("Demo launch")
+    wizard.process.send_signal(number)
+    assert wizard.ends() == 128 + number
+    assert _LEAVES_ALTERNATE_SCREEN in wizard.data
+    assert _STOPS_MOUSE in wizard.data
+    assert wizard.modes() == wizard.before
+
+
+def test_quitting_exits_0_and_leaves_the_terminal_as_it_was(
+    terminal: Callable[..., _Terminal],
+) -> None:
+    wizard = terminal()
+    wizard.until("Demo launch")
+    wizard.type(b"\x11")
+    assert wizard.ends() == 0
+    assert wizard.modes() == wizard.before
+
+
+@pytest.mark.parametrize("name", ["dumb", ""])
+def test_a_dumb_terminal_is_refused_and_told_of_the_prompts(
+    terminal: Callable[..., _Terminal], name: str
+) -> None:
+    wizard = terminal(TERM=name)
+    assert wizard.ends() == 2
+    assert "tunedeck --plain" in wizard.text
+    assert "tunedeck steps run --help" in wizard.text
+
+
+@pytest.mark.parametrize("asked", [{"ACCESSIBLE": "1"}, {"TERM": "dumb"}])
+def test_the_prompts_walk_to_a_plan_without_drawing(
+    terminal: Callable[..., _Terminal], asked: dict[str, str]
+) -> None:
+    arguments = ["--read-only"] + (["--plain"] if "TERM" in asked else [])
+    wizard = terminal(*arguments, **asked)
+    wizard.until("Step [")
+    wizard.type(b"peft/automodel\r")
+    wizard.until("Config [")
+    wizard.type(b"tiny\r")
+    wizard.until("Change:")
+    wizard.type(b"optimizer.lr\r")
+    wizard.until("optimizer.lr [")
+    wizard.type(b"5e-4\r")
+    wizard.until("It takes:")
+    time.sleep(0.5)
+    wizard.type(b"\r")
+    wizard.until("Where it runs [")
+    wizard.type(b"1\r")
+    wizard.until("Nothing is submitted: --read-only.")
+    assert wizard.ends() == 0
+    assert "optimizer.lr=5e-4" in wizard.text
+    assert b"\x1b[?1049h" not in wizard.data

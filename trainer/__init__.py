@@ -1,0 +1,1 @@
+"""What runs on the machines that train: the recipes, in torch."""

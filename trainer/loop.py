@@ -1,0 +1,258 @@
+"""The training loop, from the first validation to the last checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ..core.chat import ChatTokenizer
+from ..core.errors import TunedeckError
+from ..core.schema import TrainConfig
+from .batches import Batch, Collate
+from .checkpoint import STATE_FILE, Checkpoints
+from .evaluate import evaluate, validation_batches
+from .loss import SupervisedLoss
+from .metrics import Meter, line, say, validation_line
+from .model import flops_per_token
+from .optim import set_rate
+from .preempt import StopRequest
+from .progress import Progress, random_state
+from .rows import TokenRows
+from .runtime import ModelAndOptimizerState, RuntimeConfig
+from .samples import answers
+from .step import NonFiniteError, train_step
+from .tracking import Tracker
+from .weights import Weights
+
+
+class Ending(StrEnum):
+    """How a loop ended that did not fail."""
+
+    FINISHED = "finished"
+    EARLY = "stopped early"
+    STOPPED = "stopped"
+
+
+class TrainingPlan(NamedTuple):
+    """What is trained on.
+
+    Attributes:
+        rows: the training rows, to name them in an error.
+        loader: the micro-batches of each step still to come.
+        epoch_length: samples of an epoch.
+    """
+
+    rows: TokenRows
+    loader: Iterable[list[Batch]]
+    epoch_length: int
+
+
+class ValidationSet(NamedTuple):
+    """Validation rows, how they become batches, and the rows of one batch."""
+
+    rows: TokenRows
+    collate: Collate
+    batch: int
+
+
+class TrainingLoop:
+    """Trains a model from where its progress stands.
+
+    Args:
+        config: the run's config.
+        run_dir: the run's folder.
+        state: model, optimizer and learning rate.
+        plan: steps, epochs and the micro-batches of each step still to come.
+        validation: None if nothing is validated.
+        weights: saves the model.
+        tokenizer: renders sample prompts.
+        checkpoints: the checkpoint folder.
+        progress: where the run stands; kept up to date.
+        tracker: sends metrics on.
+        stop: whether the run has been asked to end.
+        runtime: device and format.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run_dir: Path,
+        *,
+        state: ModelAndOptimizerState,
+        plan: TrainingPlan,
+        validation: ValidationSet | None,
+        weights: Weights,
+        tokenizer: ChatTokenizer,
+        checkpoints: Checkpoints,
+        progress: Progress,
+        tracker: Tracker,
+        stop: StopRequest,
+        runtime: RuntimeConfig,
+    ) -> None:
+        assert state.optimizer is not None and state.scheduler is not None
+        self._config, self._run_dir, self._plan = config, run_dir, plan
+        self._model, self._optimizer, self._rate = state.model, state.optimizer, state.scheduler
+        self._validation, self._weights, self._tokenizer = validation, weights, tokenizer
+        self._checkpoints, self._progress = checkpoints, progress
+        self._tracker, self._stop, self._device = tracker, stop, runtime.device
+        self._loss_sum = SupervisedLoss(
+            state.model, autocast=runtime.dtype if runtime.autocast else None
+        )
+        self._meter = Meter(runtime.device, flops_per_token(state.model))
+        self._validated = self._sampled = self._saved = -1 if progress.step == 0 else progress.step
+
+    def run(self) -> Ending:
+        """Train until the last step, an early end, or a request to stop.
+
+        Raises:
+            TunedeckError: the loss or the gradient norm is not finite.
+        """
+        intervals, ending = self._config.step_scheduler, Ending.FINISHED
+        self._model.train()
+        if self._progress.step == 0:
+            self._sample()
+            self._validate()
+        self._meter.start()
+        for micro_batches in self._plan.loader:
+            before = random_state()
+            if not self._step(micro_batches):
+                return self._stopped(before)
+            step = self._progress.step
+            if step % intervals.log_every_steps == 0:
+                self._log()
+            improved = _due(step, intervals.val_every_steps) and self._validate()
+            if _due(step, self._config.sampling.every_steps):
+                self._sample()
+            if improved or _due(step, intervals.ckpt_every_steps):
+                self._save(random_state(), best=improved)
+            if self._no_longer_improves():
+                ending = Ending.EARLY
+                break
+            self._meter.start()
+        self._log()
+        improved = self._validate()
+        if self._stop():
+            return self._stopped(random_state())
+        self._sample()
+        self._save(random_state(), best=improved)
+        return ending
+
+    def _step(self, micro_batches: list[Batch]) -> bool:
+        """Train on the rows of one step; False if the run was asked to stop before its end."""
+        set_rate(self._optimizer, self._rate(self._progress.step))
+        try:
+            result = train_step(
+                self._loss_sum,
+                self._optimizer,
+                micro_batches,
+                max_grad_norm=self._config.optimizer.max_grad_norm,
+                stopping=self._stop,
+            )
+        except NonFiniteError as error:
+            raise self._diverged(micro_batches, error) from error
+        if result is None:
+            return False
+        self._progress.step += 1
+        self._progress.samples += sum(len(batch.rows) for batch in micro_batches)
+        self._progress.loss = result.loss
+        self._stop.took(step=self._meter.add(result))
+        return True
+
+    def _log(self) -> None:
+        """Print the metric line of the steps since the last one."""
+        if self._meter.empty:
+            return
+        step = self._progress.step
+        epoch = (self._progress.samples - 1) // self._plan.epoch_length
+        values = self._meter.flush(step=step, epoch=epoch, rate=self._rate(step - 1))
+        say(line(values))
+        self._tracker.log(values, step)
+
+    def _validate(self) -> bool:
+        """Take the validation loss; whether it is the best so far."""
+        step = self._progress.step
+        if self._validation is None or self._validated == step:
+            return False
+        rows, collate, size = self._validation
+        batches = validation_batches(rows, collate, size)
+        result = evaluate(
+            self._model, self._loss_sum, batches, device=self._device, stopping=self._stop
+        )
+        if result is None:
+            return False
+        self._validated = step
+        say(validation_line(step, result))
+        self._tracker.log({"val_loss": result.loss}, step)
+        early = self._config.early_stopping
+        return self._progress.validated(result, early.min_delta if early else 0.0) and step > 0
+
+    def _no_longer_improves(self) -> bool:
+        early = self._config.early_stopping
+        return early is not None and self._progress.validations_without_gain >= early.patience
+
+    def _sample(self) -> None:
+        """Print the model's answers to the prompts of the config."""
+        step, settings = self._progress.step, self._config.sampling
+        if self._sampled == step or self._stop():
+            return
+        self._sampled = step
+        for prompt, answer in answers(
+            self._model, self._tokenizer, settings.prompts, max_new_tokens=settings.max_new_tokens
+        ):
+            say(f"sample {line({'step': step, 'prompt': prompt, 'answer': answer})}")
+
+    def _save(self, random: dict[str, Any], *, best: bool) -> None:
+        """Publish a checkpoint of this step.
+
+        Args:
+            random: the random state that the next step starts from.
+            best: whether its validation loss is the lowest so far.
+        """
+        step = self._progress.step
+        if not self._config.checkpoint.enabled or self._saved == step:
+            return
+        started = time.perf_counter()
+
+        def write(folder: Path) -> None:
+            self._weights.save(folder)
+            state = {
+                "progress": self._progress.state(),
+                "optimizer": self._optimizer.state_dict(),
+                "random": random,
+            }
+            torch.save(state, folder / STATE_FILE)
+
+        path = self._checkpoints.save(step, write, best=best)
+        self._saved = step
+        self._stop.took(save=time.perf_counter() - started)
+        say(f"tunedeck: saved {path}")
+
+    def _stopped(self, random: dict[str, Any]) -> Ending:
+        self._log()
+        self._save(random, best=False)
+        say(f"tunedeck: stopped by {self._stop.reason} after step {self._progress.step}")
+        return Ending.STOPPED
+
+    def _diverged(self, micro_batches: list[Batch], error: NonFiniteError) -> TunedeckError:
+        """Keep the rows of a step that cannot be taken, and name them."""
+        self._log()
+        step = self._progress.step + 1
+        rows = [row for batch in micro_batches for row in batch.rows]
+        places = [self._plan.rows.place(row) for row in rows]
+        file = self._run_dir / f"nonfinite_step_{step:06d}.pt"
+        kept = [batch._asdict() for batch in micro_batches]
+        torch.save({"step": step, "rows": rows, "places": places, "micro_batches": kept}, file)
+        return TunedeckError(
+            f"Step {step} has a {error}. No update was made. Its rows: {', '.join(places)}.",
+            fix=f"Look at these rows (saved in {file}), lower optimizer.lr, "
+            "or set model.torch_dtype=float32.",
+        )
+
+
+def _due(step: int, interval: int | None) -> bool:
+    return interval is not None and step % interval == 0

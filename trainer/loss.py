@@ -1,0 +1,63 @@
+"""Cross entropy over the supervised tokens, from logits computed for these alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from .batches import Batch
+
+
+class SupervisedLoss:
+    """Sums the loss over the supervised tokens of a micro-batch.
+
+    The output head is a third of the work of a small model and most of the memory of a large one,
+    and only supervised positions need its logits. A hook on the head keeps the others from
+    reaching it: the model itself is called as always, so whatever it does to logits afterwards
+    (soft-capping, scaling) and whatever wraps it (adapters, sharding) stays in force.
+
+    Args:
+        model: a causal language model of transformers, possibly with adapters inside.
+        autocast: format that matrix products are computed in; None leaves it to the weights.
+
+    Raises:
+        ValueError: the model has no output head that can be found.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, autocast: torch.dtype | None = None) -> None:
+        self._model, self._autocast = model, autocast
+        self._positions: Tensor | None = None
+        head = model.get_output_embeddings()
+        if head is None:
+            raise ValueError(f"{type(model).__name__} names no output embeddings")
+        head.register_forward_pre_hook(self._select)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """The loss summed over the batch's targets, a scalar in float32.
+
+        Rows are padded at the right, which no earlier position attends to, so no padding mask is
+        built and the causal kernels apply.
+        """
+        self._positions = batch.positions
+        kind = batch.input_ids.device.type
+        try:
+            with torch.autocast(kind, self._autocast, enabled=self._autocast is not None):
+                logits = self._model(input_ids=batch.input_ids, use_cache=False).logits
+        finally:
+            self._positions = None
+        return F.cross_entropy(logits.squeeze(0).float(), batch.targets, reduction="sum")
+
+    def _select(self, _head: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Hidden states [rows, length, width] to those of the supervised positions [1, n, width].
+
+        Generation calls the head outside of a loss; it is left alone.
+        """
+        if self._positions is None:
+            return None
+        hidden: Tensor = inputs[0]
+        chosen = hidden.flatten(0, 1).index_select(0, self._positions)
+        return (chosen.unsqueeze(0), *inputs[1:])

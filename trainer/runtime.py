@@ -1,0 +1,70 @@
+"""What the setup functions hand to each other and to the training loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from .schedule import Schedule
+
+
+class RuntimeConfig(NamedTuple):
+    """What the config comes to on this machine.
+
+    Attributes:
+        model_config: the architecture.
+        model_class: the class it is built from.
+        dtype: format of the model's own weights; adapters are float32.
+        attn_implementation: the attention kernel.
+        device: where this process computes.
+        autocast: whether matrix products of float32 adapters run in `dtype`.
+        max_grad_norm: gradients are scaled down to this norm; None leaves them.
+    """
+
+    model_config: PretrainedConfig
+    model_class: type[nn.Module]
+    dtype: torch.dtype
+    attn_implementation: str
+    device: torch.device
+    autocast: bool
+    max_grad_norm: float | None
+
+
+class DistributedContext(NamedTuple):
+    """This process among all of the run.
+
+    Attributes:
+        rank, world_size: which process of how many this is.
+        dp_size, tp_size, cp_size: the sizes of the mesh.
+        device_mesh: the mesh; None for a single process.
+    """
+
+    rank: int
+    world_size: int
+    dp_size: int
+    tp_size: int
+    cp_size: int
+    device_mesh: torch.distributed.device_mesh.DeviceMesh | None
+
+
+class ModelAndOptimizerState(NamedTuple):
+    """A model that is ready to train.
+
+    Attributes:
+        model: the causal language model, adapters inside, parallelism applied.
+        adapter: PEFT's wrapper of the same model, which saves the adapter; None in full training.
+        optimizer: over the trainable parameters; None where it was not asked for.
+        scheduler: the learning rate of each step; None without an optimizer.
+    """
+
+    model: PreTrainedModel
+    adapter: PeftModel | None
+    optimizer: Optimizer | None
+    scheduler: Schedule | None

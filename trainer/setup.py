@@ -1,0 +1,220 @@
+"""Setting a run up, as NeMo RL's `nemo_rl.models.automodel.setup` does: five functions, in order.
+
+https://docs.nvidia.com/nemo/rl/latest/apidocs/nemo_rl/nemo_rl.models.automodel.setup.html
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
+
+from ..core.chat import resolve_templates
+from ..core.errors import UsageError
+from ..core.schema import TrainConfig
+from ..core.schema.model import TokenizerConfig
+from .activation_checkpointing import checkpoint_activations
+from .checkpoint import Checkpoints
+from .lora import add_adapter
+from .model import (
+    build_model,
+    check_vocabulary,
+    default_attention,
+    freeze,
+    load_model_config,
+    model_class_of,
+    unloadable,
+)
+from .optim import build_optimizer
+from .runtime import DistributedContext, ModelAndOptimizerState, RuntimeConfig
+from .schedule import Schedule
+
+
+def get_tokenizer(
+    config: TokenizerConfig, get_processor: bool = False, *, trust_remote_code: bool = False
+) -> Any:
+    """Load the tokenizer, or the processor that holds it, with the chat template of the config.
+
+    Args:
+        config: its name must be set. `chat_template` is `default` for the tokenizer's own, None
+            for the messages' contents alone, a `.jinja` file, or a template inline.
+        get_processor: load a multimodal processor instead.
+        trust_remote_code: run Python code that comes with it.
+
+    Returns:
+        A fast tokenizer (or processor) with a pad token; its `apply_chat_template` has the
+        config's `chat_template_kwargs` bound.
+
+    Raises:
+        UsageError: it cannot be loaded, has no fast form, or has no template.
+    """
+    name = config.name
+    if name is None:
+        raise UsageError("tokenizer.name is not set.", fix="Name a folder or a hub id.")
+    loader = AutoProcessor if get_processor else AutoTokenizer
+    try:
+        loaded: Any = loader.from_pretrained(
+            name, revision=config.revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise unloadable(name, "tokenizer", error) from error
+    tokenizer = loaded.tokenizer if get_processor else loaded
+    if not tokenizer.is_fast:
+        raise UsageError(
+            f"The tokenizer '{name}' has no tokenizer.json.",
+            fix="Convert it: AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER).",
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    own = loaded.chat_template
+    own = {"default": own} if isinstance(own, str) else dict(own or {})
+    templates = resolve_templates(config.chat_template, own)
+    loaded.chat_template = templates["default"] if len(templates) == 1 else templates
+    if config.chat_template_kwargs:
+        loaded.apply_chat_template = functools.partial(
+            loaded.apply_chat_template, **config.chat_template_kwargs
+        )
+    return loaded
+
+
+def validate_and_prepare_config(
+    config: TrainConfig, processor: Any | None, rank: int
+) -> RuntimeConfig:
+    """Decide what the config leaves to the machine, before anything large is loaded.
+
+    Args:
+        config: the run's config.
+        processor: a multimodal processor; None for text.
+        rank: this process.
+
+    Raises:
+        UsageError: the config asks for what this machine or this trainer cannot do.
+    """
+    _refuse_unavailable(config)
+    device = _device(rank)
+    model_config = load_model_config(config.model)
+    model_class = model_class_of(model_config, remote=config.model.trust_remote_code)
+    if processor is not None:
+        check_vocabulary(model_config, len(processor.tokenizer))
+    dtype = _dtype(config.model.torch_dtype, device)
+    return RuntimeConfig(
+        model_config=model_config,
+        model_class=model_class,
+        dtype=dtype,
+        attn_implementation=config.model.attn_implementation or default_attention(model_class),
+        device=device,
+        autocast=device.type == "cuda" and config.peft is not None and dtype != torch.float32,
+        max_grad_norm=config.optimizer.max_grad_norm,
+    )
+
+
+def _refuse_unavailable(config: TrainConfig) -> None:
+    """What the config can say and one process cannot do."""
+    sizes = config.distributed
+    wanted = sizes.tp_size * sizes.cp_size * sizes.ep_size * (sizes.dp_size or 1)
+    refused = {
+        "packed_sequence.packed_sequence_size": config.packed_sequence.packed_sequence_size > 0,
+        "dataset.streaming": config.dataset.streaming,
+        "peft.quantization": config.peft is not None and config.peft.quantization is not None,
+        "checkpoint.async_save": config.checkpoint.async_save,
+        "compile.enabled": config.compile.enabled,
+        "distributed.cpu_offload": sizes.cpu_offload,
+        "distributed (a mesh of more than one process)": wanted > 1,
+        "WORLD_SIZE (more than one process)": int(os.environ.get("WORLD_SIZE", "1")) > 1,
+    }
+    for key, asked in refused.items():
+        if asked:
+            raise UsageError(f"{key} is not available in this trainer.", fix="Leave it out.")
+
+
+def _device(rank: int) -> torch.device:
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
+        torch.cuda.set_device(device)
+        return device
+    return torch.device("cpu")
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if good else torch.float32
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def setup_distributed(config: TrainConfig, runtime_config: RuntimeConfig) -> DistributedContext:
+    """Join the other processes of the run and lay out the mesh: here, a single process."""
+    return DistributedContext(
+        rank=0, world_size=1, dp_size=1, tp_size=1, cp_size=1, device_mesh=None
+    )
+
+
+def setup_model_and_optimizer(
+    config: TrainConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    runtime_config: RuntimeConfig,
+    distributed_context: DistributedContext,
+    checkpoint_manager: Checkpoints,
+    *,
+    total_steps: int,
+    init_optimizer: bool = True,
+    weights_path: Path | None = None,
+    optimizer_path: Path | None = None,
+) -> ModelAndOptimizerState:
+    """Load the model, put adapters in, apply parallelism from outside, and build the optimizer.
+
+    Args:
+        config: the run's config.
+        tokenizer: the model's tokenizer.
+        runtime_config: from `validate_and_prepare_config`.
+        distributed_context: from `setup_distributed`.
+        checkpoint_manager: restores `weights_path` and `optimizer_path`.
+        total_steps: the length of the run, which the learning rate is spread over.
+        init_optimizer: build optimizer and learning rate; off for inference.
+        weights_path: checkpoint folder whose weights are used in place of the model's own.
+        optimizer_path: checkpoint folder whose optimizer state is used.
+
+    Raises:
+        UsageError: weights do not fit, or nothing is trainable.
+    """
+    check_vocabulary(runtime_config.model_config, len(tokenizer))
+    source = config.model.pretrained_model_name_or_path
+    from_checkpoint = weights_path is not None and config.peft is None
+    model = build_model(
+        config.model, runtime_config, str(weights_path) if from_checkpoint else source
+    )
+    freeze(model, config.model.freeze)
+    adapter = None
+    if config.peft is not None:
+        adapter = add_adapter(model, config.peft, config.model)
+        if weights_path is not None:
+            checkpoint_manager.load_adapter(adapter, weights_path)
+    if scope := config.distributed.activation_checkpointing:
+        checkpoint_activations(model, scope)
+    optimizer = scheduler = None
+    if init_optimizer:
+        optimizer = build_optimizer(model, config.optimizer)
+        scheduler = Schedule(config.optimizer.lr, config.lr_phases(), total_steps)
+        if optimizer_path is not None:
+            checkpoint_manager.load_optimizer(optimizer, optimizer_path)
+    return ModelAndOptimizerState(model, adapter, optimizer, scheduler)
+
+
+def setup_reference_model_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of a model's weights in main memory, for a reference that stays as the model was.
+
+    Returns:
+        Name to tensor on the CPU; pinned where a GPU will fetch them.
+    """
+    pinned = torch.cuda.is_available()
+    copies = {}
+    for name, tensor in model.state_dict().items():
+        copy = torch.empty_like(tensor, device="cpu", pin_memory=pinned)
+        copies[name] = copy.copy_(tensor)
+    return copies

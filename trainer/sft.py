@@ -1,0 +1,222 @@
+"""The recipe `sft`: supervised fine-tuning of a whole model or of an adapter."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import datasets
+import torch
+import transformers
+from torch import nn
+
+from ..core.chat import ChatTokenizer
+from ..core.errors import ExitCode
+from ..core.files import write_atomic
+from ..core.schema import TrainConfig
+from ..core.schema.data import DatasetConfig
+from . import tracking
+from .batches import Collate, DataOrder, StepSampler, build_loader
+from .checkpoint import Checkpoints, find_checkpoint, read_state
+from .loop import Ending, TrainingLoop, TrainingPlan, ValidationSet
+from .metrics import line, say
+from .preempt import StopRequest
+from .prepare import Blend, prepare
+from .progress import Progress, set_random_state
+from .runtime import RuntimeConfig
+from .setup import (
+    get_tokenizer,
+    setup_distributed,
+    setup_model_and_optimizer,
+    validate_and_prepare_config,
+)
+from .tokens import ChatFormat, tokenizer_config
+from .weights import Weights, find_base
+
+
+def main(config: TrainConfig, run_dir: Path) -> int:
+    """Train as the config says.
+
+    Args:
+        config: the run's config.
+        run_dir: where `result.json` and, unless the config says otherwise, checkpoints go.
+
+    Returns:
+        The exit code: 0, or the one of a request to stop.
+
+    Raises:
+        TunedeckError: config or data are wrong, or training failed.
+    """
+    stop = StopRequest()
+    tracking.check(config.wandb)
+    restored = find_checkpoint(path) if (path := config.checkpoint.restore_from) else None
+    runtime = validate_and_prepare_config(config, None, rank=0)
+    context = setup_distributed(config, runtime)
+    _seed(config)
+    _quiet()
+
+    tokenizer = get_tokenizer(
+        tokenizer_config(config), trust_remote_code=config.model.trust_remote_code
+    )
+    chat_format = ChatFormat.of(tokenizer, config.tokenizer.chat_template_kwargs)
+    chat = chat_format.open()
+    data = _prepare("dataset", config.dataset, config, chat_format, runtime)
+    validation = None
+    if config.validation_dataset is not None:
+        validation = _prepare(
+            "validation_dataset", config.validation_dataset, config, chat_format, runtime
+        )
+
+    saved = read_state(restored) if restored is not None else None
+    progress = Progress(**saved["progress"]) if saved is not None else Progress()
+    order = DataOrder(data.sizes, data.weights, config.rng.seed, config.dataloader.shuffle)
+    samples, total_steps = _length(config, order.epoch_length)
+    checkpoints = Checkpoints(
+        Path(config.checkpoint.checkpoint_dir or run_dir / "checkpoints"),
+        keep_last=config.checkpoint.keep_last,
+    )
+    state = setup_model_and_optimizer(
+        config,
+        tokenizer,
+        runtime,
+        context,
+        checkpoints,
+        total_steps=total_steps,
+        weights_path=restored,
+        optimizer_path=restored,
+    )
+    _announce(state.model, total_steps, context.world_size)
+    if restored is not None:
+        say(f"tunedeck: resumed from {restored} after step {progress.step}")
+
+    collate = Collate(data.rows, config.step_scheduler.local_batch_size, pad=chat.pad_id or 0)
+    sampler = StepSampler(
+        order,
+        start=progress.samples,
+        stop=samples,
+        batch=config.step_scheduler.global_batch_size,
+    )
+    loader = build_loader(sampler, collate, config.dataloader, pin=runtime.device.type == "cuda")
+    tracker = tracking.Tracker(config, run_dir)
+    loop = TrainingLoop(
+        config,
+        run_dir,
+        state=state,
+        plan=TrainingPlan(data.rows, loader, order.epoch_length),
+        validation=_validation_set(config, validation, chat),
+        weights=Weights(state.model, state.adapter, tokenizer, find_base(config.model)),
+        tokenizer=chat,
+        checkpoints=checkpoints,
+        progress=progress,
+        tracker=tracker,
+        stop=stop,
+        runtime=runtime,
+    )
+    if saved is not None:
+        set_random_state(saved["random"])
+    exit_code = int(ExitCode.FAILURE)
+    stop.training = True
+    try:
+        ending = loop.run()
+        exit_code = stop.exit_code if ending is Ending.STOPPED else 0
+    finally:
+        tracker.finish(exit_code)
+    _report(config, run_dir, checkpoints, progress, ending)
+    return exit_code
+
+
+def _quiet() -> None:
+    """Progress bars of libraries have no place in a log."""
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _seed(config: TrainConfig) -> None:
+    torch.manual_seed(config.rng.seed)
+    if config.rng.deterministic:
+        # cuBLAS reads it when its first handle is made.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+
+
+def _prepare(
+    key: str,
+    wanted: DatasetConfig,
+    config: TrainConfig,
+    chat_format: ChatFormat,
+    runtime: RuntimeConfig,
+) -> Blend:
+    """Prepare a data set within the model's positions, and say what became of it."""
+    limit = getattr(runtime.model_config.get_text_config(), "max_position_embeddings", None)
+    lengths = [length for length in (wanted.seq_length, limit) if length is not None]
+    within = wanted.model_copy(update={"seq_length": min(lengths, default=None)})
+    blend = prepare(within, chat_format, table=key, seed=config.rng.seed)
+    counts = {
+        "rows": len(blend.rows),
+        "tokens": blend.tokens,
+        "supervised_tokens": blend.supervised,
+    }
+    say(f"tunedeck: {key} {line(counts)}")
+    for warning in blend.warnings:
+        say(f"tunedeck: warning: {key}: {warning}")
+    return blend
+
+
+def _length(config: TrainConfig, epoch_length: int) -> tuple[int, int]:
+    """Samples and steps of the whole run; without epochs, its steps alone decide."""
+    plan = config.step_scheduler
+    limits = []
+    if plan.num_epochs is not None:
+        limits.append(plan.num_epochs * epoch_length)
+    if plan.max_steps is not None:
+        limits.append(plan.max_steps * plan.global_batch_size)
+    samples = min(limits)
+    return samples, math.ceil(samples / plan.global_batch_size)
+
+
+def _validation_set(
+    config: TrainConfig, blend: Blend | None, tokenizer: ChatTokenizer
+) -> ValidationSet | None:
+    if blend is None:
+        return None
+    size = config.step_scheduler.local_batch_size
+    return ValidationSet(blend.rows, Collate(blend.rows, size, pad=tokenizer.pad_id or 0), size)
+
+
+def _announce(model: nn.Module, total_steps: int, world_size: int) -> None:
+    parameters = list(model.parameters())
+    counts = {
+        "total_steps": total_steps,
+        "world_size": world_size,
+        "model_params": sum(p.numel() for p in parameters),
+        "trainable_params": sum(p.numel() for p in parameters if p.requires_grad),
+    }
+    say(f"tunedeck: {line(counts)}")
+
+
+def _report(
+    config: TrainConfig, run_dir: Path, checkpoints: Checkpoints, progress: Progress, ending: Ending
+) -> None:
+    """Say where the result lies, and leave it for the launcher in `result.json`."""
+    latest, best = checkpoints.target("latest"), checkpoints.target("best")
+    kind = "adapter" if config.peft is not None else "model"
+    if product := best or latest:
+        say(f"tunedeck: the {kind} is in {product}")
+    measured = {
+        "train_loss": progress.loss,
+        "first_val_loss": progress.first_val_loss,
+        "val_loss": progress.val_loss,
+        "best_val_loss": progress.best_val_loss,
+    }
+    result = {
+        "ending": str(ending),
+        "kind": kind,
+        "steps": progress.step,
+        "checkpoint": None if latest is None else str(latest),
+        "best_checkpoint": None if best is None else str(best),
+        "base": config.model.pretrained_model_name_or_path,
+        **{name: value if math.isfinite(value) else None for name, value in measured.items()},
+    }
+    write_atomic(run_dir / "result.json", json.dumps(result, indent=2) + "\n")

@@ -1,0 +1,137 @@
+"""The application: what holds on every screen. Screens show core's answers and decide nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from textual import events
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.notifications import SeverityLevel
+from textual.screen import Screen
+
+from ..core.errors import TunedeckError
+from .background import Broken, Failed
+from .keymap import read_keymap
+from .screens.help import HelpScreen
+from .screens.home import HomeScreen
+from .screens.too_small import TooSmallScreen, fits
+from .theme import THEME
+from .words import safe, trouble
+
+
+class WizardApp(App[None]):
+    """The wizard.
+
+    Args:
+        read_only: nothing can be submitted, cancelled or written, and each such key says so.
+    """
+
+    TITLE = "Tunedeck"
+    CSS_PATH = "app.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f1,question_mark", "help", "Help", key_display="?", id="app.help"),
+        Binding("ctrl+q", "leave", "Quit", id="app.quit", tooltip="Runs go on without the wizard"),
+        Binding("ctrl+z", "suspend_process", "Suspend", show=False, id="app.suspend"),
+    ]
+
+    def __init__(self, *, read_only: bool = False) -> None:
+        super().__init__()
+        self.read_only = read_only
+        self.register_theme(THEME)
+        self.theme = THEME.name
+
+    def get_default_screen(self) -> Screen[Any]:
+        """Home is where one begins: nothing else is laid out first."""
+        return HomeScreen()
+
+    def on_mount(self) -> None:
+        """Answer signals, and take over the keys that a person has put elsewhere."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # Else the terminal is left in the alternate screen, with mouse reporting on.
+            loop.add_signal_handler(number, self._end_by_signal, number)
+        try:
+            self.set_keymap(read_keymap())
+        except TunedeckError as error:
+            self.say(trouble(error), severity="warning")
+
+    def _end_by_signal(self, number: signal.Signals) -> None:
+        self.exit(return_code=128 + number)
+
+    async def on_resize(self, event: events.Resize) -> None:
+        """Say so where there is too little room, and go on once there is more.
+
+        Each change is waited for: a screen that goes while it is still being made is never done.
+        """
+        blocked = isinstance(self.screen, TooSmallScreen)
+        if blocked and fits(event.size):
+            await self.pop_screen()
+        elif not blocked and not fits(event.size):
+            await self.push_screen(TooSmallScreen())
+
+    def say(self, text: str, *, severity: SeverityLevel = "information") -> None:
+        """Show a note for a while. The text may come from anywhere: it is no markup."""
+        self.notify(text, severity=severity, markup=False, timeout=8)
+
+    def may_change(self, what: str) -> bool:
+        """Whether something may be done that changes anything; if not, say why."""
+        if self.read_only:
+            self.say(f"{what} is off: the wizard was opened with --read-only.", severity="warning")
+        return not self.read_only
+
+    def on_failed(self, message: Failed) -> None:
+        """Show what did not work, and what to do."""
+        self.say(trouble(message.error), severity="error")
+
+    def on_broken(self, message: Broken) -> None:
+        """A bug ends the wizard with its traceback, as one on the screen itself would."""
+        raise message.error
+
+    def action_help(self) -> None:
+        """Explain the screen and what has the focus."""
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(self.screen))
+
+    def action_leave(self) -> None:
+        """Quit, and say what goes on running."""
+        from ..core.registry import Registry
+
+        try:
+            going_on = [record for record in Registry().list(limit=50) if not record.state.terminal]
+        except TunedeckError:
+            going_on = []
+        words = [
+            f"{one.run_id} ({safe(one.name)}) goes on. See it: tunedeck runs logs -f {one.run_id}"
+            for one in going_on
+        ]
+        self.exit(message="\n".join(words) or None)
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """Every action of the screen with its description, then what holds everywhere."""
+        seen: set[str] = set()
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if not binding.id or binding.action in seen:
+                continue
+            seen.add(binding.action)
+            shown = self.get_key_display(binding)
+            words = active.tooltip or binding.tooltip or binding.description
+            node = active.node
+            yield SystemCommand(
+                binding.description,
+                f"{words}  [{shown}]",
+                lambda action=binding.action, node=node: self.run_worker(
+                    self.run_action(action, node)
+                ),
+            )
+        yield SystemCommand("Theme", "Choose other colors", self.action_change_theme)
+        yield SystemCommand("Screenshot", "Save the screen as an SVG file", self._save_screenshot)
+
+    def _save_screenshot(self) -> None:
+        # Once the palette is gone.
+        self.set_timer(0.1, self.action_screenshot)

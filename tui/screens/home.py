@@ -1,0 +1,323 @@
+"""Home: what runs, what was saved, what was left unfinished, and where to begin."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from ..background import begin
+from ..words import MARKS, age, cell, safe
+from .page import Page
+
+if TYPE_CHECKING:
+    from ...core.drafts import Draft
+    from ...core.overview import Glance
+    from ...core.replay import Listed
+
+_PACE_S = 1.0
+_WELCOME = (
+    "Nothing has run yet. Press enter on the first line: it fine-tunes a tiny model on this "
+    "machine in about a minute, without network, and shows you everything on the way."
+)
+_KEYS = "n begins a launch of your own, ? explains any screen, ctrl+p lists all that can be done."
+
+
+class Seen(Message):
+    """What there is now."""
+
+    def __init__(self, runs: list[Glance], drafts: list[Draft], replays: list[Listed]) -> None:
+        super().__init__()
+        self.runs, self.drafts, self.replays = runs, drafts, replays
+
+
+class HomeScreen(Page):
+    """The list of everything, kept up to date."""
+
+    HELP = (
+        "Home lists your runs (newest first, states live), launches that you left unfinished and "
+        "launches that were saved. Enter opens the line that is marked."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "new", "New", id="home.new", tooltip="Begin a launch"),
+        Binding("delete", "forget", "Forget", id="home.forget", tooltip="Forget a draft"),
+        Binding("space", "mark", "Mark", id="home.mark", tooltip="Mark a run, to compare several"),
+        Binding("c", "compare", "Compare", id="home.compare", tooltip="Marked runs side by side"),
+        Binding("enter,o", "open", "Open", id="home.open", tooltip="Open what is marked"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stop: threading.Event | None = None
+        self._seen: Seen | None = None
+        self._order: list[str] = []
+        self._compared: list[str] = []
+        self._drawn_width = 0
+
+    def body(self) -> ComposeResult:
+        """The welcome, which goes once there is a run, and the list."""
+        yield Static(f"{_WELCOME}\n\n{_KEYS}", id="welcome", markup=False)
+        yield OptionList(id="everything", markup=False)
+
+    def on_mount(self) -> None:
+        """Show the frame; what is in it comes from a thread, so that the first picture is quick."""
+        self.query_one("#welcome").display = False
+        self.show_title("Home")
+        self.show_command("tunedeck runs list")
+        self.query_one("#everything").focus()
+
+    def on_screen_resume(self) -> None:
+        """Look at the runs while the screen is to be seen."""
+        self._look_on()
+
+    def on_screen_suspend(self) -> None:
+        """Another screen is over this one: stop looking."""
+        self._look_away()
+
+    def on_unmount(self) -> None:
+        """The wizard ends."""
+        self._look_away()
+
+    def _look_on(self) -> None:
+        self._look_away()
+        self._stop = begin(self, self._look)
+
+    def _look_away(self) -> None:
+        if self._stop is not None:
+            self._stop.set()
+
+    def _look(self, stop: threading.Event) -> None:
+        """Runs in a thread: what is known first, then what backends say.
+
+        Core is imported here, after the first picture.
+        """
+        from ...core.drafts import list_drafts
+        from ...core.overview import Overview
+        from ...core.registry import Registry
+        from ...core.replay import list_replays
+
+        overview = Overview(Registry())
+        self.post_message(Seen(overview.known(), list_drafts(), []))
+        told: list[str] = []
+        while not stop.is_set():
+            notes = overview.ask()
+            for note in notes:
+                if note not in told:
+                    self.app.call_from_thread(self.wizard.say, note, severity="warning")
+            told = notes
+            if not stop.is_set():
+                self.post_message(Seen(overview.known(), list_drafts(), list_replays()))
+            stop.wait(_PACE_S)
+
+    @on(Seen)
+    def _show(self, seen: Seen) -> None:
+        self._seen = seen
+        self.query_one("#welcome").display = not seen.runs
+        self._draw()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Lay the columns out anew, where their room is another."""
+        if event.size.width != self._drawn_width:
+            self.call_after_refresh(self._draw)
+
+    def _draw(self) -> None:
+        if self._seen is None:
+            return
+        self._drawn_width = self.size.width
+        options = list(self._options(self._seen))
+        order = [option.id or "" for option in options]
+        everything = self.query_one("#everything", OptionList)
+        if order == self._order:
+            for option in options:
+                everything.replace_option_prompt(option.id or "", option.prompt)
+            return
+        marked = everything.highlighted_option
+        kept = marked.id or "" if marked and self._order else ""
+        everything.set_options(options)
+        self._order = order
+        usable = [option.id or "" for option in options if not option.disabled]
+        everything.highlighted = order.index(kept if kept in usable else usable[0])
+
+    def _options(self, seen: Seen) -> Iterator[Option]:
+        width = self.size.width - 3
+        yield from self._beginnings(seen)
+        if seen.drafts:
+            yield _heading("Unfinished")
+            for draft in seen.drafts:
+                yield Option(_draft_row(draft, width), id=f"draft:{draft.draft_id}")
+        if seen.runs:
+            yield _heading("Runs")
+            for glance in seen.runs:
+                yield Option(
+                    _run_row(glance, width, chosen=glance.record.run_id in self._compared),
+                    id=f"run:{glance.record.run_id}",
+                )
+        if seen.replays:
+            yield _heading("Saved launches")
+            for listed in seen.replays:
+                yield Option(_replay_row(listed, width), id=f"replay:{listed.name}")
+
+    def _beginnings(self, seen: Seen) -> Iterator[Option]:
+        if not seen.runs:
+            yield Option("▶ Demo launch    a LoRA fine-tune of a tiny model, here", id="demo")
+        yield Option("+ New launch     choose a step, a config and where to run it", id="new")
+
+    @property
+    def _marked(self) -> tuple[str, str]:
+        """Kind and name of the marked line: `run` and its id."""
+        option = self.query_one("#everything", OptionList).highlighted_option
+        kind, _, name = (option.id if option and option.id else "").partition(":")
+        return kind, name
+
+    @on(OptionList.OptionSelected)
+    def _open_marked(self) -> None:
+        self.action_open()
+
+    @on(OptionList.OptionHighlighted)
+    def _say_command(self) -> None:
+        kind, name = self._marked
+        self.show_command(
+            {
+                "run": f"tunedeck runs show {name}",
+                "replay": f"tunedeck replay {name}",
+                "demo": "tunedeck steps run peft/automodel -c tiny",
+                "new": "tunedeck steps list",
+            }.get(kind, "tunedeck runs list")
+        )
+
+    def action_open(self) -> None:
+        """Open the marked line."""
+        kind, name = self._marked
+        openers: dict[str, Callable[[], None]] = {
+            "run": lambda: self._open_run(name),
+            "draft": lambda: self._open_draft(name),
+            "replay": lambda: self._open_replay(name),
+            "new": self.action_new,
+            "demo": self._open_demo,
+        }
+        if kind in openers:
+            openers[kind]()
+
+    def action_new(self) -> None:
+        """Begin a launch."""
+        from ...core.drafts import Draft
+        from ...core.resolve import Selection
+
+        self._walk(Draft.begin(Selection("")))
+
+    def action_mark(self) -> None:
+        """Mark a run for comparing, or no longer."""
+        kind, name = self._marked
+        if kind != "run":
+            self.wizard.say("Only runs are marked, to be compared.")
+        elif name in self._compared:
+            self._compared.remove(name)
+        else:
+            self._compared.append(name)
+        self._draw()
+
+    def action_compare(self) -> None:
+        """Show the marked runs side by side."""
+        if len(self._compared) < 2:
+            self.wizard.say("Mark two runs or more with space first.")
+            return
+        from ...core.registry import Registry
+        from .compare import CompareScreen
+
+        registry = Registry()
+        self.app.push_screen(CompareScreen([registry.get(run_id) for run_id in self._compared]))
+
+    def action_forget(self) -> None:
+        """Forget the marked draft."""
+        kind, name = self._marked
+        if kind != "draft":
+            self.wizard.say("Only unfinished launches are forgotten here.")
+            return
+        from ...core.drafts import delete_draft
+
+        delete_draft(name)
+        self._look_on()
+
+    def _open_demo(self) -> None:
+        from ...core.drafts import Draft
+        from ...core.resolve import Selection
+
+        self._walk(Draft.begin(Selection("peft/automodel", config="tiny"), "review"))
+
+    def _open_draft(self, draft_id: str) -> None:
+        for draft in self._seen.drafts if self._seen else ():
+            if draft.draft_id == draft_id:
+                self._walk(draft)
+
+    def _open_replay(self, name: str) -> None:
+        from ...core.errors import TunedeckError
+        from .replay import ReplayScreen
+
+        try:
+            self.app.push_screen(ReplayScreen(name))
+        except TunedeckError as error:
+            self.wizard.say(str(error), severity="error")
+
+    def _walk(self, draft: Draft) -> None:
+        from .launch import LaunchScreen
+
+        self.app.push_screen(LaunchScreen(draft))
+
+    def _open_run(self, run_id: str) -> None:
+        from ...core.registry import Registry
+        from .run import RunScreen
+
+        self.app.push_screen(RunScreen(Registry().get(run_id)))
+
+
+def _heading(text: str) -> Option:
+    return Option(Content.styled(text, "bold $primary"), id=f"heading:{text}", disabled=True)
+
+
+def _run_row(glance: Glance, width: int, *, chosen: bool) -> Content:
+    """Mark and state, name, curve of the loss with its newest value, where, how long ago."""
+    record = glance.record
+    mark, color = MARKS[record.state]
+    loss = (glance.latest or {}).get("loss")
+    name = max(width - 67, 12) if width >= 88 else max(width - 58, 12)
+    parts: list[str | tuple[str, str]] = [
+        (f"{mark} {cell(record.state, 10)} ", color),
+        (cell(f"◆ {record.name}" if chosen else record.name, name) + " ", "bold"),
+        (cell(glance.curve, 16) + " ", "$accent"),
+        cell("" if loss is None else f"{loss:.4g}", 7),
+        (cell(record.profile, 20 if width >= 88 else 11) + " ", "$text-muted"),
+        (f"{age(time.time() - record.created_at):>5}", "$text-muted"),
+    ]
+    return Content.assemble(*parts)
+
+
+def _draft_row(draft: Draft, width: int) -> Content:
+    chosen = draft.selection
+    what = f"{chosen.step or 'nothing chosen yet'} {chosen.config or ''} → {chosen.profile}"
+    return Content.assemble(
+        (f"✎ {cell(draft.stage, 12)}", "$warning"),
+        cell(what, max(width - 24, 10)),
+        (f"{age(time.time() - draft.saved_at):>5}", "$text-muted"),
+    )
+
+
+def _replay_row(listed: Listed, width: int) -> Content:
+    saved = listed.replay.ingredients if listed.replay else None
+    if saved is None:
+        words, color = safe(listed.problem), "$error"
+    else:
+        words, color = saved.description or f"{saved.step} → {saved.profile}", "$text-muted"
+    return Content.assemble(
+        ("↻ ", "$secondary"),
+        (cell(listed.name, 20) + " ", "bold"),
+        (cell(words, max(width - 26, 10)), color),
+    )

@@ -1,0 +1,207 @@
+"""The walk of a new launch: step, config, environment, review, and then the run."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widgets import ContentSwitcher
+
+from ...core.choices import command_of, steps_for
+from ...core.drafts import STAGES, Draft, Stage
+from ...core.registry import Registry
+from ..background import begin
+from ..keeper import Keeper
+from ..stages.config import ConfigStage
+from ..stages.environment import EnvironmentStage
+from ..stages.review import ReviewStage, Submit
+from ..stages.stage import Chosen, StageView
+from ..stages.step import StepStage
+from ..widgets.stepper import Stepper
+from .page import Page
+
+if TYPE_CHECKING:
+    from ...core.catalog import Catalog, Step
+    from ...core.record import RunRecord
+    from ...core.resolve import Selection
+
+
+class Catalogued(Message):
+    """The catalog has been read."""
+
+    def __init__(self, catalog: Catalog, offered: list[Step]) -> None:
+        super().__init__()
+        self.catalog, self.offered = catalog, offered
+
+
+class Launched(Message):
+    """The backend has taken the run."""
+
+    def __init__(self, record: RunRecord) -> None:
+        super().__init__()
+        self.record = record
+
+
+class LaunchScreen(Page):
+    """Holds what has been chosen, keeps it as a draft, and shows one stage at a time.
+
+    Args:
+        draft: where to begin or to go on.
+        made_by: offer only the steps that take what this step makes.
+    """
+
+    HELP = (
+        "A new launch. The line above says where you are: esc goes back a stage, alt+1 to alt+4 "
+        "go to any. Everything you choose is kept as a draft; leaving loses nothing."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "Back", id="launch.back", tooltip="A stage back, or home"),
+        *(
+            Binding(f"alt+{number}", f"go('{stage}')", f"To {stage}", show=False)
+            for number, stage in enumerate(STAGES, 1)
+        ),
+    ]
+
+    def __init__(self, draft: Draft, *, made_by: str | None = None) -> None:
+        super().__init__()
+        self.draft = draft
+        self.catalog: Catalog | None = None
+        self.offered: list[Step] = []
+        self._made_by = made_by
+        self._keeper = Keeper(self)
+        self._sending = False
+
+    @property
+    def selection(self) -> Selection:
+        """What has been chosen so far."""
+        return self.draft.selection
+
+    def body(self) -> ComposeResult:
+        """The stepper, and the stages of which one is seen."""
+        yield Stepper(id="stepper", markup=False)
+        with ContentSwitcher(initial=self.draft.stage):
+            yield StepStage(id="step")
+            yield ConfigStage(id="config")
+            yield EnvironmentStage(id="environment")
+            yield ReviewStage(id="review")
+
+    def on_mount(self) -> None:
+        """Read the catalog, then show the stage."""
+        self.show_title("New launch")
+        self._say_command()
+        selection, made_by = self.selection, self._made_by
+
+        def work(_stop: threading.Event) -> None:
+            from ...core.catalog import load_catalog
+
+            catalog = load_catalog(selection.catalog)
+            self.post_message(Catalogued(catalog, steps_for(catalog, made_by)))
+
+        begin(self, work)
+
+    def on_unmount(self) -> None:
+        """What was chosen is on disk before the wizard ends; a launched draft is forgotten."""
+        self._keeper.close(forget=self.draft.draft_id if self._sending else None)
+
+    @on(Catalogued)
+    def _read(self, message: Catalogued) -> None:
+        self.catalog, self.offered = message.catalog, message.offered
+        self._show_stage()
+
+    @on(Chosen)
+    def _choose(self, message: Chosen) -> None:
+        self.draft = replace(
+            self.draft, selection=message.selection, stage=message.go or self.draft.stage
+        )
+        self._keeper.keep(self.draft)
+        self._say_command()
+        if message.go:
+            self._show_stage()
+        else:
+            self._stage.show()
+
+    @property
+    def _stage(self) -> StageView:
+        return self.query_one(f"#{self.draft.stage}", StageView)
+
+    def _show_stage(self) -> None:
+        self.query_one(ContentSwitcher).current = self.draft.stage
+        self.query_one(Stepper).show(self.draft.stage)
+        self._stage.show()
+        self._stage.take_focus()
+
+    def _say_command(self) -> None:
+        chosen = self.selection
+        if not chosen.step:
+            self.show_command("tunedeck steps list")
+        else:
+            dry = ("--dry-run",) if self.draft.stage == "review" else ()
+            self.show_command(shlex.join(command_of(chosen, *dry)))
+
+    def action_go(self, stage: Stage) -> None:
+        """Go to a stage; those after the first need a step."""
+        if stage != "step" and not self.selection.step:
+            self.wizard.say("Choose a step first.")
+            return
+        self.post_message(Chosen(self.selection, stage))
+
+    def action_back(self) -> None:
+        """A stage back; from the first one home, the draft being kept."""
+        focused = self.focused
+        if focused is not None and focused.id in ("step-search", "field-search", "dotlist"):
+            self._stage.take_focus()
+            return
+        number = STAGES.index(self.draft.stage)
+        if number == 0:
+            self.app.pop_screen()
+        else:
+            self.post_message(Chosen(self.selection, STAGES[number - 1]))
+
+    def go_to_field(self, key: str) -> None:
+        """Lead to the field that a finding is about."""
+        profile_keys = {"nodes", "gpus_per_node", "executor"}
+        stage: Stage = "environment" if key.partition(".")[0] in profile_keys else "config"
+        self.post_message(Chosen(self.selection, stage))
+        if stage == "config":
+            self.query_one(ConfigStage).go_to(key)
+
+    @on(Submit)
+    def _submit(self, message: Submit) -> None:
+        if self._sending:
+            return
+        self._sending = True
+        prepared, forced = message.prepared, message.forced
+        self.wizard.say(f"Submitting {prepared.plan.run_id} …")
+
+        def work(_stop: threading.Event) -> None:
+            from ...core.launch import launch
+
+            record = asyncio.run(
+                launch(
+                    prepared.plan,
+                    prepared.submission,
+                    prepared.backend,
+                    Registry(),
+                    forced=forced,
+                )
+            )
+            self.post_message(Launched(record))
+
+        begin(self, work)
+
+    def on_failed(self) -> None:
+        """What could not be sent may be sent again, once it is mended."""
+        self._sending = False
+
+    @on(Launched)
+    def _follow(self, message: Launched) -> None:
+        from .run import RunScreen
+
+        self.app.switch_screen(RunScreen(message.record))

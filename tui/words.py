@@ -1,0 +1,83 @@
+"""How facts read on the screen: states, ages, errors. Outside text is made safe here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.cells import set_cell_size
+from textual.content import Content
+
+from ..core.errors import TunedeckError
+from ..core.states import RunState
+from ..core.text import strip_controls
+
+if TYPE_CHECKING:
+    from ..core.findings import Finding
+
+MARKS = {
+    RunState.DRAFT: ("✎", "$text-muted"),
+    RunState.SUBMITTING: ("◌", "$warning"),
+    RunState.QUEUED: ("◌", "$warning"),
+    RunState.STARTING: ("◔", "$warning"),
+    RunState.RUNNING: ("●", "$accent"),
+    RunState.STOPPING: ("◔", "$warning"),
+    RunState.SUCCEEDED: ("✓", "$success"),
+    RunState.FAILED: ("✗", "$error"),
+    RunState.LOST: ("✗", "$error"),
+    RunState.CANCELLED: ("✗", "$warning"),
+    RunState.PREEMPTED: ("!", "$warning"),
+}
+"""A mark and a color a state: without colors the mark and the word still tell."""
+
+SEVERITIES = {"error": ("✗", "$error"), "warning": ("!", "$warning"), "info": ("·", "$accent")}
+
+
+def safe(text: object) -> str:
+    """Outside text on one line, without anything that a terminal would act on."""
+    return strip_controls(str(text)).replace("\n", " ").replace("\t", " ")
+
+
+def cell(text: object, width: int) -> str:
+    """A text cut or filled to a number of terminal columns; wide characters count as two."""
+    plain = safe(text)
+    fitted = set_cell_size(plain, max(width, 0))
+    return fitted if fitted.rstrip() == plain.rstrip() or width < 2 else _cut(plain, width)
+
+
+def _cut(text: str, width: int) -> str:
+    return set_cell_size(set_cell_size(text, width - 1).rstrip() + "…", width)
+
+
+def state(run_state: RunState) -> Content:
+    """A state as mark and word."""
+    mark, color = MARKS[run_state]
+    return Content.assemble((f"{mark} {run_state}", color))
+
+
+def age(seconds: float) -> str:
+    """How long ago, in the one unit that matters: `5s`, `12m`, `3h`, `9d`."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{max(int(seconds), 0)}s"
+
+
+def trouble(error: TunedeckError | OSError) -> str:
+    """An error as one text: what, where, and what to do."""
+    if isinstance(error, TunedeckError):
+        return strip_controls(f"{error}\n{error.fix}".strip())
+    return strip_controls(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def finding_line(finding: Finding) -> Content:
+    """A finding as mark, severity, key and message, with the remedy below."""
+    mark, color = SEVERITIES[finding.severity]
+    parts: list[str | tuple[str, str]] = [(f"{mark} {finding.severity} ", f"bold {color}")]
+    if finding.key:
+        parts.append((f"{safe(finding.key)} ", "bold"))
+    parts.append(strip_controls(finding.message))
+    if finding.place.file:
+        parts.append((f"\n  at {safe(finding.place)}", "$text-muted"))
+    if finding.fix and finding.fix.words:
+        parts.append((f"\n  fix: {strip_controls(finding.fix.words)}", "$text-muted"))
+    return Content.assemble(*parts)

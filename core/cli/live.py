@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import click
 
 from ..metrics import Metrics, sparkline
+from ..progress import Pace, planned_steps, total_steps
 from ..text import strip_controls
 from ..watch import Changed, Event, Line, Measured, Trouble
 from .output import note
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from ..record import RunRecord
 
-_TOTAL = re.compile(rb"tunedeck: (?:.* )?total_steps=(\d+)\b")
 _CURVE_WIDTH = 48
 _LONGEST_LINE = 2000
 
@@ -85,8 +84,7 @@ class LiveView:
 
         self._record = record
         self._metrics = Metrics()
-        self._total = (record.plan["config_values"].get("step_scheduler") or {}).get("max_steps")
-        self._first: tuple[float, int] | None = None
+        self._pace = Pace(planned_steps(record.plan))
         self._lines: list[str] = []
         self._live = Live(console=Console(), auto_refresh=False, transient=True)
         self._live.start()
@@ -97,8 +95,8 @@ class LiveView:
             case Line(line):
                 self._keep(line)
             case Measured(point):
-                if "loss" in point and self._first is None:
-                    self._first = (time.monotonic(), int(point["step"]))
+                if "loss" in point:
+                    self._pace.saw(time.monotonic(), int(point["step"]))
             case Changed(record):
                 self._record = record
             case Trouble(text):
@@ -119,8 +117,8 @@ class LiveView:
         self._live.stop()
 
     def _keep(self, line: bytes) -> None:
-        if found := _TOTAL.search(line):
-            self._total = int(found[1])
+        if (total := total_steps(line)) is not None:
+            self._pace.total = total
         point = self._metrics.feed(line)
         # The bar shows the steps; a validation is worth a line of its own.
         if point is None or "val_loss" in point:
@@ -135,13 +133,13 @@ class LiveView:
         latest = self._metrics.latest
         if "loss" not in latest:
             return Text(f"{state_words(self._record)}, {span(self._elapsed())}", style="bold")
-        step, total = int(latest["step"]), self._total
+        step, total = int(latest["step"]), self._pace.total
         grid = Table.grid(padding=(0, 2))
         cells: list[Any] = [Text(str(self._record.state), style="bold")]
         if total:
             cells.append(ProgressBar(total=total, completed=step, width=24))
         cells.append(f"step {step}/{total}" if total else f"step {step}")
-        if (left := self._left(step, total)) is not None:
+        if (left := self._pace.seconds_left) is not None:
             cells.append(f"{span(left)} left")
         cells += [f"{words} {latest[key]:.4g}" for key, words in _VALUES if key in latest]
         grid.add_row(*cells)
@@ -150,12 +148,6 @@ class LiveView:
 
     def _elapsed(self) -> float:
         return time.time() - (self._record.started_at or self._record.created_at)
-
-    def _left(self, step: int, total: int | None) -> float | None:
-        if not total or self._first is None or step <= self._first[1]:
-            return None
-        moment, first = self._first
-        return (time.monotonic() - moment) / (step - first) * max(0, total - step)
 
 
 _VALUES = (("loss", "loss"), ("val_loss", "val"), ("tokens_per_s", "tokens/s"))

@@ -11,6 +11,7 @@ import click
 
 from ..errors import ExitCode
 from ..text import strip_controls
+from .complete import complete_run
 from .output import line, note, print_json, print_json_line, width
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _SIDE_BY_SIDE = 60
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=complete_run)
 @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Ask this. Repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @click.option(

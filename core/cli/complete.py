@@ -1,7 +1,8 @@
-"""What the shell offers for step ids and config names. A completion never fails aloud."""
+"""What the shell offers for the words of a command. A completion never fails aloud."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,50 +11,129 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from ..catalog import Catalog
+    from ..catalog import Catalog, Step
+
+_Source = Callable[[click.Context], Iterable[tuple[str, str]]]
+_Complete = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
+_NEWEST = 30
 
 
-def complete_step(
-    ctx: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Step ids, with their names as help."""
-    from click.shell_completion import CompletionItem
+def _offering(source: _Source) -> _Complete:
+    """A completion from words and what is said of them; what cannot be read offers nothing."""
 
-    catalog = _catalog(ctx)
-    return [
-        CompletionItem(step.id, help=step.manifest.step.name)
-        for step in (catalog.steps if catalog else ())
-        if step.id.startswith(incomplete)
-    ]
+    def complete(
+        ctx: click.Context, _parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from ..errors import TunedeckError
+
+        try:
+            offered = list(source(ctx))
+        except (TunedeckError, OSError):
+            return []
+        return [
+            CompletionItem(word, help=text or None)
+            for word, text in offered
+            if word.startswith(incomplete)
+        ]
+
+    return complete
 
 
 def complete_config(
-    ctx: click.Context, _parameter: click.Parameter, incomplete: str
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Config names of the step that stands on the line, or files once there is a slash."""
     from click.shell_completion import CompletionItem
 
     if "/" in incomplete or incomplete.startswith("."):
         return [CompletionItem(incomplete, type="file")]
-    # A line that ends in `-c` does not parse yet: what was typed is then left in `args`.
+    return _offering(_configs)(ctx, parameter, incomplete)
+
+
+def complete_override(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Keys of the step's config; after the `=`, the values where they are few."""
+    key, given, _ = incomplete.partition("=")
+    return _offering(lambda ctx: _values(ctx, key) if given else _keys(ctx))(
+        ctx, parameter, incomplete
+    )
+
+
+def _steps(ctx: click.Context) -> Iterator[tuple[str, str]]:
+    return ((step.id, step.manifest.step.name) for step in _catalog(ctx).steps)
+
+
+def _configs(ctx: click.Context) -> Iterator[tuple[str, str]]:
+    step = _step(ctx)
+    return ((name, "") for name in (step.configs if step else ()))
+
+
+def _keys(ctx: click.Context) -> Iterator[tuple[str, str]]:
+    from ..config.describe import describe
+    from ..schema import schema_for
+
+    step = _step(ctx)
+    schema = schema_for(step.launch.schema) if step else None
+    for info in describe(schema) if schema else ():
+        if info.kind != "table":
+            yield f"{info.key}=", info.type
+
+
+def _values(ctx: click.Context, key: str) -> Iterator[tuple[str, str]]:
+    from ..config.describe import describe
+    from ..schema import schema_for
+
+    step = _step(ctx)
+    schema = schema_for(step.launch.schema) if step else None
+    for info in describe(schema) if schema else ():
+        if info.key == key:
+            yield from ((f"{key}={value}", "") for value in info.choices)
+
+
+def _profiles(ctx: click.Context) -> Iterator[tuple[str, str]]:
+    from ..env.find import find_env_files
+    from ..env.load import load_env_files
+
+    files = load_env_files(find_env_files(None, ctx.params.get("env_file")))
+    for profile in files.profiles.values():
+        file = profile.place().file
+        yield profile.name, Path(file).name if file else "built in"
+
+
+def _runs(_ctx: click.Context) -> Iterator[tuple[str, str]]:
+    from ..registry import Registry
+
+    for record in Registry().list(limit=_NEWEST):
+        yield record.run_id, f"{record.name}, {record.state}"
+
+
+def _replays(_ctx: click.Context) -> Iterator[tuple[str, str]]:
+    from ..replay_files import replay_files
+
+    return ((name, str(source)) for name, (_, source) in replay_files().items())
+
+
+def _step(ctx: click.Context) -> Step | None:
+    """The step that stands on the line, if one does."""
+    # A line that ends in an option does not parse yet: what was typed is then left in `args`.
     query = ctx.params.get("step_id") or next((a for a in ctx.args if not a.startswith("-")), None)
-    catalog = _catalog(ctx)
-    if catalog is None or not query:
-        return []
-    from ..errors import UsageError
-
-    try:
-        step = catalog.find(query)
-    except UsageError:
-        return []
-    return [CompletionItem(name) for name in step.configs if name.startswith(incomplete)]
+    return _catalog(ctx).find(query) if query else None
 
 
-def _catalog(ctx: click.Context) -> Catalog | None:
+def _catalog(ctx: click.Context) -> Catalog:
     from ..catalog import load_catalog
-    from ..errors import UsageError
 
-    try:
-        return load_catalog(Path(folder) for folder in ctx.params.get("catalog") or ())
-    except UsageError:
-        return None
+    return load_catalog(Path(folder) for folder in ctx.params.get("catalog") or ())
+
+
+complete_step = _offering(_steps)
+"""Step ids, with their names as help."""
+complete_profile = _offering(_profiles)
+"""Profiles of the env files that are found, with their file as help."""
+complete_run = _offering(_runs)
+"""The newest runs, with their name and last known state as help."""
+complete_replay = _offering(_replays)
+"""Saved launches."""

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from ..errors import ExitCode
+from .complete import complete_profile
 
 
 @click.command()
-@click.argument("profile", required=False)
+@click.argument("profile", required=False, shell_complete=complete_profile)
 @click.option("--env-file", type=click.Path(path_type=Path), help="Use this env file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def doctor(profile: str | None, env_file: Path | None, as_json: bool) -> int:

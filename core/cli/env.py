@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ExitCode
+from .complete import complete_profile
 from .env_print import print_findings, print_mended, print_summary, short, shown, side_by_side, told
 from .output import line, note, print_json, print_table
 
@@ -128,7 +129,7 @@ def list_command(env_file: Path | None, as_json: bool) -> int:
 
 
 @env.command()
-@click.argument("profile")
+@click.argument("profile", shell_complete=complete_profile)
 @env_file_option
 @json_option
 def show(profile: str, env_file: Path | None, as_json: bool) -> int:
@@ -158,8 +159,8 @@ def show(profile: str, env_file: Path | None, as_json: bool) -> int:
 
 
 @env.command()
-@click.argument("a")
-@click.argument("b")
+@click.argument("a", shell_complete=complete_profile)
+@click.argument("b", shell_complete=complete_profile)
 @env_file_option
 @json_option
 def diff(a: str, b: str, env_file: Path | None, as_json: bool) -> int:

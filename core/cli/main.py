@@ -24,6 +24,7 @@ _COMMANDS = {
     "replays": ("replay:replays", "List, show, save and delete saved launches."),
     "chat": ("chat:chat", "Ask the base model and a run's result the same things."),
     "doctor": ("doctor:doctor", "Check the installation, the folders and a profile's reach."),
+    "completion": ("completion:completion", "Print the completion script of a shell."),
 }
 
 _EPILOG = """\b

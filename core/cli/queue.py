@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
+from .complete import complete_profile
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
 
 
 @click.command("queue")
-@click.argument("profile")
+@click.argument("profile", shell_complete=complete_profile)
 @click.option("--env-file", type=click.Path(path_type=Path), help="Use this env file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def queue(profile: str, env_file: Path | None, as_json: bool) -> None:

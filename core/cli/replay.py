@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ExitCode, TunedeckError, UsageError
+from .complete import complete_profile, complete_replay, complete_run
 from .output import line, note, print_error, print_json, print_table
 
 if TYPE_CHECKING:
@@ -23,11 +24,23 @@ _json_option = click.option(
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_replay)
 @click.argument("overrides", nargs=-1, metavar="[key=value]...")
-@click.option("-r", "--run", "attached", metavar="PROFILE", help="Run it with this env profile.")
 @click.option(
-    "-b", "--batch", "detached", metavar="PROFILE", help="Submit it with this one and return."
+    "-r",
+    "--run",
+    "attached",
+    metavar="PROFILE",
+    shell_complete=complete_profile,
+    help="Run it with this env profile.",
+)
+@click.option(
+    "-b",
+    "--batch",
+    "detached",
+    metavar="PROFILE",
+    shell_complete=complete_profile,
+    help="Submit it with this one and return.",
 )
 @click.option("-d", "--dry-run", is_flag=True, help="Show what would be sent; write nothing.")
 @click.option("--online", is_flag=True, help="With --dry-run: ask the backend too.")
@@ -103,7 +116,7 @@ def list_command(as_json: bool) -> int:
 
 
 @replays.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_replay)
 @_json_option
 def show(name: str, as_json: bool) -> int:
     """Show a replay's file, and what has changed since it was saved."""
@@ -141,8 +154,15 @@ def show(name: str, as_json: bool) -> int:
 
 
 @replays.command()
-@click.argument("name")
-@click.option("--from", "run", metavar="RUN", required=True, help="The run to save, by id or name.")
+@click.argument("name", shell_complete=complete_replay)
+@click.option(
+    "--from",
+    "run",
+    metavar="RUN",
+    required=True,
+    shell_complete=complete_run,
+    help="The run to save, by id or name.",
+)
 @click.option("--description", default="", help="What it is for, in words.")
 @click.option(
     "--repository", is_flag=True, help="Save it in this repository's profiles/, to be committed."
@@ -169,7 +189,7 @@ def save(
 
 
 @replays.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_replay)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @_json_option
 def delete(name: str, yes: bool, as_json: bool) -> int:

@@ -12,13 +12,14 @@ import click
 
 from ..errors import ExitCode, UsageError
 from ..states import RunState
+from .complete import complete_profile, complete_run
 
 if TYPE_CHECKING:
     from ..record import RunRecord
     from ..registry import Registry
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-_run = click.argument("query", metavar="RUN")
+_run = click.argument("query", metavar="RUN", shell_complete=complete_run)
 
 
 @click.group("runs")
@@ -210,7 +211,7 @@ def fetch(query: str, pattern: str | None, as_json: bool) -> None:
 
 
 @runs.command("attach")
-@click.argument("profile")
+@click.argument("profile", shell_complete=complete_profile)
 @click.argument("job_id")
 @click.option("--env-file", type=click.Path(path_type=Path), help="Use this env file.")
 @_as_json

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ExitCode, UsageError
-from .complete import complete_config, complete_step
+from .complete import (
+    complete_config,
+    complete_override,
+    complete_profile,
+    complete_run,
+    complete_step,
+)
 
 if TYPE_CHECKING:
     from ..prepare import Prepared
@@ -45,7 +51,7 @@ class Mode:
     context_settings={"ignore_unknown_options": False},
 )
 @click.argument("step_id", metavar="ID", shell_complete=complete_step)
-@click.argument("overrides", nargs=-1, metavar="[key=value]...")
+@click.argument("overrides", nargs=-1, metavar="[key=value]...", shell_complete=complete_override)
 @click.option(
     "-c",
     "--config",
@@ -57,6 +63,7 @@ class Mode:
     "--run",
     "attached",
     metavar="PROFILE",
+    shell_complete=complete_profile,
     help="Run with this env profile and stay attached.",
 )
 @click.option(
@@ -64,6 +71,7 @@ class Mode:
     "--batch",
     "detached",
     metavar="PROFILE",
+    shell_complete=complete_profile,
     help="Submit with this env profile and return. 'local' is this machine.",
 )
 @click.option(
@@ -77,7 +85,11 @@ class Mode:
 )
 @click.option("--explain", is_flag=True, help="With --dry-run: where each value came from.")
 @click.option(
-    "--from", "from_run", metavar="RUN", help="Fill the step's input with what this run produced."
+    "--from",
+    "from_run",
+    metavar="RUN",
+    shell_complete=complete_run,
+    help="Fill the step's input with what this run produced.",
 )
 @click.option("--name", help="A name for the run.")
 @click.option("--save", metavar="NAME", help="Save the launch as a replay under this name.")

@@ -1,0 +1,83 @@
+"""What a shell offers, asked as the shell asks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROFILE = '[slurm_big]\nexecutor = "slurm"\n'
+
+
+@pytest.fixture
+def offered(tmp_path: Path) -> object:
+    (tmp_path / "env.toml").write_text(PROFILE)
+
+    def ask(typed: str) -> list[str]:
+        words = f"tunedeck {typed}"
+        done = subprocess.run(
+            [sys.executable, "-m", "tunedeck"],
+            env={
+                **os.environ,
+                "TUNEDECK_HOME": str(tmp_path / "home"),
+                "_TUNEDECK_COMPLETE": "zsh_complete",
+                "COMP_WORDS": words,
+                "COMP_CWORD": str(len(words.split(" ")) - 1),
+            },
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not done.stderr, done.stderr
+        return done.stdout.splitlines()[1::3]  # of each: its kind, the word, its help
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("st", {"steps"}),
+        ("steps show pe", {"peft/automodel"}),
+        ("steps run peft/automodel -c ", {"default", "tiny"}),
+        ("steps run peft/automodel -c tiny optimizer.l", {"optimizer.lr="}),
+        ("steps run peft/automodel -c tiny -r slurm", {"slurm_big"}),
+        ("steps run nowhere -c tiny optimizer.l", set()),
+        ("doctor slurm", {"slurm_big"}),
+        ("runs logs r", set()),
+        ("completion z", {"zsh"}),
+    ],
+)
+def test_each_kind_of_word_is_offered(offered: object, typed: str, words: set[str]) -> None:
+    assert callable(offered)
+    assert set(offered(typed)) == words
+
+
+def test_a_broken_env_file_offers_nothing_and_says_nothing(offered: object, tmp_path: Path) -> None:
+    (tmp_path / "env.toml").write_text("[broken")
+    assert callable(offered)
+    assert offered("doctor slurm") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_of_a_shell_is_printed(shell: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tunedeck", "completion"],
+        env={**os.environ, "SHELL": f"/bin/{shell}"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "_TUNEDECK_COMPLETE" in done.stdout
+    assert f"{shell}_complete" in done.stdout
+
+
+def test_an_unknown_shell_is_named() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tunedeck", "completion"],
+        env={**os.environ, "SHELL": "/bin/tcsh"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "tcsh" in done.stderr
+    assert "tunedeck completion bash" in done.stderr

@@ -135,6 +135,13 @@ def run_command(
 
     if attached and detached:
         raise UsageError("-r and -b exclude each other.", fix="Give one of them.")
+    if mode["accept_changes"] and mode["frozen"]:
+        raise UsageError("--accept-changes and --frozen exclude each other.", fix="Give one.")
+    if (mode["accept_changes"] or mode["frozen"]) and not save:
+        raise UsageError(
+            "--accept-changes and --frozen compare with a saved launch, and none is named.",
+            fix="Add --save NAME, or launch the saved one: tunedeck replay NAME --frozen",
+        )
     selection = Selection(
         step=step_id,
         config=config,

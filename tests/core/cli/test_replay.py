@@ -201,3 +201,33 @@ def test_contradictions_and_mistakes_exit_with_2(
 ) -> None:
     assert run(arguments) == 2
     assert capsys.readouterr().err
+
+
+LAUNCH = ["steps", "run", "sft/automodel", "-c", "./mine.yaml", "-r", "quick", "--name", "first"]
+
+
+def test_a_saved_name_is_not_silently_given_to_another_launch(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = newest_run(capsys)
+    changed = [*LAUNCH, "optimizer.lr=0.002", "--save", "mine"]
+    for flags in ([], ["--frozen"]):
+        assert run([*changed, *flags]) == 2
+        assert "config.optimizer.lr" in capsys.readouterr().err
+    assert newest_run(capsys) == before
+
+    assert run([*changed, "--accept-changes"]) == 0
+    capsys.readouterr()
+    assert run(["replay", "mine", "-d", "--json"]) == 0
+    assert document(capsys)["plan"]["config_values"]["optimizer"]["lr"] == 0.002
+
+
+def test_frozen_launches_what_is_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    before = newest_run(capsys)
+    assert run([*LAUNCH, "--save", "mine", "--frozen"]) == 0
+    assert newest_run(capsys)["run_id"] != before["run_id"]
+
+
+@pytest.mark.parametrize("flags", [["--frozen"], ["--frozen", "--accept-changes", "--save", "x"]])
+def test_flags_that_compare_with_nothing_are_refused(flags: list[str]) -> None:
+    assert run([*LAUNCH, *flags]) == 2

@@ -74,7 +74,11 @@ class Layout:
         Raises:
             UsageError: if the profile names no absolute folder for its jobs.
         """
-        root = job_root(plan.profile_values, plan.profile)
+        return cls.under(job_root(plan.profile_values, plan.profile), plan)
+
+    @classmethod
+    def under(cls, root: str, plan: Plan) -> Layout:
+        """The layout of a plan whose runs go below a folder of shared storage."""
         shared = PurePosixPath(root) / _SHARED
         return cls(
             root=root,

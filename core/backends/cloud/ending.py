@@ -1,0 +1,63 @@
+"""How a job ended, where the service tells less than the run's own last word."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+
+from ...errors import DeadlineError
+from ...states import RunState, Status
+
+LAST_WORD = b"tunedeck: exit="
+"""What the last line of every run's log begins with."""
+
+PREEMPTED = 75
+"""EX_TEMPFAIL: saved, and to be resumed."""
+
+CANCEL_LIMIT_S = 180.0
+CANCEL_PACE_S = 1.0
+
+_CODE = re.compile(rb"tunedeck: exit=(\d{1,3})\s*$")
+
+
+def exit_code_in(lines: Iterable[bytes]) -> int | None:
+    """The exit code that the last word among the lines tells; None if it is not among them."""
+    found = [match for line in lines if (match := _CODE.match(line))]
+    return int(found[-1][1]) if found else None
+
+
+def with_exit_code(status: Status, code: int | None) -> Status:
+    """A status of a job that has ended, with what its exit code adds to the service's word."""
+    if code is None:
+        return status
+    if status.state is not RunState.FAILED:
+        return replace(status, exit_code=code)
+    if code == PREEMPTED:
+        saved = "stopped before its end, with what it had saved to resume from"
+        return replace(status, state=RunState.PREEMPTED, reason=saved, exit_code=code)
+    told = f"exit code {code}" if code <= 128 else f"killed by signal {code - 128}"
+    reason = status.reason if str(code) in status.reason else f"{told}; {status.reason}"
+    return replace(status, reason=reason.removesuffix("; "), exit_code=code)
+
+
+async def until_over(what: str, look: Callable[[], Awaitable[Status]], advice: str) -> Status:
+    """Look at a job that was asked to stop until the service says that it has.
+
+    Args:
+        what: the job, for the message.
+        look: its status now.
+        advice: what a person may do if it goes on.
+
+    Raises:
+        DeadlineError: if it goes on all the same.
+    """
+    deadline = time.monotonic() + CANCEL_LIMIT_S
+    while not (status := await look()).state.terminal:
+        if time.monotonic() > deadline:
+            text = f"{what} is still {status.word} {CANCEL_LIMIT_S:.0f} s after it was cancelled."
+            raise DeadlineError(text, fix=advice)
+        await asyncio.sleep(CANCEL_PACE_S)
+    return status

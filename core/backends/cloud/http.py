@@ -1,0 +1,198 @@
+"""A service of JSON over HTTPS: requests with retries, streams, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from ...errors import AuthenticationError
+from .errors import Passing, refusal
+from .retry import persist, retry_after
+
+if TYPE_CHECKING:
+    import httpx
+
+CONNECT_S = 15.0
+ANSWER_S = 60.0
+
+_SAFE = {"GET", "HEAD", "PUT", "DELETE"}
+"""Methods that are as once when done twice (RFC 9110, 9.2.2)."""
+
+_WORDS = ("error", "message", "detail", "details", "reason")
+"""Where services put what they have to say of a refusal."""
+
+Headers = Callable[[], Awaitable[Mapping[str, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service.
+
+    Attributes:
+        name: what to call it in messages.
+        base_url: what paths are appended to.
+        headers: makes the headers of a request, the credential among them.
+        sign_in: what a person does about a credential that is refused.
+        renew: gets a new credential; called once when one is refused. Without it none can be had.
+    """
+
+    name: str
+    base_url: str
+    headers: Headers
+    sign_in: str
+    renew: Callable[[], Awaitable[None]] | None = None
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
+        safe: bool | None = None,
+    ) -> Any:
+        """Send a request, again where that is safe, and return the answer's JSON (None if empty).
+
+        Args:
+            method: of HTTP.
+            path: what is asked of, below the base address.
+            params: the query.
+            body: goes as JSON.
+            safe: whether it may be sent again when its answer was lost; by default as the method.
+
+        Raises:
+            Passing: if the service cannot be reached, or answers with what is no JSON.
+            AuthenticationError: if it refuses the credential.
+            NotFoundError, UsageError: if it knows no such thing, or refuses the request.
+        """
+
+        async def attempt() -> Any:
+            async with self._client() as client:
+                response = await client.request(
+                    method, path, params=params, json=body, headers=dict(await self.headers())
+                )
+            if response.is_error:
+                raise self._refusal(response)
+            return self._json(response)
+
+        again = method in _SAFE if safe is None else safe
+        return await persist(lambda: self.with_renewal(attempt), safe=again)
+
+    async def stream(
+        self, path: str, *, params: Mapping[str, Any] | None = None, quiet_s: float = ANSWER_S
+    ) -> AsyncGenerator[bytes]:
+        """The lines of a streamed answer without their newlines, as they come.
+
+        A line that is cut off by the end of the stream is given out only where the stream ended as
+        it should; of a cut one it is not, since its rest is still to come.
+
+        Args:
+            path: what is asked of, below the base address.
+            params: the query.
+            quiet_s: how long the stream may say nothing, not even that it is alive.
+
+        Raises:
+            Passing: if the stream is cut, or silent for too long.
+            AuthenticationError, NotFoundError, UsageError: as for `call`.
+        """
+        async with self._client(quiet_s) as client:
+            request = client.build_request(
+                "GET", path, params=params, headers=dict(await self.headers())
+            )
+            response = await client.send(request, stream=True)
+            try:
+                if response.is_error:
+                    await response.aread()
+                    raise self._refusal(response)
+                pending = b""
+                async for chunk in response.aiter_bytes():
+                    *lines, pending = (pending + chunk).split(b"\n")
+                    for line in lines:
+                        yield line
+                if pending:
+                    yield pending
+            finally:
+                await response.aclose()
+
+    async def with_renewal(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
+        """Try; where the credential is refused and another can be had, once more with that."""
+        try:
+            return await attempt()
+        except AuthenticationError:
+            if self.renew is None:
+                raise
+        await self.renew()
+        return await attempt()
+
+    @asynccontextmanager
+    async def _client(self, answer_s: float = ANSWER_S) -> AsyncGenerator[httpx.AsyncClient]:
+        """A client for one request, whose failures become errors of ours.
+
+        One for each: a backend outlives the event loops that its calls run in.
+        """
+        import httpx
+
+        timeout = httpx.Timeout(answer_s, connect=CONNECT_S)
+        try:
+            async with httpx.AsyncClient(
+                base_url=self.base_url, timeout=timeout, verify=_tls()
+            ) as client:
+                yield client
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise Passing(
+                f"{self.name} at {self.base_url} cannot be reached: {_why(error)}",
+                acted=False,
+                fix="Check the address and the network.",
+            ) from error
+        except httpx.TimeoutException as error:
+            text = f"{self.name} at {self.base_url} did not answer in {answer_s:.0f} s."
+            raise Passing(text, acted=True) from error
+        except httpx.TransportError as error:
+            text = f"The connection to {self.name} at {self.base_url} was cut: {_why(error)}"
+            raise Passing(text, acted=True) from error
+
+    def _refusal(self, response: httpx.Response) -> Exception:
+        return refusal(
+            self.name,
+            response.status_code,
+            _words(response.text),
+            sign_in=self.sign_in,
+            after_s=retry_after(response.headers),
+        )
+
+    def _json(self, response: httpx.Response) -> Any:
+        if not response.content:
+            return None
+        try:
+            return response.json()
+        except ValueError as error:
+            text = f"{self.name} answered {response.status_code} with what is no JSON."
+            raise Passing(text, acted=True, fix="Check the address of the service.") from error
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Verified TLS; reading the certificates takes long enough to do it once."""
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
+def _words(text: str) -> str:
+    """What an answer says in words: of JSON its message, else all of it."""
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return text
+    while isinstance(said, dict):
+        said = next((said[key] for key in _WORDS if said.get(key)), json.dumps(list(said.values())))
+    return said if isinstance(said, str) else json.dumps(said)
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -218,38 +218,20 @@ def batch_and_mesh(plan: Plan, step: Step) -> Iterable[Finding]:
     """Batch and parallel sizes divide the world size, with numbers that would work."""
     if step.launch.schema != "sft":
         return
-    world = plan.launch.world_size
-    parallel, schedule = plan.config["distributed"], plan.config["step_scheduler"]
-    inner = 1
-    for key in ("tp_size", "cp_size"):
-        inner *= int(parallel.get(key) or 1)
-    if world % inner:
+    from .schema.mesh import mesh_misfits
+    from .schema.optimization import StepSchedulerConfig
+    from .schema.parallel import DistributedConfig
+
+    parallel = DistributedConfig.model_validate(plan.config["distributed"])
+    schedule = StepSchedulerConfig.model_validate(plan.config["step_scheduler"])
+    for misfit in mesh_misfits(parallel, schedule, plan.launch.world_size):
+        edit = None if misfit.value is None else Edit("set", misfit.key, misfit.value)
         yield Finding(
             "error",
-            f"{world} ranks cannot be split into groups of tp_size x cp_size = {inner}.",
-            _place(plan, "distributed.tp_size"),
-            key="distributed.tp_size",
-            fix=Fix(
-                f"Use {inner * max(world // inner, 1)} or {inner * (world // inner + 1)} ranks, "
-                "or smaller sizes."
-            ),
-        )
-        return
-    ranks = world // inner
-    micro, batch = int(schedule["local_batch_size"]), int(schedule["global_batch_size"])
-    if batch % (micro * ranks):
-        unit = micro * ranks
-        near = max(round(batch / unit), 1) * unit
-        yield Finding(
-            "error",
-            f"global_batch_size {batch} is no multiple of local_batch_size {micro} x {ranks} "
-            f"data-parallel ranks = {unit}.",
-            _place(plan, "step_scheduler.global_batch_size"),
-            key="step_scheduler.global_batch_size",
-            fix=Fix(
-                f"Set step_scheduler.global_batch_size={near}.",
-                Edit("set", "step_scheduler.global_batch_size", near),
-            ),
+            misfit.message,
+            _place(plan, misfit.key),
+            key=misfit.key,
+            fix=Fix(misfit.fix, edit),
         )
 
 

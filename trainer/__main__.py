@@ -1,28 +1,47 @@
-"""`python -m tunedeck.trainer RECIPE --config resolved.yaml`: what a run executes."""
+"""`python -m tunedeck.trainer RECIPE --config resolved.yaml`: what a run executes.
+
+Beside the recipes there are tools for what a run left: see `docs/trainer.md`.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import ExitCode, Place, TunedeckError, UsageError
 from ..core.schema import SCHEMAS
 from ..core.text import did_you_mean
+from .preempt import EXIT_PREEMPTED
 
 EXIT_FILE = "TUNEDECK_EXIT_FILE"
 """Names the file that the exit code is written to: torchrun does not hand it on."""
+_RANK = int(os.environ["RANK"]) if os.environ.get("RANK", "").isdecimal() else None
+_STARTED = time.time()
+_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process")
 _SMALLER = "Lower step_scheduler.local_batch_size or dataset.seq_length."
+_TOOLS = {"diff": ".diff"}
+"""What is no recipe, and the module whose `main` takes its arguments."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a recipe and return its exit code; what a person can act on is said in a few lines."""
+    """Run a recipe or a tool and return its exit code.
+
+    What a person can act on is said in a few lines.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    tool = _TOOLS.get(given[0]) if given else None
+    if tool is not None:
+        return _use(tool, given[1:])
     parser = argparse.ArgumentParser(prog="python -m tunedeck.trainer", description=__doc__)
-    parser.add_argument("recipe", help=f"one of: {', '.join(SCHEMAS)}")
+    known = f"one of: {', '.join(SCHEMAS)}; or a tool: {', '.join(_TOOLS)}"
+    parser.add_argument("recipe", help=known)
     parser.add_argument("--config", required=True, type=Path, help="the resolved config, YAML")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     # Idle threads of a kernel that wait in a loop take the other threads' time on a shared machine.
     # OpenMP reads this when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -37,12 +56,45 @@ def main(arguments: list[str] | None = None) -> int:
         code = _complain(_os_error(error), "", ExitCode.FAILURE)
     except RuntimeError as error:
         # torch.OutOfMemoryError; by name, because torch may not have been imported yet.
-        if type(error).__name__ != "OutOfMemoryError":
+        if _others_ended(error):
+            code = _complain("another process of the run ended", "", ExitCode.FAILURE)
+        elif type(error).__name__ != "OutOfMemoryError":
             raise
-        code = _complain(str(error).partition("\n")[0], _SMALLER, ExitCode.FAILURE)
+        else:
+            code = _complain(str(error).partition("\n")[0], _SMALLER, ExitCode.FAILURE)
     finally:
         if file := os.environ.get(EXIT_FILE):
-            Path(file).write_text(f"{code}\n")
+            _tell(Path(file), code)
+    return code
+
+
+def _tell(file: Path, code: int) -> None:
+    """Write the exit code of the run: the first rank's, or that of the rank that failed first."""
+    failed = code not in (ExitCode.OK, EXIT_PREEMPTED)
+    if not _is_of_this_run(file) if failed else not _RANK:
+        file.write_text(f"{code}\n")
+
+
+def _is_of_this_run(file: Path) -> bool:
+    try:
+        return file.stat().st_mtime >= _STARTED
+    except OSError:
+        return False
+
+
+def _others_ended(error: RuntimeError) -> bool:
+    """Whether a collective failed because another rank is gone, which has said why."""
+    said = str(error)
+    return _RANK is not None and any(words in said for words in _GONE)
+
+
+def _use(tool: str, arguments: list[str]) -> int:
+    try:
+        code: int = importlib.import_module(tool, __package__).main(arguments)
+    except TunedeckError as error:
+        code = _complain(str(error), error.fix, error.exit_code)
+    except OSError as error:
+        code = _complain(_os_error(error), "", ExitCode.FAILURE)
     return code
 
 
@@ -92,6 +144,10 @@ def _load(recipe: str, file: Path) -> Any:
 
 
 def _complain(message: str, fix: str, code: int) -> int:
+    """Say what went wrong. What all ranks find in the config is said by one on each machine."""
+    if _RANK and code == ExitCode.USAGE and os.environ.get("LOCAL_RANK", "0") != "0":
+        return int(code)
+    message = f"rank {_RANK}: {message}" if _RANK else message
     sys.stderr.write(f"tunedeck: error: {message}\n")
     if fix:
         sys.stderr.write(f"tunedeck: fix: {fix}\n")

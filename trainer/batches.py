@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from ..core.schema.data import DataloaderConfig
+from .parallel.share import WHOLE, Share
 from .rows import TokenRows
 
 
@@ -55,15 +56,26 @@ class Collate:
         rows: the prepared rows.
         micro_batch: rows of one forward pass.
         pad: the token that fills short rows; its value has no effect on the loss.
+        share: which of the micro-batches are this process's.
     """
 
-    def __init__(self, rows: TokenRows, micro_batch: int, pad: int) -> None:
+    def __init__(self, rows: TokenRows, micro_batch: int, pad: int, share: Share = WHOLE) -> None:
         self._rows, self._micro_batch, self._pad = rows, micro_batch, pad
+        self._share = share
 
     def __call__(self, indices: Sequence[int]) -> list[Batch]:
-        """The micro-batches of one step, rows of like length together to pad less."""
+        """This process's micro-batches of one step, rows of like length together to pad less."""
         size, rows = self._micro_batch, sorted(indices, key=self._rows.length)
-        return [self._collate(rows[at : at + size]) for at in range(0, len(rows), size)]
+        cut = [rows[at : at + size] for at in range(0, len(rows), size)]
+        return [
+            self._nothing() if part is None else self._collate(part)
+            for part in self._share.take(cut)
+        ]
+
+    def _nothing(self) -> Batch:
+        """A forward pass for a rank that has no rows left: one token, nothing to predict."""
+        nowhere = torch.empty(0, dtype=torch.int64)
+        return Batch(torch.tensor([[self._pad]]), nowhere, nowhere, tokens=0, rows=())
 
     def _collate(self, indices: Sequence[int]) -> Batch:
         rows = [self._rows[index] for index in indices]

@@ -118,8 +118,16 @@ class Checkpoints:
         Raises:
             UsageError: it belongs to other parameters.
         """
+        from .parallel.tensors import piece_of
+
+        state = read_state(folder)["optimizer"]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for index, parameter in enumerate(parameters):
+            for name, value in state["state"].get(index, {}).items():
+                if value.shape == parameter.shape:
+                    state["state"][index][name] = piece_of(value, parameter)
         try:
-            optimizer.load_state_dict(read_state(folder)["optimizer"])
+            optimizer.load_state_dict(state)
         except ValueError as error:
             raise UsageError(
                 f"The optimizer state in '{folder}' belongs to other parameters: {error}",

@@ -10,6 +10,7 @@ from torch import nn
 
 from .batches import Batch, Collate
 from .loss import SupervisedLoss
+from .parallel.context import ALONE, DistributedContext
 from .rows import TokenRows
 
 
@@ -35,8 +36,13 @@ def evaluate(
     *,
     device: torch.device,
     stopping: Callable[[], bool],
+    context: DistributedContext = ALONE,
 ) -> Validation | None:
-    """The validation loss, weighted by tokens; None if the run was asked to stop meanwhile."""
+    """The validation loss over all ranks' batches, weighted by tokens.
+
+    Returns:
+        None if the run was asked to stop meanwhile.
+    """
     model.eval()
     total = torch.zeros((), device=device, dtype=torch.float64)
     tokens = 0
@@ -48,4 +54,5 @@ def evaluate(
             tokens += batch.targets.numel()
     finally:
         model.train()
-    return Validation(total.item() / tokens, tokens)
+    (tokens,) = context.count([tokens])
+    return Validation(context.sum_loss(total).item() / tokens, tokens)

@@ -15,11 +15,15 @@ from ..core.errors import TunedeckError
 from ..core.schema import TrainConfig
 from .batches import Batch, Collate
 from .checkpoint import STATE_FILE, Checkpoints
+from .data import TrainingRows
 from .evaluate import evaluate, validation_batches
 from .loss import SupervisedLoss
 from .metrics import Meter, line, say, validation_line
 from .model import flops_per_token
 from .optim import set_rate
+from .parallel.context import DistributedContext
+from .parallel.fsdp import synchronize_gradients
+from .parallel.tensors import whole_on_main
 from .preempt import StopRequest
 from .progress import Progress, random_state
 from .rows import TokenRows
@@ -42,14 +46,12 @@ class TrainingPlan(NamedTuple):
     """What is trained on.
 
     Attributes:
-        rows: the training rows, to name them in an error.
+        data: the training rows.
         loader: the micro-batches of each step still to come.
-        epoch_length: samples of an epoch.
     """
 
-    rows: TokenRows
+    data: TrainingRows
     loader: Iterable[list[Batch]]
-    epoch_length: int
 
 
 class ValidationSet(NamedTuple):
@@ -76,6 +78,7 @@ class TrainingLoop:
         tracker: sends metrics on.
         stop: whether the run has been asked to end.
         runtime: device and format.
+        context: the ranks that train together; they call everything here together.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class TrainingLoop:
         tracker: Tracker,
         stop: StopRequest,
         runtime: RuntimeConfig,
+        context: DistributedContext,
     ) -> None:
         assert state.optimizer is not None and state.scheduler is not None
         self._config, self._run_dir, self._plan = config, run_dir, plan
@@ -101,9 +105,12 @@ class TrainingLoop:
         self._checkpoints, self._progress = checkpoints, progress
         self._tracker, self._stop, self._device = tracker, stop, runtime.device
         self._loss_sum = SupervisedLoss(
-            state.model, autocast=runtime.dtype if runtime.autocast else None
+            state.model,
+            autocast=runtime.dtype if runtime.autocast else None,
+            sources=len(plan.data.sources),
         )
-        self._meter = Meter(runtime.device, flops_per_token(state.model))
+        self._context, self._defer = context, config.distributed.defer_fsdp_grad_sync
+        self._meter = Meter(runtime.device, flops_per_token(state.model), context.world_size)
         self._validated = self._sampled = self._saved = -1 if progress.step == 0 else progress.step
 
     def run(self) -> Ending:
@@ -152,23 +159,29 @@ class TrainingLoop:
                 micro_batches,
                 max_grad_norm=self._config.optimizer.max_grad_norm,
                 stopping=self._stop,
+                device=self._device,
+                context=self._context,
+                synchronize=self._synchronize,
             )
         except NonFiniteError as error:
             raise self._diverged(micro_batches, error) from error
         if result is None:
             return False
         self._progress.step += 1
-        self._progress.samples += sum(len(batch.rows) for batch in micro_batches)
+        self._progress.samples += result.rows
         self._progress.loss = result.loss
         self._stop.took(step=self._meter.add(result))
         return True
+
+    def _synchronize(self, last: bool) -> None:
+        synchronize_gradients(self._model, last or not self._defer)
 
     def _log(self) -> None:
         """Print the metric line of the steps since the last one."""
         if self._meter.empty:
             return
         step = self._progress.step
-        epoch = (self._progress.samples - 1) // self._plan.epoch_length
+        epoch = (self._progress.samples - 1) // self._plan.data.epoch_length
         values = self._meter.flush(step=step, epoch=epoch, rate=self._rate(step - 1))
         say(line(values))
         self._tracker.log(values, step)
@@ -181,7 +194,12 @@ class TrainingLoop:
         rows, collate, size = self._validation
         batches = validation_batches(rows, collate, size)
         result = evaluate(
-            self._model, self._loss_sum, batches, device=self._device, stopping=self._stop
+            self._model,
+            self._loss_sum,
+            batches,
+            device=self._device,
+            stopping=self._stop,
+            context=self._context,
         )
         if result is None:
             return False
@@ -217,17 +235,22 @@ class TrainingLoop:
         if not self._config.checkpoint.enabled or self._saved == step:
             return
         started = time.perf_counter()
+        main = self._context.main
 
-        def write(folder: Path) -> None:
+        def write(folder: Path | None) -> None:
             self._weights.save(folder)
-            state = {
-                "progress": self._progress.state(),
-                "optimizer": self._optimizer.state_dict(),
-                "random": random,
-            }
-            torch.save(state, folder / STATE_FILE)
+            optimizer = whole_on_main(self._optimizer.state_dict(), main=main)
+            if folder is not None:
+                progress = self._progress.state()
+                state = {"progress": progress, "optimizer": optimizer, "random": random}
+                torch.save(state, folder / STATE_FILE)
 
-        path = self._checkpoints.save(step, write, best=best)
+        path = None
+        if main:
+            path = self._checkpoints.save(step, write, best=best)
+        else:
+            write(None)
+        self._context.barrier()
         self._saved = step
         self._stop.took(save=time.perf_counter() - started)
         say(f"tunedeck: saved {path}")
@@ -243,7 +266,7 @@ class TrainingLoop:
         self._log()
         step = self._progress.step + 1
         rows = [row for batch in micro_batches for row in batch.rows]
-        places = [self._plan.rows.place(row) for row in rows]
+        places = [self._plan.data.place(row) for row in rows]
         file = self._run_dir / f"nonfinite_step_{step:06d}.pt"
         kept = [batch._asdict() for batch in micro_batches]
         torch.save({"step": step, "rows": rows, "places": places, "micro_batches": kept}, file)

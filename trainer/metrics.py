@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -27,7 +28,9 @@ _PEAK = {
 
 
 def say(line: str) -> None:
-    """Print one line now: a follower of the log sees it at once."""
+    """Print one line now, on the first rank: a follower of the log sees it at once."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -71,10 +74,12 @@ class Meter:
     Attributes:
         device: where the run computes.
         flops_per_token: forward and backward, for the share of the peak (MFU).
+        ranks: that take the steps together.
     """
 
     device: torch.device
     flops_per_token: float
+    ranks: int = 1
     _loss: float = 0.0
     _grad_norm: float = 0.0
     _tokens: int = 0
@@ -117,6 +122,6 @@ class Meter:
         }
         peak = peak_flops(self.device)
         if peak is not None:
-            values["mfu"] = self.flops_per_token * self._tokens / seconds / peak
+            values["mfu"] = self.flops_per_token * self._tokens / seconds / (peak * self.ranks)
         self._loss, self._tokens, self._supervised, self._seconds = 0.0, 0, 0, 0.0
         return values

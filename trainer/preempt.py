@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
 
 EXIT_PREEMPTED = 75
@@ -23,6 +24,8 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
+        self.agree: Callable[[bool], bool] = bool
+        """Whether any rank of the run has been asked; all ranks ask together once they train."""
         self.signal: signal.Signals | None = None
         self.training = False
         deadline = os.environ.get("TUNEDECK_DEADLINE")
@@ -39,7 +42,7 @@ class StopRequest:
 
     def __call__(self) -> bool:
         """Whether to stop as soon as the step in hand is done."""
-        return self.signal is not None or self._out_of_time()
+        return self.agree(self.signal is not None or self._out_of_time())
 
     def took(self, *, step: float = 0.0, save: float = 0.0) -> None:
         """Learn how many seconds the longest step and the longest save take."""

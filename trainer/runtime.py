@@ -8,11 +8,16 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from .parallel.context import DistributedContext
+
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel
 
     from .schedule import Schedule
+
+
+__all__ = ["DistributedContext", "ModelAndOptimizerState", "RuntimeConfig"]
 
 
 class RuntimeConfig(NamedTuple):
@@ -35,23 +40,6 @@ class RuntimeConfig(NamedTuple):
     device: torch.device
     autocast: bool
     max_grad_norm: float | None
-
-
-class DistributedContext(NamedTuple):
-    """This process among all of the run.
-
-    Attributes:
-        rank, world_size: which process of how many this is.
-        dp_size, tp_size, cp_size: the sizes of the mesh.
-        device_mesh: the mesh; None for a single process.
-    """
-
-    rank: int
-    world_size: int
-    dp_size: int
-    tp_size: int
-    cp_size: int
-    device_mesh: torch.distributed.device_mesh.DeviceMesh | None
 
 
 class ModelAndOptimizerState(NamedTuple):

@@ -31,6 +31,8 @@ from .model import (
     unloadable,
 )
 from .optim import build_optimizer
+from .parallel.fsdp import shard
+from .parallel.mesh import check_mesh, join
 from .runtime import DistributedContext, ModelAndOptimizerState, RuntimeConfig
 from .schedule import Schedule
 
@@ -96,6 +98,7 @@ def validate_and_prepare_config(
         UsageError: the config asks for what this machine or this trainer cannot do.
     """
     _refuse_unavailable(config)
+    check_mesh(config)
     device = _device(rank)
     model_config = load_model_config(config.model)
     model_class = model_class_of(model_config, remote=config.model.trust_remote_code)
@@ -106,7 +109,8 @@ def validate_and_prepare_config(
         model_config=model_config,
         model_class=model_class,
         dtype=dtype,
-        attn_implementation=config.model.attn_implementation or default_attention(model_class),
+        attn_implementation=config.model.attn_implementation
+        or default_attention(model_class, model_config),
         device=device,
         autocast=device.type == "cuda" and config.peft is not None and dtype != torch.float32,
         max_grad_norm=config.optimizer.max_grad_norm,
@@ -114,18 +118,17 @@ def validate_and_prepare_config(
 
 
 def _refuse_unavailable(config: TrainConfig) -> None:
-    """What the config can say and one process cannot do."""
+    """What the config can say and this trainer cannot do."""
     sizes = config.distributed
-    wanted = sizes.tp_size * sizes.cp_size * sizes.ep_size * (sizes.dp_size or 1)
     refused = {
-        "packed_sequence.packed_sequence_size": config.packed_sequence.packed_sequence_size > 0,
         "dataset.streaming": config.dataset.streaming,
         "peft.quantization": config.peft is not None and config.peft.quantization is not None,
         "checkpoint.async_save": config.checkpoint.async_save,
         "compile.enabled": config.compile.enabled,
         "distributed.cpu_offload": sizes.cpu_offload,
-        "distributed (a mesh of more than one process)": wanted > 1,
-        "WORLD_SIZE (more than one process)": int(os.environ.get("WORLD_SIZE", "1")) > 1,
+        "distributed.tp_size": sizes.tp_size > 1,
+        "distributed.cp_size": sizes.cp_size > 1,
+        "distributed.ep_size": sizes.ep_size > 1,
     }
     for key, asked in refused.items():
         if asked:
@@ -149,10 +152,13 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def setup_distributed(config: TrainConfig, runtime_config: RuntimeConfig) -> DistributedContext:
-    """Join the other processes of the run and lay out the mesh: here, a single process."""
-    return DistributedContext(
-        rank=0, world_size=1, dp_size=1, tp_size=1, cp_size=1, device_mesh=None
-    )
+    """Join the other processes of the run, which torchrun started, and lay out the mesh.
+
+    Raises:
+        UsageError: the mesh does not fit the number of processes.
+        TunedeckError: the others could not be met in time.
+    """
+    return join(config, runtime_config.device)
 
 
 def setup_model_and_optimizer(
@@ -197,6 +203,13 @@ def setup_model_and_optimizer(
             checkpoint_manager.load_adapter(adapter, weights_path)
     if scope := config.distributed.activation_checkpointing:
         checkpoint_activations(model, scope)
+    if distributed_context.device_mesh is not None:
+        shard(
+            model,
+            distributed_context,
+            dtype=runtime_config.dtype,
+            cpu_offload=config.distributed.cpu_offload,
+        )
     optimizer = scheduler = None
     if init_optimizer:
         optimizer = build_optimizer(model, config.optimizer)

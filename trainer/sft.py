@@ -22,6 +22,9 @@ from .batches import Collate, DataOrder, StepSampler, build_loader
 from .checkpoint import Checkpoints, find_checkpoint, read_state
 from .loop import Ending, TrainingLoop, TrainingPlan, ValidationSet
 from .metrics import line, say
+from .parallel.context import DistributedContext
+from .parallel.mesh import first, first_on_each_machine, launched_rank, leave
+from .parallel.share import Share
 from .preempt import StopRequest
 from .prepare import Blend, prepare
 from .progress import Progress, set_random_state
@@ -51,23 +54,39 @@ def main(config: TrainConfig, run_dir: Path) -> int:
     """
     stop = StopRequest()
     tracking.check(config.wandb)
-    restored = find_checkpoint(path) if (path := config.checkpoint.restore_from) else None
-    runtime = validate_and_prepare_config(config, None, rank=0)
+    runtime = validate_and_prepare_config(config, None, rank=launched_rank())
     context = setup_distributed(config, runtime)
+    try:
+        return _train(config, run_dir, stop, runtime, context)
+    finally:
+        leave()
+
+
+def _train(
+    config: TrainConfig,
+    run_dir: Path,
+    stop: StopRequest,
+    runtime: RuntimeConfig,
+    context: DistributedContext,
+) -> int:
+    """Train on this process's share of the data; all processes of the run do so together."""
     _seed(config)
     _quiet()
-
+    with first(context):
+        path = config.checkpoint.restore_from
+        restored = find_checkpoint(path) if path else None
     tokenizer = get_tokenizer(
         tokenizer_config(config), trust_remote_code=config.model.trust_remote_code
     )
     chat_format = ChatFormat.of(tokenizer, config.tokenizer.chat_template_kwargs)
     chat = chat_format.open()
-    data = _prepare("dataset", config.dataset, config, chat_format, runtime)
-    validation = None
-    if config.validation_dataset is not None:
-        validation = _prepare(
-            "validation_dataset", config.validation_dataset, config, chat_format, runtime
-        )
+    with first_on_each_machine(context):
+        data = _prepare("dataset", config.dataset, config, chat_format, runtime)
+        validation = None
+        if config.validation_dataset is not None:
+            validation = _prepare(
+                "validation_dataset", config.validation_dataset, config, chat_format, runtime
+            )
 
     saved = read_state(restored) if restored is not None else None
     progress = Progress(**saved["progress"]) if saved is not None else Progress()
@@ -91,7 +110,10 @@ def main(config: TrainConfig, run_dir: Path) -> int:
     if restored is not None:
         say(f"tunedeck: resumed from {restored} after step {progress.step}")
 
-    collate = Collate(data.rows, config.step_scheduler.local_batch_size, pad=chat.pad_id or 0)
+    share = Share(context.data_rank, context.sizes.data_ranks)
+    collate = Collate(
+        data.rows, config.step_scheduler.local_batch_size, pad=chat.pad_id or 0, share=share
+    )
     sampler = StepSampler(
         order,
         start=progress.samples,
@@ -99,13 +121,13 @@ def main(config: TrainConfig, run_dir: Path) -> int:
         batch=config.step_scheduler.global_batch_size,
     )
     loader = build_loader(sampler, collate, config.dataloader, pin=runtime.device.type == "cuda")
-    tracker = tracking.Tracker(config, run_dir)
+    tracker = tracking.Tracker(config if context.main else _untracked(config), run_dir)
     loop = TrainingLoop(
         config,
         run_dir,
         state=state,
         plan=TrainingPlan(data.rows, loader, order.epoch_length),
-        validation=_validation_set(config, validation, chat),
+        validation=_validation_set(config, validation, chat, share),
         weights=Weights(state.model, state.adapter, tokenizer, find_base(config.model)),
         tokenizer=chat,
         checkpoints=checkpoints,
@@ -113,18 +135,29 @@ def main(config: TrainConfig, run_dir: Path) -> int:
         tracker=tracker,
         stop=stop,
         runtime=runtime,
+        context=context,
     )
     if saved is not None:
         set_random_state(saved["random"])
+    if context.seed_offset:
+        # Other tokens, other dropout. What was drawn before was for all the same.
+        torch.manual_seed(config.rng.seed + progress.step + context.seed_offset * 2**32)
     exit_code = int(ExitCode.FAILURE)
+    stop.agree = context.any
     stop.training = True
     try:
         ending = loop.run()
         exit_code = stop.exit_code if ending is Ending.STOPPED else 0
     finally:
         tracker.finish(exit_code)
-    _report(config, run_dir, checkpoints, progress, ending)
+    if context.main:
+        _report(config, run_dir, checkpoints, progress, ending)
     return exit_code
+
+
+def _untracked(config: TrainConfig) -> TrainConfig:
+    """The config of a rank that leaves the tracking to another one."""
+    return config.model_copy(update={"wandb": config.wandb.model_copy(update={"mode": "disabled"})})
 
 
 def _quiet() -> None:
@@ -177,12 +210,13 @@ def _length(config: TrainConfig, epoch_length: int) -> tuple[int, int]:
 
 
 def _validation_set(
-    config: TrainConfig, blend: Blend | None, tokenizer: ChatTokenizer
+    config: TrainConfig, blend: Blend | None, tokenizer: ChatTokenizer, share: Share
 ) -> ValidationSet | None:
     if blend is None:
         return None
     size = config.step_scheduler.local_batch_size
-    return ValidationSet(blend.rows, Collate(blend.rows, size, pad=tokenizer.pad_id or 0), size)
+    collate = Collate(blend.rows, size, pad=tokenizer.pad_id or 0, share=share)
+    return ValidationSet(blend.rows, collate, size * share.of)
 
 
 def _announce(model: nn.Module, total_steps: int, world_size: int) -> None:

@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 
 from .batches import Batch
 from .loss import SupervisedLoss
+from .parallel.context import ALONE, DistributedContext
+from .parallel.gradients import scale, total_norm
 
 
 class StepResult(NamedTuple):
@@ -19,13 +21,14 @@ class StepResult(NamedTuple):
     Attributes:
         loss: mean over the step's supervised tokens, before the update.
         grad_norm: of all trained parameters together, before clipping.
-        tokens, supervised: counts of the step.
+        tokens, supervised, rows: counts of the step, over all ranks.
     """
 
     loss: float
     grad_norm: float
     tokens: int
     supervised: int
+    rows: int
 
 
 class NonFiniteError(Exception):
@@ -43,42 +46,57 @@ def train_step(
     *,
     max_grad_norm: float | None,
     stopping: Callable[[], bool],
+    device: torch.device,
+    context: DistributedContext = ALONE,
+    synchronize: Callable[[bool], None] = lambda _: None,
 ) -> StepResult | None:
     """Take one step, or give it up if the run is asked to stop meanwhile.
 
-    Each micro-batch's summed loss is divided by the supervised tokens of the whole step, so that
-    a token counts the same however the step is cut into micro-batches.
+    Each micro-batch's summed loss is divided by the supervised tokens of the whole step on all
+    ranks, and gradients are summed, so that a token counts the same however the step is cut into
+    micro-batches and dealt out to ranks.
 
     Args:
         loss_sum: the model's loss.
         optimizer: over the trained parameters.
-        micro_batches: the rows of the step.
+        micro_batches: this rank's rows of the step, in as many micro-batches as on any other rank.
         max_grad_norm: gradients are scaled down to this norm; None leaves them.
-        stopping: asked before each micro-batch; parameters are untouched if it says yes.
+        stopping: asked before each micro-batch; parameters are untouched if it says yes. All ranks
+            hear the same.
+        device: where the model computes; its weights may lie elsewhere.
+        context: the ranks that take the step together.
+        synchronize: told before each micro-batch whether its gradients are to be summed over the
+            ranks, which they are at the last.
 
     Raises:
         NonFiniteError: the loss or the norm is not finite; parameters and optimizer are untouched.
     """
-    supervised = sum(batch.targets.numel() for batch in micro_batches)
+    tokens, supervised, rows = context.count(
+        [
+            sum(batch.tokens for batch in micro_batches),
+            sum(batch.targets.numel() for batch in micro_batches),
+            sum(len(batch.rows) for batch in micro_batches),
+        ]
+    )
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    total = torch.zeros((), device=parameters[0].device)
-    for batch in micro_batches:
+    total = torch.zeros((), device=device)
+    for number, batch in enumerate(micro_batches, start=1):
         if stopping():
             optimizer.zero_grad()
             return None
-        loss = loss_sum(batch.to(total.device)) / supervised
+        synchronize(number == len(micro_batches))
+        loss = loss_sum(batch.to(device)) / supervised
         loss.backward()
         total += loss.detach()
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    loss_value, norm_value = torch.stack([total, norm.float()]).tolist()
+    norm = total_norm(gradients)
+    total = context.sum_loss(total)
+    loss_value, norm_value = torch.stack([total, norm.to(device)]).tolist()
     if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
         optimizer.zero_grad()
         raise NonFiniteError(loss_value, norm_value)
     if max_grad_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+        scale(gradients, (max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
     optimizer.step()
     optimizer.zero_grad()
-    return StepResult(
-        loss_value, norm_value, sum(batch.tokens for batch in micro_batches), supervised
-    )
+    return StepResult(loss_value, norm_value, tokens, supervised, rows)

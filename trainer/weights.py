@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import peft
 from safetensors.torch import save_file
+from torch import Tensor
 from transformers.utils.hub import cached_file
 
 from ..core.schema.model import ModelConfig
 from .base import base_digest
 from .model import base_name
+from .parallel.tensors import whole_on_main
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -47,16 +49,30 @@ class Weights:
     ) -> None:
         self._model, self._adapter, self._tokenizer, self._base = model, adapter, tokenizer, base
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | None) -> None:
         """Write safetensors in Hugging Face form, with the tokenizer, into a folder that exists.
+
+        All ranks call it together, as each holds a piece of the weights.
+
+        Args:
+            folder: None on the ranks that do not write.
 
         Raises:
             OSError: the disk is full or the folder not writable.
         """
         if self._adapter is None:
-            self._model.save_pretrained(folder)
+            tied = self._model.all_tied_weights_keys
+            state = {k: v for k, v in self._model.state_dict().items() if k not in tied}
+            state = whole_on_main(state, main=folder is not None)
+            if folder is None:
+                return
+            self._model.save_pretrained(folder, state_dict=state)
         else:
-            _save_adapter(self._adapter, folder)
+            state = peft.get_peft_model_state_dict(self._adapter)
+            state = whole_on_main(state, main=folder is not None)
+            if folder is None:
+                return
+            _save_adapter(self._adapter, state, folder)
             if self._base is not None:
                 record = {"base": self._base.name, "base_digest": self._base.digest}
                 (folder / BASE_FILE).write_text(json.dumps(record, indent=2) + "\n")
@@ -73,9 +89,8 @@ def find_base(config: ModelConfig) -> Base | None:
     return Base(name, base_digest(Path(str(file)).parent))
 
 
-def _save_adapter(adapter: peft.PeftModel, folder: Path) -> None:
-    state = peft.get_peft_model_state_dict(adapter)
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
+def _save_adapter(adapter: peft.PeftModel, state: dict[str, Tensor], folder: Path) -> None:
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = adapter.peft_config["default"]
     was_training, config.inference_mode = config.inference_mode, True

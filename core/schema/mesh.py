@@ -1,0 +1,118 @@
+"""The device mesh of a config on a given number of processes: arithmetic alone, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .optimization import StepSchedulerConfig
+from .parallel import DistributedConfig
+
+_ROUND = ("tp_size", "cp_size", "ep_size")
+
+
+class MeshSizes(NamedTuple):
+    """The sizes of the mesh, outermost first; their product is the world size.
+
+    Attributes:
+        dp_replicate: copies of the sharded model.
+        dp_shard: ranks that each copy's weights are sharded over, `cp` and `ep` left out.
+        cp: ranks that each sequence is split over.
+        ep: ranks that the experts of a layer are split over; each has rows of its own.
+        tp: ranks that each matrix is split over.
+    """
+
+    dp_replicate: int
+    dp_shard: int
+    cp: int
+    ep: int
+    tp: int
+
+    @property
+    def data_ranks(self) -> int:
+        """How many shares the rows of a step are dealt out in."""
+        return self.dp_replicate * self.dp_shard * self.ep
+
+
+class Misfit(NamedTuple):
+    """Something about a mesh that cannot be.
+
+    Attributes:
+        key: the dotted key to change.
+        message: what is wrong, with the numbers.
+        fix: numbers that would work.
+        value: what `key` may be set to, where that mends it.
+    """
+
+    key: str
+    message: str
+    fix: str
+    value: int | None = None
+
+
+def mesh_sizes(config: DistributedConfig, world: int) -> MeshSizes:
+    """The mesh over `world` processes; meaningful where `mesh_misfits` finds nothing."""
+    data = world // (config.tp_size * config.cp_size * config.ep_size)
+    replicas = data if config.strategy == "ddp" else config.dp_replicate_size
+    return MeshSizes(replicas, data // replicas, config.cp_size, config.ep_size, config.tp_size)
+
+
+def mesh_misfits(
+    config: DistributedConfig, schedule: StepSchedulerConfig, world: int
+) -> Iterator[Misfit]:
+    """What keeps a config from running on `world` processes."""
+    processes = f"{world} process{'es' if world > 1 else ''}"
+    inner = config.tp_size * config.cp_size * config.ep_size
+    if world % inner:
+        named = [key for key in _ROUND if getattr(config, key) > 1]
+        yield Misfit(
+            f"distributed.{named[0]}",
+            f"{processes} cannot be split into groups of {' x '.join(named)} = {inner}.",
+            f"Use {_multiples(inner, world)} processes, or sizes whose product is one of "
+            f"{', '.join(map(str, _divisors(world)))}.",
+        )
+        return
+    data = world // inner
+    if config.dp_size is not None and config.dp_size != data:
+        rest = " x ".join(["dp_size", *(key for key in _ROUND if getattr(config, key) > 1)])
+        yield Misfit(
+            "distributed.dp_size",
+            f"{rest} is {config.dp_size * inner}, and there are {processes}.",
+            f"Set distributed.dp_size={data} or leave it out, or use {config.dp_size * inner} "
+            "processes.",
+            data,
+        )
+        return
+    if data % config.dp_replicate_size:
+        yield Misfit(
+            "distributed.dp_replicate_size",
+            f"{data} data parallel ranks are no multiple of dp_replicate_size "
+            f"{config.dp_replicate_size}.",
+            f"Set distributed.dp_replicate_size to one of {', '.join(map(str, _divisors(data)))}.",
+        )
+    if config.cpu_offload and world == 1:
+        yield Misfit(
+            "distributed.cpu_offload",
+            "cpu_offload moves shards of the weights, and one process has the whole.",
+            "Set distributed.cpu_offload=false, or use 2 or more processes.",
+        )
+    ranks, micro = data * config.ep_size, schedule.local_batch_size
+    batch, unit = schedule.global_batch_size, micro * ranks
+    if batch % unit:
+        near = max(round(batch / unit), 1) * unit
+        yield Misfit(
+            "step_scheduler.global_batch_size",
+            f"global_batch_size {batch} is no multiple of local_batch_size {micro} x {ranks} "
+            f"data parallel ranks = {unit}.",
+            f"Set step_scheduler.global_batch_size={near}.",
+            near,
+        )
+
+
+def _multiples(unit: int, near: int) -> str:
+    below = unit * (near // unit)
+    return f"{below} or {below + unit}" if below else str(unit)
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

@@ -1,0 +1,74 @@
+"""Sharding weights, gradients and optimizer state over the data parallel ranks (FSDP2, HSDP).
+
+https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
+from transformers import PreTrainedModel
+
+from .context import DistributedContext
+
+
+def blocks(model: PreTrainedModel) -> Iterator[nn.Module]:
+    """The layers that a model repeats: those that transformers never splits over devices."""
+    names = set(model._no_split_modules or ())
+    for module in model.modules():
+        if type(module).__name__ in names:
+            yield module
+
+
+def shard(
+    model: PreTrainedModel,
+    context: DistributedContext,
+    *,
+    dtype: torch.dtype,
+    cpu_offload: bool,
+) -> None:
+    """Shard each block of a model, and what remains of the model, in place.
+
+    Weights are gathered and computed with in `dtype`; gradients are summed, never averaged, in
+    float32: the loss is already divided by the tokens of all ranks.
+
+    Args:
+        model: its root must be the module that is called.
+        context: weights are sharded over `shard`, and copied over `dp_replicate`.
+        dtype: format of the matrix products.
+        cpu_offload: shards lie in main memory while they are not used.
+    """
+    assert context.device_mesh is not None
+    mesh = context.device_mesh
+    options: dict[str, Any] = {
+        "mesh": mesh["dp_replicate", "shard"] if context.sizes.dp_replicate > 1 else mesh["shard"],
+        "mp_policy": MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32),
+        "offload_policy": CPUOffloadPolicy() if cpu_offload else OffloadPolicy(),
+    }
+    for block in blocks(model):
+        fully_shard(block, **options)
+    fully_shard(model, **options)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            # gloo knows no scaled sums.
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def synchronize_gradients(model: nn.Module, wanted: bool) -> None:
+    """Whether the next backward pass adds up the gradients of all ranks, or keeps them for later.
+
+    Deferring it to the last micro-batch of a step saves communication and costs memory.
+    """
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(wanted)

@@ -1,33 +1,44 @@
-"""From prepared rows to the micro-batches of each step, in an order that can be resumed."""
+"""From prepared rows to the micro-batches of each step."""
 
 from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from ..core.schema.data import DataloaderConfig
+from .packing import Packs
 from .parallel.share import WHOLE, Share
-from .rows import TokenRows
+from .rows import TokenRow, TokenRows
 
 
 class Batch(NamedTuple):
-    """Rows of one forward pass, padded at the right.
+    """Rows of one forward pass: one a line and padded at the right, or all in one line.
+
+    In one line each row is a document of its own. Positions begin anew with it, and the boundaries
+    say what attends to what; there is no padding.
 
     Attributes:
-        input_ids: [rows, length] int64.
+        input_ids: [rows, length] int64, or [1, tokens].
         positions: [supervised] int64, the places in the flattened `input_ids` whose next token is
             trained.
         targets: [supervised] int64, these next tokens.
         tokens: number of tokens in the rows, padding left out.
         rows: index of each row in the data set.
+        samples: how far the batch advances the run in the data order: rows, or packs of rows.
+        padding: number of places of `input_ids` that hold no token.
+        position_ids: [1, tokens] int64 for rows in one line, else None.
+        cu_seqlens: [rows + 1] int32, where each row in one line begins and the last one ends, else
+            None.
+        longest: length of the longest row.
+        sources: [supervised] int64, which source each target is from; None if there is but one.
     """
 
     input_ids: Tensor
@@ -35,159 +46,149 @@ class Batch(NamedTuple):
     targets: Tensor
     tokens: int
     rows: tuple[int, ...]
+    samples: int = 0
+    padding: int = 0
+    position_ids: Tensor | None = None
+    cu_seqlens: Tensor | None = None
+    longest: int = 0
+    sources: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
         if device.type == "cpu":
             return self
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name, value in self._asdict().items()
+            if isinstance(value, Tensor)
+        }
+        return self._replace(**moved)
+
+
+class Layout(NamedTuple):
+    """How rows become the batch of a forward pass.
+
+    Attributes:
+        pad: the token that fills short rows; its value has no effect on the loss.
+        in_line: rows lie one after the other in one line instead of one a line.
+        sources: of the data set; with several, batches say which target is from which.
+    """
+
+    pad: int
+    in_line: bool = False
+    sources: int = 1
+
+    def batch(self, rows: Sequence[TokenRow], numbers: Sequence[int], samples: int) -> Batch:
+        """The batch of some rows.
+
+        Args:
+            rows: at least one token of each is trained.
+            numbers: index of each row in the data set.
+            samples: how far they advance the run in the data order.
+        """
+        predicting = [row.trained[1:].nonzero()[0] for row in rows]
+        targets = [row.input_ids[at + 1] for row, at in zip(rows, predicting, strict=True)]
+        # What follows the last trained token predicts nothing and is seen by nothing before it.
+        widths = [int(at[-1]) + 1 for at in predicting]
+        width = max(widths)
+        if self.in_line:
+            starts = np.cumsum([0, *widths])
+            cut = [row.input_ids[:w] for row, w in zip(rows, widths, strict=True)]
+            input_ids = np.concatenate(cut)[None]
+        else:
+            starts = np.arange(len(rows) + 1) * width
+            input_ids = np.full((len(rows), width), self.pad)
+            for line, row, w in zip(input_ids, rows, widths, strict=True):
+                line[:w] = row.input_ids[:w]
+        positions = [at + start for at, start in zip(predicting, starts[:-1], strict=True)]
+        sources = np.repeat([row.source for row in rows], [len(at) for at in predicting])
         return Batch(
-            self.input_ids.to(device, non_blocking=True),
-            self.positions.to(device, non_blocking=True),
-            self.targets.to(device, non_blocking=True),
-            self.tokens,
-            self.rows,
+            _long(input_ids),
+            _long(np.concatenate(positions)),
+            _long(np.concatenate(targets)),
+            tokens=sum(len(row.input_ids) for row in rows),
+            rows=tuple(numbers),
+            samples=samples,
+            padding=input_ids.size - sum(widths),
+            position_ids=_long(np.concatenate([np.arange(w) for w in widths])[None])
+            if self.in_line
+            else None,
+            cu_seqlens=torch.tensor(starts, dtype=torch.int32) if self.in_line else None,
+            longest=width,
+            sources=_long(sources) if self.sources > 1 else None,
+        )
+
+    def nothing(self) -> Batch:
+        """A forward pass for a rank that has no rows left: one token, nothing to predict."""
+        nowhere = torch.empty(0, dtype=torch.int64)
+        return Batch(
+            torch.tensor([[self.pad]]),
+            nowhere,
+            nowhere,
+            tokens=0,
+            rows=(),
+            padding=1,
+            position_ids=torch.zeros(1, 1, dtype=torch.int64) if self.in_line else None,
+            cu_seqlens=torch.tensor([0, 1], dtype=torch.int32) if self.in_line else None,
+            longest=1,
+            sources=nowhere if self.sources > 1 else None,
         )
 
 
 class Collate:
-    """Makes micro-batches of a step's rows.
+    """Makes micro-batches of a step's samples, which are rows, or packs of rows.
 
     Args:
         rows: the prepared rows.
-        micro_batch: rows of one forward pass.
-        pad: the token that fills short rows; its value has no effect on the loss.
+        micro_batch: samples of one forward pass.
+        layout: how rows become a batch.
+        packs: the rows of each sample; None if each row is one.
         share: which of the micro-batches are this process's.
     """
 
-    def __init__(self, rows: TokenRows, micro_batch: int, pad: int, share: Share = WHOLE) -> None:
-        self._rows, self._micro_batch, self._pad = rows, micro_batch, pad
-        self._share = share
+    def __init__(
+        self,
+        rows: TokenRows,
+        micro_batch: int,
+        layout: Layout,
+        *,
+        packs: Packs | None = None,
+        share: Share = WHOLE,
+    ) -> None:
+        self._rows, self._micro_batch, self._layout = rows, micro_batch, layout
+        self._packs, self._share = packs, share
 
     def __call__(self, indices: Sequence[int]) -> list[Batch]:
-        """This process's micro-batches of one step, rows of like length together to pad less."""
-        size, rows = self._micro_batch, sorted(indices, key=self._rows.length)
-        cut = [rows[at : at + size] for at in range(0, len(rows), size)]
+        """This process's micro-batches of one step."""
         return [
-            self._nothing() if part is None else self._collate(part)
-            for part in self._share.take(cut)
+            self._layout.nothing() if part is None else self._collate(part)
+            for part in self._share.take(self._cut(indices))
         ]
 
-    def _nothing(self) -> Batch:
-        """A forward pass for a rank that has no rows left: one token, nothing to predict."""
-        nowhere = torch.empty(0, dtype=torch.int64)
-        return Batch(torch.tensor([[self._pad]]), nowhere, nowhere, tokens=0, rows=())
+    def _cut(self, indices: Sequence[int]) -> list[Sequence[int]]:
+        """A step's samples by micro-batch."""
+        size = self._micro_batch
+        if self._packs is not None:
+            return [indices[at : at + size] for at in range(0, len(indices), size)]
+        by_length = sorted(indices, key=self._rows.length)
+        if not self._layout.in_line:
+            # Rows of like length together, to pad less.
+            return [by_length[at : at + size] for at in range(0, len(indices), size)]
+        # Dealt out forwards and backwards in turn, so that no forward pass holds all long rows.
+        dealt: list[list[int]] = [[] for _ in range(math.ceil(len(indices) / size))]
+        for place, index in enumerate(by_length):
+            turn, at = divmod(place, len(dealt))
+            dealt[-1 - at if turn % 2 else at].append(index)
+        return list(dealt)
 
-    def _collate(self, indices: Sequence[int]) -> Batch:
-        rows = [self._rows[index] for index in indices]
-        predicting = [row.trained[1:].nonzero()[0] for row in rows]
-        # What follows the last trained token predicts nothing and is seen by nothing before it.
-        width = max(int(at[-1]) + 1 for at in predicting)
-        input_ids = np.full((len(rows), width), self._pad, dtype=np.int64)
-        for line, row in zip(input_ids, rows, strict=True):
-            line[: len(row.input_ids)] = row.input_ids[:width]
-        positions = [at + line * width for line, at in enumerate(predicting)]
-        targets = [row.input_ids[at + 1] for row, at in zip(rows, predicting, strict=True)]
-        return Batch(
-            torch.from_numpy(input_ids),
-            torch.from_numpy(np.concatenate(positions)),
-            torch.from_numpy(np.concatenate(targets).astype(np.int64)),
-            tokens=sum(len(row.input_ids) for row in rows),
-            rows=tuple(indices),
-        )
+    def _collate(self, samples: Sequence[int]) -> Batch:
+        packs = self._packs
+        numbers = samples if packs is None else [row for one in samples for row in packs[one]]
+        return self._layout.batch([self._rows[n] for n in numbers], numbers, len(samples))
 
 
-@dataclass(frozen=True, slots=True)
-class DataOrder:
-    """Which row is the n-th sample of a run: a function of the seed and n alone.
-
-    Neither the number of ranks nor the micro-batch plays a part, so a run continues with the very
-    next sample wherever and however it is resumed.
-
-    Attributes:
-        sizes: rows of each source; the rows of all sources are numbered one after the other.
-        weights: share of each source in a blend; None takes every row of all once an epoch.
-        seed: of the shuffling.
-        shuffle: whether each epoch has an order of its own.
-    """
-
-    sizes: tuple[int, ...]
-    weights: tuple[float, ...] | None
-    seed: int
-    shuffle: bool
-
-    @property
-    def epoch_length(self) -> int:
-        """Samples of an epoch: as many as there are rows."""
-        return sum(self.sizes)
-
-    def epoch(self, number: int) -> Tensor:
-        """The rows of one epoch in order, [epoch_length] int64."""
-        if self.weights is None:
-            return self._permutation(number, 0, self.epoch_length)
-        return self._blend(number, self.weights)
-
-    def _permutation(self, epoch: int, source: int, size: int) -> Tensor:
-        if not self.shuffle:
-            return torch.arange(size)
-        generator = np.random.default_rng((self.seed, epoch, source))
-        return torch.from_numpy(generator.permutation(size))
-
-    def _blend(self, epoch: int, weights: tuple[float, ...]) -> Tensor:
-        """Draw from each source by its weight, evenly spread; a source drawn out starts anew."""
-        quotas = _quotas(self.epoch_length, weights)
-        places, rows, offset = [], [], 0
-        for source, (size, quota) in enumerate(zip(self.sizes, quotas, strict=True)):
-            places.append((torch.arange(quota) + 0.5) / max(quota, 1))
-            drawn = torch.arange(epoch * quota, (epoch + 1) * quota)
-            passes = range(epoch * quota // size, ((epoch + 1) * quota - 1) // size + 1)
-            orders = {number: self._permutation(number, source + 1, size) for number in passes}
-            rows.append(
-                torch.tensor([int(orders[n // size][n % size]) for n in drawn.tolist()]) + offset
-            )
-            offset += size
-        return torch.cat(rows)[torch.cat(places).argsort(stable=True)]
-
-
-def _quotas(total: int, weights: Sequence[float]) -> list[int]:
-    """Split a total by weights, the rest going to the largest remainders."""
-    shares = [total * weight / sum(weights) for weight in weights]
-    quotas = [int(share) for share in shares]
-    by_remainder = sorted(range(len(shares)), key=lambda i: quotas[i] - shares[i])
-    for source in by_remainder[: total - sum(quotas)]:
-        quotas[source] += 1
-    return quotas
-
-
-class StepSampler(Sampler[list[int]]):
-    """Yields the row indices of each step, from a given sample to the last one.
-
-    Args:
-        order: the order of the samples.
-        start: samples that were trained on before.
-        stop: samples of the whole run; the last step may be a smaller one.
-        batch: rows of one step.
-    """
-
-    def __init__(self, order: DataOrder, *, start: int, stop: int, batch: int) -> None:
-        self._order, self._start, self._stop, self._batch = order, start, stop, batch
-
-    def __len__(self) -> int:
-        return math.ceil((self._stop - self._start) / self._batch)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        length = self._order.epoch_length
-        epoch, rows = -1, torch.empty(0, dtype=torch.int64)
-        step: list[int] = []
-        for sample in range(self._start, self._stop):
-            if sample // length != epoch:
-                epoch = sample // length
-                rows = self._order.epoch(epoch)
-            step.append(int(rows[sample % length]))
-            if len(step) == self._batch:
-                yield step
-                step = []
-        if step:
-            yield step
+def _long(values: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(values.astype(np.int64, copy=False))
 
 
 def build_loader(

@@ -18,7 +18,7 @@ from .checkpoint import STATE_FILE, Checkpoints
 from .data import TrainingRows
 from .evaluate import evaluate, validation_batches
 from .loss import SupervisedLoss
-from .metrics import Meter, line, say, validation_line
+from .metrics import Meter, line, say, source_losses, validation_line
 from .model import flops_per_token
 from .optim import set_rate
 from .parallel.context import DistributedContext
@@ -183,6 +183,10 @@ class TrainingLoop:
         step = self._progress.step
         epoch = (self._progress.samples - 1) // self._plan.data.epoch_length
         values = self._meter.flush(step=step, epoch=epoch, rate=self._rate(step - 1))
+        sums = self._loss_sum.take_sources()
+        if sums is not None:
+            sums = self._context.sum_loss(sums)
+            values |= source_losses(sums, self._plan.data.sources)
         say(line(values))
         self._tracker.log(values, step)
 

@@ -7,7 +7,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -44,6 +44,20 @@ def _shown(value: float | int | str) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     return str(value) if isinstance(value, int) else f"{value:.7g}"
+
+
+def source_losses(sums: torch.Tensor, names: Sequence[str]) -> dict[str, float]:
+    """The mean loss on each source that was trained on, by the key of the metric line.
+
+    Args:
+        sums: [sources, 2], sums of losses and counts of targets.
+        names: of the sources.
+    """
+    return {
+        f"loss/{name}": total / count
+        for name, (total, count) in zip(names, sums.tolist(), strict=True)
+        if count
+    }
 
 
 def validation_line(step: int, result: Validation) -> str:
@@ -84,6 +98,8 @@ class Meter:
     _grad_norm: float = 0.0
     _tokens: int = 0
     _supervised: int = 0
+    _places: int = 0
+    _padding: int = 0
     _seconds: float = 0.0
     _started: float = field(default_factory=time.perf_counter)
 
@@ -104,6 +120,8 @@ class Meter:
         self._grad_norm = result.grad_norm
         self._tokens += result.tokens
         self._supervised += result.supervised
+        self._places += result.places
+        self._padding += result.padding
         return seconds
 
     def flush(self, *, step: int, epoch: int, rate: float) -> dict[str, float | int]:
@@ -118,10 +136,12 @@ class Meter:
             "tokens": self._tokens,
             "tokens_per_s": self._tokens / seconds,
             "supervised_tokens_per_s": self._supervised / seconds,
+            "padding": self._padding / max(self._places, 1),
             "mem_gib": memory_gib(self.device),
         }
         peak = peak_flops(self.device)
         if peak is not None:
             values["mfu"] = self.flops_per_token * self._tokens / seconds / (peak * self.ranks)
         self._loss, self._tokens, self._supervised, self._seconds = 0.0, 0, 0, 0.0
+        self._places = self._padding = 0
         return values

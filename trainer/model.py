@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from ..core.errors import UsageError
 from ..core.schema.model import FreezeConfig, ModelConfig
+from .attention import DOCUMENTS, attends_by_document
 from .runtime import RuntimeConfig
 
 _TOWERS = {
@@ -102,8 +103,10 @@ def freeze(model: PreTrainedModel, config: FreezeConfig) -> None:
             module.requires_grad_(False)
 
 
-def default_attention(model_class: type[PreTrainedModel]) -> str:
+def default_attention(model_class: type[PreTrainedModel], config: PretrainedConfig) -> str:
     """The fastest kernel that the model supports without another package."""
+    if attends_by_document(model_class, config):
+        return DOCUMENTS
     return "sdpa" if model_class._supports_sdpa else "eager"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Blend:
     Attributes:
         rows: all rows.
         sizes: rows of each source.
+        names: what each source is called.
         weights: share of each source; None takes every row once an epoch.
         tokens, supervised: over all rows.
         warnings: one sentence for each thing that a person would want to know of.
@@ -48,6 +50,7 @@ class Blend:
 
     rows: TokenRows
     sizes: tuple[int, ...]
+    names: tuple[str, ...]
     weights: tuple[float, ...] | None
     tokens: int
     supervised: int
@@ -80,11 +83,21 @@ def prepare(config: DatasetConfig, chat_format: ChatFormat, *, table: str, seed:
     return Blend(
         TokenRows(tables),
         sizes=tuple(summary.rows for summary in summaries),
+        names=source_names([source.spec for source in sources]),
         weights=tuple(source.weight for source in sources) if len(sources) > 1 else None,
         tokens=sum(summary.tokens for summary in summaries),
         supervised=sum(summary.supervised for summary in summaries),
         warnings=tuple(w for s in summaries for w in s.warnings(config, table, tokenizer)),
     )
+
+
+def source_names(specs: Sequence[str]) -> tuple[str, ...]:
+    """Short names of sources, all different, that can stand in the key of a metric."""
+    names: list[str] = []
+    for number, spec in enumerate(specs):
+        name = re.sub(r"[^\w.-]+", "_", Path(spec).stem, flags=re.ASCII) or "source"
+        names.append(f"{name}_{number}" if name in names else name)
+    return tuple(names)
 
 
 def _cache_file(source: Source, config: DatasetConfig, digest: str, seed: int) -> Path:

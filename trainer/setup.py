@@ -19,6 +19,7 @@ from ..core.errors import UsageError
 from ..core.schema import TrainConfig
 from ..core.schema.model import TokenizerConfig
 from .activation_checkpointing import checkpoint_activations
+from .attention import carries_state
 from .checkpoint import Checkpoints
 from .lora import add_adapter
 from .model import (
@@ -102,6 +103,12 @@ def validate_and_prepare_config(
     device = _device(rank)
     model_config = load_model_config(config.model)
     model_class = model_class_of(model_config, remote=config.model.trust_remote_code)
+    if config.packed_sequence.packed_sequence_size and carries_state(model_class, model_config):
+        raise UsageError(
+            f"packed_sequence.packed_sequence_size: '{model_config.model_type}' has layers that "
+            "carry one row into the next where rows share a sequence.",
+            fix="Set packed_sequence.packed_sequence_size=0.",
+        )
     if processor is not None:
         check_vocabulary(model_config, len(processor.tokenizer))
     dtype = _dtype(config.model.torch_dtype, device)

@@ -12,21 +12,20 @@ import torch
 import transformers
 from torch import nn
 
-from ..core.chat import ChatTokenizer
 from ..core.errors import ExitCode
 from ..core.files import write_atomic
 from ..core.schema import TrainConfig
-from ..core.schema.data import DatasetConfig
 from . import tracking
-from .batches import Collate, DataOrder, StepSampler, build_loader
+from .batches import Collate, Layout
 from .checkpoint import Checkpoints, find_checkpoint, read_state
+from .data import layout_of, length, prepare_table, training_rows
 from .loop import Ending, TrainingLoop, TrainingPlan, ValidationSet
 from .metrics import line, say
 from .parallel.context import DistributedContext
 from .parallel.mesh import first, first_on_each_machine, launched_rank, leave
 from .parallel.share import Share
 from .preempt import StopRequest
-from .prepare import Blend, prepare
+from .prepare import Blend
 from .progress import Progress, set_random_state
 from .runtime import RuntimeConfig
 from .setup import (
@@ -81,17 +80,16 @@ def _train(
     chat_format = ChatFormat.of(tokenizer, config.tokenizer.chat_template_kwargs)
     chat = chat_format.open()
     with first_on_each_machine(context):
-        data = _prepare("dataset", config.dataset, config, chat_format, runtime)
+        data = training_rows(config, chat_format, chat, runtime)
         validation = None
         if config.validation_dataset is not None:
-            validation = _prepare(
+            validation = prepare_table(
                 "validation_dataset", config.validation_dataset, config, chat_format, runtime
             )
 
     saved = read_state(restored) if restored is not None else None
     progress = Progress(**saved["progress"]) if saved is not None else Progress()
-    order = DataOrder(data.sizes, data.weights, config.rng.seed, config.dataloader.shuffle)
-    samples, total_steps = _length(config, order.epoch_length)
+    _, total_steps = length(config, data.epoch_length)
     checkpoints = Checkpoints(
         Path(config.checkpoint.checkpoint_dir or run_dir / "checkpoints"),
         keep_last=config.checkpoint.keep_last,
@@ -111,23 +109,16 @@ def _train(
         say(f"tunedeck: resumed from {restored} after step {progress.step}")
 
     share = Share(context.data_rank, context.sizes.data_ranks)
-    collate = Collate(
-        data.rows, config.step_scheduler.local_batch_size, pad=chat.pad_id or 0, share=share
+    loader = data.loader(
+        config, start=progress.samples, share=share, pin=runtime.device.type == "cuda"
     )
-    sampler = StepSampler(
-        order,
-        start=progress.samples,
-        stop=samples,
-        batch=config.step_scheduler.global_batch_size,
-    )
-    loader = build_loader(sampler, collate, config.dataloader, pin=runtime.device.type == "cuda")
     tracker = tracking.Tracker(config if context.main else _untracked(config), run_dir)
     loop = TrainingLoop(
         config,
         run_dir,
         state=state,
-        plan=TrainingPlan(data.rows, loader, order.epoch_length),
-        validation=_validation_set(config, validation, chat, share),
+        plan=TrainingPlan(data, loader),
+        validation=_validation_set(config, validation, layout_of(config, chat, runtime), share),
         weights=Weights(state.model, state.adapter, tokenizer, find_base(config.model)),
         tokenizer=chat,
         checkpoints=checkpoints,
@@ -174,48 +165,13 @@ def _seed(config: TrainConfig) -> None:
         torch.use_deterministic_algorithms(True)
 
 
-def _prepare(
-    key: str,
-    wanted: DatasetConfig,
-    config: TrainConfig,
-    chat_format: ChatFormat,
-    runtime: RuntimeConfig,
-) -> Blend:
-    """Prepare a data set within the model's positions, and say what became of it."""
-    limit = getattr(runtime.model_config.get_text_config(), "max_position_embeddings", None)
-    lengths = [length for length in (wanted.seq_length, limit) if length is not None]
-    within = wanted.model_copy(update={"seq_length": min(lengths, default=None)})
-    blend = prepare(within, chat_format, table=key, seed=config.rng.seed)
-    counts = {
-        "rows": len(blend.rows),
-        "tokens": blend.tokens,
-        "supervised_tokens": blend.supervised,
-    }
-    say(f"tunedeck: {key} {line(counts)}")
-    for warning in blend.warnings:
-        say(f"tunedeck: warning: {key}: {warning}")
-    return blend
-
-
-def _length(config: TrainConfig, epoch_length: int) -> tuple[int, int]:
-    """Samples and steps of the whole run; without epochs, its steps alone decide."""
-    plan = config.step_scheduler
-    limits = []
-    if plan.num_epochs is not None:
-        limits.append(plan.num_epochs * epoch_length)
-    if plan.max_steps is not None:
-        limits.append(plan.max_steps * plan.global_batch_size)
-    samples = min(limits)
-    return samples, math.ceil(samples / plan.global_batch_size)
-
-
 def _validation_set(
-    config: TrainConfig, blend: Blend | None, tokenizer: ChatTokenizer, share: Share
+    config: TrainConfig, blend: Blend | None, layout: Layout, share: Share
 ) -> ValidationSet | None:
     if blend is None:
         return None
     size = config.step_scheduler.local_batch_size
-    collate = Collate(blend.rows, size, pad=tokenizer.pad_id or 0, share=share)
+    collate = Collate(blend.rows, size, layout, share=share)
     return ValidationSet(blend.rows, collate, size * share.of)
 
 

@@ -22,6 +22,7 @@ class StepResult(NamedTuple):
         loss: mean over the step's supervised tokens, before the update.
         grad_norm: of all trained parameters together, before clipping.
         tokens, supervised, rows: counts of the step, over all ranks.
+        places, padding: what was computed, and how much of it held no token, over all ranks.
     """
 
     loss: float
@@ -29,6 +30,8 @@ class StepResult(NamedTuple):
     tokens: int
     supervised: int
     rows: int
+    places: int = 0
+    padding: int = 0
 
 
 class NonFiniteError(Exception):
@@ -71,11 +74,13 @@ def train_step(
     Raises:
         NonFiniteError: the loss or the norm is not finite; parameters and optimizer are untouched.
     """
-    tokens, supervised, rows = context.count(
+    tokens, supervised, rows, places, padding = context.count(
         [
             sum(batch.tokens for batch in micro_batches),
             sum(batch.targets.numel() for batch in micro_batches),
-            sum(len(batch.rows) for batch in micro_batches),
+            sum(batch.samples for batch in micro_batches),
+            sum(batch.input_ids.numel() for batch in micro_batches),
+            sum(batch.padding for batch in micro_batches),
         ]
     )
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -99,4 +104,4 @@ def train_step(
         scale(gradients, (max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
     optimizer.step()
     optimizer.zero_grad()
-    return StepResult(loss_value, norm_value, tokens, supervised, rows)
+    return StepResult(loss_value, norm_value, tokens, supervised, rows, places, padding)

@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 import torch
 
-from tunedeck.trainer.batches import DataOrder, StepSampler
+from tunedeck.trainer.order import DataOrder, StepSampler
 
 
 def steps(order: DataOrder, *, start: int = 0, stop: int, batch: int) -> list[list[int]]:

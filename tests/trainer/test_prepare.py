@@ -27,7 +27,7 @@ def prepared(tokenizer: PreTrainedTokenizerFast) -> Any:
 def texts(blend: Blend, tokenizer: PreTrainedTokenizerFast, *, trained: bool) -> list[str]:
     found: list[str] = []
     for index in range(len(blend.rows)):
-        ids, marks = blend.rows[index]
+        ids, marks, _ = blend.rows[index]
         found.append(str(tokenizer.decode(ids[marks == 1] if trained else ids)))
     return found
 

@@ -68,7 +68,6 @@ def test_a_tokenizer_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tables", "key"),
     [
-        ({"packed_sequence": {"packed_sequence_size": 64}}, "packed_sequence"),
         ({"distributed": {"tp_size": 2}}, "distributed"),
         ({"peft": {"quantization": "nf4"}}, "peft.quantization"),
         ({"compile": {"enabled": True}}, "compile.enabled"),

@@ -71,7 +71,7 @@ def test_an_adapter_run_learns_and_says_so(
     assert [values["step"] for values in lines] == [str(step) for step in range(1, 11)]
     assert list(lines[0]) == [
         *("step", "epoch", "loss", "grad_norm", "lr", "tokens"),
-        *("tokens_per_s", "supervised_tokens_per_s", "mem_gib"),
+        *("tokens_per_s", "supervised_tokens_per_s", "padding", "mem_gib"),
     ]
     assert [values["epoch"] for values in lines] == ["0"] * 6 + ["1"] * 4
     checks = metric_lines(printed, "val_loss")

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from tunedeck.trainer.attention import DOCUMENTS, attends_by_document, document_attention
+from tunedeck.trainer.batches import Batch, Layout
+from tunedeck.trainer.loss import SupervisedLoss
+from tunedeck.trainer.model import model_class_of
+from tunedeck.trainer.rows import TokenRow
+
+from .helpers import KINDS
+
+LENGTHS = (40, 1, 23, 5, 64)
+
+
+def documents(seed: int = 0) -> list[TokenRow]:
+    draw = np.random.default_rng(seed)
+    made = []
+    for length in (*LENGTHS, 2):
+        trained = (draw.random(length) < 0.5).astype(np.uint8)
+        trained[-1] = 1
+        if length > 1:
+            made.append(TokenRow(draw.integers(3, 250, length, dtype=np.int32), trained))
+    return made
+
+
+def batch_of(rows: list[TokenRow], *, in_line: bool) -> Batch:
+    return Layout(0, in_line).batch(rows, range(len(rows)), len(rows))
+
+
+def loss_and_gradients(
+    folder: Path, attention: str | None, batch: Batch
+) -> tuple[float, dict[str, torch.Tensor]]:
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation=attention
+    )
+    loss = SupervisedLoss(model)(batch) / batch.targets.numel()
+    loss.backward()
+    named = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return loss.item(), named
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("attention", [DOCUMENTS, "eager"])
+def test_packed_rows_have_the_loss_and_gradients_of_rows_apart(
+    kind: str, attention: str, models_of: Callable[[str], Path]
+) -> None:
+    rows = documents()
+    expected, gradients = loss_and_gradients(
+        models_of(kind), "eager", batch_of(rows, in_line=False)
+    )
+    packed = batch_of(rows, in_line=True)
+    assert packed.padding == 0
+    found, of_packed = loss_and_gradients(models_of(kind), attention, packed)
+    assert found == pytest.approx(expected, abs=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(of_packed[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_document_does_not_feel_its_neighbours(
+    kind: str, models_of: Callable[[str], Path]
+) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        models_of(kind), dtype=torch.float32, attn_implementation=DOCUMENTS
+    )
+    loss = SupervisedLoss(model)
+    rows, others = documents(), documents(seed=1)
+    mine = rows[2]
+    alone = loss(batch_of([mine], in_line=True)).item()
+    for neighbours in (rows, others):
+        around = loss(batch_of([*neighbours[:2], mine, *neighbours[3:]], in_line=True)).item()
+        without = loss(batch_of([*neighbours[:2], *neighbours[3:]], in_line=True)).item()
+        assert around - without == pytest.approx(alone, abs=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"softcap": 5.0}, {"s_aux": torch.tensor([0.5, -1.0])}])
+@pytest.mark.parametrize("window", [None, 7])
+def test_it_is_softmax_attention_written_out(options: dict[str, Any], window: int | None) -> None:
+    torch.manual_seed(0)
+    query = torch.randn(1, 2, sum(LENGTHS), 8)
+    key, value = torch.randn(2, 1, 1, sum(LENGTHS), 8)
+    bounds = torch.tensor([0, *LENGTHS]).cumsum(0)
+    found, _ = document_attention(
+        torch.nn.Identity(),
+        query,
+        key,
+        value,
+        None,
+        cu_seq_lens_q=bounds.int(),
+        sliding_window=window,
+        **options,
+    )
+    for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        for head in range(2):
+            for at in range(start, end):
+                first = start if window is None else max(start, at - window + 1)
+                scores = key[0, 0, first : at + 1] @ query[0, head, at] / 8**0.5
+                if softcap := options.get("softcap"):
+                    scores = softcap * torch.tanh(scores / softcap)
+                weights = scores.exp()
+                total = weights.sum()
+                if (sinks := options.get("s_aux")) is not None:
+                    total = total + sinks[head].exp()
+                expected = weights @ value[0, 0, first : at + 1] / total
+                torch.testing.assert_close(found[0, at, head], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_generation_is_that_of_the_model_alone(kind: str, models_of: Callable[[str], Path]) -> None:
+    prompts = torch.randint(3, 250, (2, 30), generator=torch.Generator().manual_seed(0))
+    padded = torch.ones_like(prompts)
+    padded[0, :9] = 0
+    answers = []
+    for attention in (DOCUMENTS, "eager"):
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            models_of(kind), dtype=torch.float32, attn_implementation=attention
+        )
+        answers.append(
+            model.generate(prompts, attention_mask=padded, max_new_tokens=12, do_sample=False)
+        )
+    assert torch.equal(*answers)
+
+
+def test_the_attention_of_a_run_is_not_written_into_its_model(llama: Path, tmp_path: Path) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(llama, attn_implementation=DOCUMENTS)
+    model.save_pretrained(tmp_path)
+    assert DOCUMENTS not in (tmp_path / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "wanted"),
+    [
+        ("llama", {}, True),
+        ("gpt_oss", {"layer_types": ["sliding_attention", "full_attention"]}, True),
+        ("mamba2", {"num_heads": 8, "head_dim": 8}, False),
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}, False),
+    ],
+)
+def test_only_models_of_attention_alone_take_documents(
+    kind: str, sizes: dict[str, Any], wanted: bool
+) -> None:
+    config = AutoConfig.for_model(kind, hidden_size=32, num_hidden_layers=2, **sizes)
+    assert attends_by_document(model_class_of(config, remote=False), config) is wanted
+
+
+def test_a_half_precision_batch_on_a_gpu_goes_to_the_flash_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def kernel(query: Any, key: Any, value: Any, bounds: Any, *_: Any, **options: Any) -> Any:
+        seen.update(options, shapes=[tuple(x.shape) for x in (query, key, value)], bounds=bounds)
+        return torch.zeros(query.shape)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda _: True))
+    states = torch.zeros(1, 4, 10, 8, dtype=torch.bfloat16)
+    document_attention(
+        SimpleNamespace(),  # type: ignore[arg-type]
+        states,
+        states[:, :2],
+        states[:, :2],
+        None,
+        cu_seq_lens_q=torch.tensor([0, 4, 10], dtype=torch.int32),
+        max_length_q=6,
+        sliding_window=3,
+    )
+    assert seen["shapes"] == [(10, 4, 8), (10, 2, 8), (10, 2, 8)]
+    assert seen["window_size"] == (2, 0)
+    assert seen["enable_gqa"] is True

@@ -1,0 +1,197 @@
+"""Attention of documents that lie one after the other in a sequence: each attends to itself alone.
+
+Registered with transformers as `documents`. Document boundaries reach it through a model's keyword
+arguments, under the names that transformers' flash attention has for them, and no mask is built.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
+from transformers.masking_utils import sdpa_mask
+
+DOCUMENTS = "documents"
+"""What transformers knows this attention by (`attn_implementation`)."""
+
+_LAYERS = {"full_attention", "sliding_attention"}
+_FLASH_HEAD = 256
+
+
+def attends_by_document(model_class: type[nn.Module], config: PretrainedConfig) -> bool:
+    """Whether a model's attention can be replaced by this one.
+
+    It has to hand the boundaries on to its layers, and these have to be attention throughout: a
+    recurrent or convolutional layer carries one document into the next.
+    """
+    return (
+        getattr(model_class, "_supports_attention_backend", False)
+        and config.get_text_config() is config
+        and not carries_state(model_class, config)
+    )
+
+
+def attends_in_line(attn_implementation: str) -> bool:
+    """Whether rows that lie in one line cost no more than rows of their own."""
+    return attn_implementation in (DOCUMENTS, "flash_attention_2", "flash_attention_3")
+
+
+def carries_state(model_class: type[nn.Module], config: PretrainedConfig) -> bool:
+    """Whether a model has layers other than attention that mix the tokens of a sequence."""
+    kinds = getattr(config.get_text_config(), "layer_types", None) or ()
+    return getattr(model_class, "_is_stateful", False) or not _LAYERS.issuperset(kinds)
+
+
+def document_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int | None = None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each document.
+
+    Args:
+        module: the layer it is computed for.
+        query: [rows, heads, length, head_dim].
+        key: the same with the number of key/value heads, which divides `heads`.
+        value: as `key`.
+        attention_mask: [rows, 1, length, seen] bool, for generation; None is causal.
+        cu_seq_lens_q: [documents + 1] int32, where each document begins and the last one ends. None
+            takes each row for a document.
+        max_length_q: length of the longest document.
+        dropout: on the weights.
+        scaling: of the scores; None is 1/sqrt(head_dim).
+        sliding_window: so many tokens are seen, the token itself among them; None sees them all.
+        softcap: scores are bent towards this limit (Gemma 2).
+        s_aux: [heads] scores that take part in the softmax and have no value (attention sinks).
+
+    Returns:
+        [rows, length, heads, head_dim], and no weights.
+    """
+    within = _Within(dropout, scaling, sliding_window, softcap, s_aux)
+    if cu_seq_lens_q is None or attention_mask is not None:
+        return within(query, key, value, attention_mask).transpose(1, 2), None
+    if within.plain and query.is_cuda and value.dtype != torch.float32 and not dropout:
+        longest = max_length_q or query.shape[2]
+        if query.shape[-1] == value.shape[-1] <= _FLASH_HEAD:
+            return _variable_length(query, key, value, cu_seq_lens_q, longest, within), None
+    lengths = cu_seq_lens_q.diff().tolist()
+    parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
+    # Joined along the tokens of [rows, length, heads, head_dim], which the next layer reads.
+    return torch.cat([within(*part).transpose(1, 2) for part in parts], dim=1), None
+
+
+class _Within:
+    """Attention within one document, or within rows that are one each."""
+
+    def __init__(
+        self,
+        dropout: float,
+        scaling: float | None,
+        window: int | None,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> None:
+        self._dropout, self.scaling, self.window = dropout, scaling, window
+        self._softcap, self._sinks = softcap, sinks
+
+    @property
+    def plain(self) -> bool:
+        """Whether the kernels compute it."""
+        return self._softcap is None and self._sinks is None
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """[rows, heads, length, head_dim] of what the queries see."""
+        length, seen = query.shape[2], key.shape[2]
+        if mask is None and self.window is not None and seen > self.window:
+            mask = _band(length, seen, self.window, query.device)
+        if not self.plain:
+            return self._explicit(query, key, value, mask)
+        return F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=self._dropout,
+            is_causal=mask is None and length > 1,
+            scale=self.scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+
+    def _explicit(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """The same written out, for what no kernel of torch computes."""
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        scale = query.shape[-1] ** -0.5 if self.scaling is None else self.scaling
+        scores = (query @ key.transpose(2, 3)).float() * scale
+        if self._softcap is not None:
+            scores = self._softcap * torch.tanh(scores / self._softcap)
+        if mask is None:
+            mask = _band(query.shape[2], key.shape[2], key.shape[2], query.device)
+        # Not minus infinity: the queries of padding see nothing at all.
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        if self._sinks is not None:
+            sinks = self._sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+            weights = torch.cat([scores, sinks], dim=-1).softmax(-1)[..., :-1]
+        else:
+            weights = scores.softmax(-1)
+        return F.dropout(weights, self._dropout).to(value.dtype) @ value
+
+
+def _band(length: int, seen: int, window: int, device: torch.device) -> Tensor:
+    """[length, seen] bool: each token sees itself and the `window - 1` tokens before it."""
+    everything = torch.ones(length, seen, dtype=torch.bool, device=device)
+    return everything.tril(seen - length).triu(seen - length - window + 1)
+
+
+def _variable_length(
+    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, within: _Within
+) -> Tensor:
+    """All documents in one flash attention kernel; CUDA, half precision."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    # Under autocast the rotation leaves queries and keys in float32.
+    states = (x.transpose(1, 2).flatten(0, 1).to(value.dtype) for x in (query, key, value))
+    attended = varlen_attn(
+        *states,
+        bounds,
+        bounds,
+        longest,
+        longest,
+        scale=within.scaling,
+        window_size=(-1 if within.window is None else within.window - 1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(attended, Tensor)
+    return attended.unsqueeze(0)
+
+
+def _mask(
+    *, q_length: int, kv_length: int, attention_mask: Tensor | None = None, **rest: Any
+) -> Tensor | None:
+    """No mask where a row is plainly causal or the boundaries say it; else that of SDPA."""
+    if attention_mask is None and q_length == kv_length:
+        return None
+    mask: Tensor | None = sdpa_mask(
+        q_length=q_length, kv_length=kv_length, attention_mask=attention_mask, **rest
+    )
+    return mask
+
+
+AttentionInterface.register(DOCUMENTS, document_attention)
+AttentionMaskInterface.register(DOCUMENTS, _mask)

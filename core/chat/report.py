@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -87,13 +88,41 @@ class DataReport:
         """Tokens after truncation."""
         return sum(self._kept())
 
-    def padding_share(self, batch_size: int) -> float:
-        """The share of padding when rows in random order are padded to the longest of a batch."""
+    def padding_share(self, batch_size: int, *, sorted_within: int | None = None) -> float:
+        """The share of padding when rows in random order are padded to the longest of a batch.
+
+        Args:
+            batch_size: rows of a batch.
+            sorted_within: rows of like length of so many are put together first, as the trainer
+                does within a step; None batches them as they come.
+        """
         kept = self._kept()
         random.Random(0).shuffle(kept)  # noqa: S311  # the same estimate every time
-        batches = [kept[at : at + batch_size] for at in range(0, len(kept), batch_size)]
-        slots = sum(max(batch) * len(batch) for batch in batches)
+        window = max(sorted_within or batch_size, batch_size)
+        slots = 0
+        for start in range(0, len(kept), window):
+            step = sorted(kept[start : start + window])
+            batches = (step[at : at + batch_size] for at in range(0, len(step), batch_size))
+            slots += sum(max(batch) * len(batch) for batch in batches)
         return 1 - sum(kept) / slots if slots else 0.0
+
+    def packed_padding_share(self, size: int) -> float:
+        """The share of padding when rows are packed into sequences of `size` tokens.
+
+        The longest row goes first, each into the fullest sequence that has room for it.
+        """
+        rooms: list[int] = []
+        sequences = 0
+        kept = sorted((min(length, size) for length in self._kept()), reverse=True)
+        for length in kept:
+            at = bisect_left(rooms, length)
+            if at == len(rooms):
+                sequences += 1
+                room = size
+            else:
+                room = rooms.pop(at)
+            insort(rooms, room - length)
+        return 1 - sum(kept) / (sequences * size) if sequences else 0.0
 
     def histogram(self) -> list[LengthBin]:
         """Row lengths before truncation, in about a dozen bins of a round width."""

@@ -22,6 +22,7 @@ _COMMANDS = {
     "queue": ("queue:queue", "Show a cluster's partitions and my jobs in its queue."),
     "replay": ("replay:replay", "Launch a saved launch again."),
     "replays": ("replay:replays", "List, show, save and delete saved launches."),
+    "data": ("data:data", "Look at training data as the model will see it."),
     "chat": ("chat:chat", "Ask the base model and a run's result the same things."),
     "doctor": ("doctor:doctor", "Check the installation, the folders and a profile's reach."),
     "completion": ("completion:completion", "Print the completion script of a shell."),

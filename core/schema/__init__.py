@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from .base import Table
+    from .inspect import InspectConfig
     from .merge import MergeConfig
     from .train import TrainConfig
 
-__all__ = ["SCHEMAS", "MergeConfig", "TrainConfig", "schema_for"]
+__all__ = ["SCHEMAS", "InspectConfig", "MergeConfig", "TrainConfig", "schema_for"]
 
-_HOMES = {"TrainConfig": "train", "MergeConfig": "merge"}
+_HOMES = {"TrainConfig": "train", "MergeConfig": "merge", "InspectConfig": "inspect"}
 
 
 def __getattr__(name: str) -> type[Table]:
@@ -27,7 +28,11 @@ def __getattr__(name: str) -> type[Table]:
 class _Schemas(Mapping[str, "type[Table]"]):
     """Recipe name → schema, imported when it is asked for."""
 
-    _names: ClassVar = {"sft": "TrainConfig", "merge_lora": "MergeConfig"}
+    _names: ClassVar = {
+        "sft": "TrainConfig",
+        "merge_lora": "MergeConfig",
+        "inspect": "InspectConfig",
+    }
 
     def __getitem__(self, recipe: str) -> type[Table]:
         return __getattr__(self._names[recipe])

@@ -38,6 +38,8 @@ FAILURES = {
     "output_exists": "output_hf_path x exists",
     "file_exists": "env.slurm.toml already exists",
     "parent_missing": "There is no profile 'slurm_base' to extend",
+    "data_not_found": "tunedeck: error: There is no file at data/train.jsonl",
+    "tokenizer_not_here": "The tokenizer 'org/model' is not on this machine.",
     "placeholder_left": "slurm_base.host is a placeholder",
 }
 HEALTHY = """

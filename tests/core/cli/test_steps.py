@@ -90,7 +90,10 @@ def test_the_list_has_the_contracts_shape(capsys: pytest.CaptureFixture[str]) ->
     ("filters", "ids"),
     [
         (["--category", "peft"], {"peft/automodel"}),
-        (["--consumes", "translated_jsonl"], {"peft/automodel", "sft/automodel"}),
+        (
+            ["--consumes", "translated_jsonl"],
+            {"peft/automodel", "sft/automodel", "data_prep/inspect"},
+        ),
         (["--produces", "checkpoint_lora", "--tag", "lora"], {"peft/automodel"}),
     ],
 )

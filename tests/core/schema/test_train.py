@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tunedeck.core.schema import SCHEMAS, MergeConfig, TrainConfig, schema_for
+from tunedeck.core.schema import SCHEMAS, InspectConfig, MergeConfig, TrainConfig, schema_for
 
 Values = dict[str, Any]
 
@@ -182,7 +182,11 @@ def test_wandb_is_online_where_a_project_is_named_and_nothing_else_is_said() -> 
 
 
 def test_each_recipe_has_its_schema_and_foreign_ones_have_none() -> None:
-    assert dict(SCHEMAS) == {"sft": TrainConfig, "merge_lora": MergeConfig}
+    assert dict(SCHEMAS) == {
+        "sft": TrainConfig,
+        "merge_lora": MergeConfig,
+        "inspect": InspectConfig,
+    }
     assert schema_for("sft") is TrainConfig
     assert schema_for("dpo") is None
     assert schema_for(None) is None

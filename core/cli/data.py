@@ -1,0 +1,112 @@
+"""`tunedeck data`: what training makes of a config's data, without launching anything."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import ExitCode, UsageError
+from .complete import complete_config, complete_override, complete_step
+from .output import color_wanted, print_findings, print_json
+
+if TYPE_CHECKING:
+    from ..data_look import DataLook
+
+_EPILOG = """\b
+Examples:
+  tunedeck data look peft/automodel -c tiny
+  tunedeck data look sft/automodel -c my.yaml dataset.seq_length=1024 --rows 10
+  tunedeck data look peft/automodel -c my.yaml --validation --json
+"""
+
+
+@click.group()
+def data() -> None:
+    """Look at training data as the model will see it."""
+
+
+@data.command("look", epilog=_EPILOG)
+@click.argument("step_id", metavar="STEP", shell_complete=complete_step)
+@click.argument("overrides", nargs=-1, metavar="[key=value]...", shell_complete=complete_override)
+@click.option(
+    "-c",
+    "--config",
+    shell_complete=complete_config,
+    help="A config of the step by name, or a path to a YAML file.",
+)
+@click.option("--validation", is_flag=True, help="Look at validation_dataset instead.")
+@click.option(
+    "--rows",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="Rows that are shown token by token.",
+)
+@click.option("--all", "whole", is_flag=True, help="Count every row, however many there are.")
+@click.option(
+    "--catalog",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Another folder of steps. Repeatable; also TUNEDECK_STEPS.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def look(
+    step_id: str,
+    overrides: tuple[str, ...],
+    config: str | None,
+    validation: bool,
+    rows: int,
+    whole: bool,
+    catalog: tuple[Path, ...],
+    as_json: bool,
+) -> int:
+    """Show what a training config makes of its data: counts, lengths, and rows token by token.
+
+    Trained tokens are green (without colors: in ⟦ ⟧), context is plain, and what lies beyond
+    seq_length is struck out (~~ ~~). Ends with 2 where a finding would block a launch.
+    """
+    from ..findings import blocking
+
+    found = _look(step_id, config, overrides, validation, rows, whole, catalog)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        from ..data_text import look_lines
+
+        colored = color_wanted() is not False and sys.stdout.isatty()
+        for text in look_lines(found, color=colored):
+            click.echo(text, color=colored)
+        print_findings(found.findings)
+    return ExitCode.USAGE if blocking(found.findings) else ExitCode.OK
+
+
+def _look(
+    step_id: str,
+    config: str | None,
+    overrides: tuple[str, ...],
+    validation: bool,
+    rows: int,
+    whole: bool,
+    catalog: tuple[Path, ...],
+) -> DataLook:
+    from ..catalog import load_catalog
+    from ..chat.check import DEFAULT_LIMIT
+    from ..config.compose import compose
+    from ..data_look import look_at_data
+    from ..schema import schema_for
+
+    step = load_catalog(catalog).find(step_id)
+    table = "validation_dataset" if validation else "dataset"
+    path = step.config_path(config, Path.cwd())
+    values = compose(path, overrides, schema=schema_for(step.launch.schema)).values
+    if not (values.get(table) or {}).get("path_or_dataset_id"):
+        raise UsageError(
+            f"{step.id} with {path.name} has no {table}.",
+            fix="Name a step that trains, or data_prep/inspect, and set "
+            f"{table}.path_or_dataset_id.",
+        )
+    return look_at_data(values, table, rows=rows, limit=None if whole else DEFAULT_LIMIT)

@@ -117,7 +117,7 @@ with open(path, "ab", buffering=0) as file:
 def redraw() -> float:
     """Seconds to draw a curve of 100,000 points again, the median of many."""
     from tunedeck.core.curves import Curve
-    from tunedeck.tui.widgets.braille import Line, draw
+    from tunedeck.core.plot import Line, draw
 
     curve = Curve()
     for step in range(100_000):

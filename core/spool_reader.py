@@ -39,8 +39,17 @@ class SpoolReader:
 
     def __len__(self) -> int:
         """Lines so far; one that is still being written counts."""
-        complete = self._newlines[-1] if self._newlines else 0
-        return complete + (not self._last_bytes.endswith(b"\n") and self._indexed > 0)
+        return self.complete + (not self._last_bytes.endswith(b"\n") and self._indexed > 0)
+
+    @property
+    def path(self) -> Path:
+        """The log."""
+        return self._path
+
+    @property
+    def complete(self) -> int:
+        """Lines so far that have their newline."""
+        return self._newlines[-1] if self._newlines else 0
 
     @property
     def size(self) -> int:
@@ -80,6 +89,11 @@ class SpoolReader:
         """One line, byte for byte, without its newline."""
         start, end = self._start_of(number), self._start_of(number + 1)
         return self._read(start, end).removesuffix(b"\n")
+
+    def raw_lines(self, start: int, count: int) -> list[bytes]:
+        """Lines from number `start` on, byte for byte, without their newlines."""
+        data = self._read(self._start_of(start), self._start_of(start + count))
+        return data.removesuffix(b"\n").split(b"\n") if data else []
 
     def find(
         self,

@@ -6,17 +6,19 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from ..launch import cancel
-from ..watch import Changed, backend_of, watch
+from ..watch import Changed, Line, backend_of, watch
 from .ending import ending_json, print_ending
 from .live import LiveView, PlainView, View
 from .output import note, print_json
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
+    from ..log_filter import LogFilter
     from ..record import RunRecord
     from ..registry import Registry
 
@@ -25,7 +27,12 @@ _REDRAW_S = 0.1
 
 
 def follow_run(
-    record: RunRecord, registry: Registry, *, as_json: bool = False, offset: int = 0
+    record: RunRecord,
+    registry: Registry,
+    *,
+    as_json: bool = False,
+    offset: int = 0,
+    wanted: LogFilter | None = None,
 ) -> int:
     """Show a run until it ends, and return the exit code of its fate.
 
@@ -36,8 +43,11 @@ def follow_run(
         registry: kept up to date on the way.
         as_json: print one JSON document at the end on stdout, and the log on stderr.
         offset: the byte of the log to start from.
+        wanted: which lines are shown; all by default.
     """
     follower = _Follower(record, registry, _view(record, as_json), offset)
+    if wanted:
+        follower.shows = wanted.chooser()
     code = asyncio.run(follower.follow())
     if follower.record.state.terminal:
         print_ending(follower.record, err=as_json)
@@ -64,6 +74,7 @@ class _Follower:
         self._view = view
         self._offset = offset
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self.shows: Callable[[bytes], bool] = lambda _line: True
 
     async def follow(self) -> int:
         """Until the run has ended or a signal says to leave; the exit code."""
@@ -86,6 +97,8 @@ class _Follower:
             events = watch(self.record, self._backend, self._registry, offset=self._offset)
             async with aclosing(events):
                 async for event in events:
+                    if isinstance(event, Line) and not self.shows(event.line):
+                        continue
                     self._view.show(event)
                     if isinstance(event, Changed):
                         self.record = event.record

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..registry import Registry
+from ..since import since_last
 from .output import line, note, print_findings, print_json
 
 if TYPE_CHECKING:
@@ -13,8 +15,10 @@ if TYPE_CHECKING:
 
 def print_preview(prepared: Prepared, *, explain: bool, as_json: bool) -> None:
     """Print what submitting would send; with `explain`, where each config value came from."""
+    since = since_last(prepared.plan.to_json(), Registry())
     if as_json:
         document = prepared.to_json()
+        document["since"] = since.to_json() if since else None
         if explain:
             document["explain"] = {
                 key: _explained(sourced) for key, sourced in prepared.plan.config_origins.items()
@@ -64,6 +68,12 @@ def print_preview(prepared: Prepared, *, explain: bool, as_json: bool) -> None:
         _heading("Price")
         for label, text in prepared.price.items():
             line(f"  {label}: {text}")
+    if since:
+        _heading(f"Since {since.record.run_id} ({since.record.name})")
+        for text in map(str, since.changes):
+            line(f"  {text}")
+        if not since.changes:
+            line("  nothing has changed")
     line(err=True)
     print_findings(prepared.findings)
     for text in plan.notes:

@@ -15,6 +15,7 @@ from ..states import RunState
 from .complete import complete_profile, complete_run
 
 if TYPE_CHECKING:
+    from ..log_filter import Level
     from ..record import RunRecord
     from ..registry import Registry
 
@@ -80,14 +81,30 @@ def show(query: str, as_json: bool) -> None:
 @_run
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends; exit as it did.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
+@click.option("--rank", type=click.IntRange(min=0), help="Only the lines of this rank.")
+@click.option(
+    "--level", type=click.Choice(["warning", "error"]), help="Only lines at least so serious."
+)
 @_as_json
-def logs(query: str, follow: bool, tail: int | None, as_json: bool) -> int:
+def logs(
+    query: str,
+    follow: bool,
+    tail: int | None,
+    rank: int | None,
+    level: Level | None,
+    as_json: bool,
+) -> int:
     """Print a run's log: on a terminal as text, in a pipe or file byte for byte."""
+    from ..log_filter import LogFilter
     from ..spool_reader import SpoolReader
-    from .runs_logs import bring_up_to_date, print_log
+    from .runs_logs import bring_up_to_date, print_filtered, print_log
 
+    wanted = LogFilter(rank, level)
     record, registry = _now(query)
     bring_up_to_date(record)
+    if wanted and not follow:
+        print_filtered(record.log, wanted, tail, as_json=as_json)
+        return ExitCode.OK
     offset = 0
     if tail is not None:
         with SpoolReader(record.log) as reader:
@@ -97,28 +114,48 @@ def logs(query: str, follow: bool, tail: int | None, as_json: bool) -> int:
         return ExitCode.OK
     from .follow import follow_run
 
-    return follow_run(record, registry, as_json=as_json, offset=offset)
+    return follow_run(record, registry, as_json=as_json, offset=offset, wanted=wanted)
 
 
 @runs.command("metrics")
-@_run
+@click.argument("queries", metavar="RUN...", nargs=-1, required=True, shell_complete=complete_run)
+@click.option("--plot", is_flag=True, help="Draw one value, the curves of all runs in one frame.")
+@click.option("--key", metavar="KEY", help="The value to draw; loss by default.")
 @_as_json
-def metrics(query: str, as_json: bool) -> None:
-    """Print what a run measured: a curve for each value, or with --json all points."""
+def metrics(queries: tuple[str, ...], plot: bool, key: str | None, as_json: bool) -> None:
+    """Print what runs measured: a curve for each value, or with --json all points.
+
+    With --plot, one value of several runs is drawn over each other.
+    """
     from ..metrics import read_metrics, to_json
-    from .output import note, print_json
+    from .output import line, note, print_json
     from .runs_logs import bring_up_to_date
     from .runs_show import print_curves
 
-    record, _ = _now(query)
-    bring_up_to_date(record)
-    measured = read_metrics(record.log)
+    records = [_now(query)[0] for query in queries]
+    for record in records:
+        bring_up_to_date(record)
+    if plot or key is not None:
+        from .metrics_plot import plot_runs
+
+        plot_runs(records, key or "loss", as_json=as_json)
+        return
+    measured = [read_metrics(record.log) for record in records]
     if as_json:
-        print_json(to_json(measured.points))
-    elif measured.points:
-        print_curves(measured)
-    else:
-        note(f"{record.run_id} has measured nothing yet.")
+        points = [to_json(one.points) for one in measured]
+        several = [
+            {"run_id": record.run_id, "name": record.name, "points": own}
+            for record, own in zip(records, points, strict=True)
+        ]
+        print_json(points[0] if len(records) == 1 else several)
+        return
+    for record, one in zip(records, measured, strict=True):
+        if len(records) > 1:
+            line(f"{record.run_id} ({record.name})", bold=True)
+        if one.points:
+            print_curves(one)
+        else:
+            note(f"{record.run_id} has measured nothing yet.")
 
 
 @runs.command("wait")

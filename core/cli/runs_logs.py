@@ -17,6 +17,7 @@ from .live import shown_text
 from .output import note, print_json_line
 
 if TYPE_CHECKING:
+    from ..log_filter import LogFilter
     from ..record import RunRecord
 
 
@@ -47,3 +48,23 @@ def print_log(log: Path, offset: int, *, as_json: bool) -> None:
         else:
             sys.stdout.flush()
             shutil.copyfileobj(file, sys.stdout.buffer)
+
+
+def print_filtered(log: Path, wanted: LogFilter, tail: int | None, *, as_json: bool) -> None:
+    """Print the lines of a log that a filter lets through, or the last few of them."""
+    from ..filtered_reader import FilteredReader
+    from ..spool_reader import SpoolReader
+
+    with SpoolReader(log) as reader:
+        chosen = FilteredReader(reader, wanted)
+        chosen.catch_up(ended=True)
+        start = 0 if tail is None else max(0, len(chosen) - tail)
+        for number in range(start, len(chosen)):
+            line = chosen.raw(number)
+            if as_json:
+                print_json_line({"line": shown_text(line), "number": chosen.number(number) + 1})
+            elif sys.stdout.isatty():
+                click.echo(shown_text(line))
+            else:
+                sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.flush()

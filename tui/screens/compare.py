@@ -13,9 +13,9 @@ from textual.message import Message
 from textual.widgets import Static
 
 from ...core.curves import Batch, Curves, PointReader
+from ...core.plot import COLORS
 from ...core.registry import Registry
 from ..background import begin
-from ..widgets.braille import COLORS
 from ..widgets.chart import Chart, Line, title_of
 from ..words import MARKS, cell
 from .ask import Choose

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.text import Text
 from textual.widget import Widget
 
-from .braille import COLORS, Line, draw
+from ...core.plot import COLORS, Line, draw
 
 _TITLES = {
     "loss": "training loss",

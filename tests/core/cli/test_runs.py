@@ -273,3 +273,48 @@ class TestResume:
         record = finish(make_plan())
         assert run(["runs", "resume", record.run_id]) == 2
         assert "no checkpoint" in capsys.readouterr().err
+
+
+RANKS = """
+    for rank in (0, 1):
+        print(f"[rank{rank}]: step={rank + 1} loss=2.0")
+        print(f"[rank{rank}]: WARNING slow")
+    print("[rank1]: ValueError: boom")
+"""
+
+
+def test_a_log_can_be_narrowed_to_a_rank_or_to_what_is_serious(
+    capfdbinary: pytest.CaptureFixture[bytes], make_plan: MakePlan
+) -> None:
+    record = finish(make_plan(RANKS))
+
+    def lines(*args: str) -> list[bytes]:
+        assert run(["runs", "logs", record.run_id, *args]) == 0
+        return capfdbinary.readouterr().out.splitlines()
+
+    assert all(b"[rank1]" in text for text in lines("--rank", "1"))
+    assert lines("--level", "error") == [b"[rank1]: ValueError: boom"]
+    assert len(lines("--level", "warning")) == 3
+    assert lines("--level", "warning", "--rank", "0") == [b"[rank0]: WARNING slow"]
+    assert lines("--rank", "1", "--tail", "1") == [b"[rank1]: ValueError: boom"]
+    followed = lines("-f", "--level", "error")
+    assert b"[rank1]: ValueError: boom" in followed
+    assert not any(b"WARNING" in text for text in followed)
+
+
+def test_curves_of_several_runs_are_drawn_in_one_frame(
+    capsys: Capture, make_plan: MakePlan
+) -> None:
+    first, second = finish(make_plan(TRAINS, name="one")), finish(make_plan(TRAINS, name="two"))
+    assert run(["runs", "metrics", first.run_id, second.run_id, "--plot"]) == 0
+    out = capsys.readouterr().out
+    assert "1 " + first.run_id in out
+    assert "2 " + second.run_id in out
+    assert "step 4" in out
+    code, series = answer(capsys, "metrics", first.run_id, second.run_id, "--key", "loss")
+    assert code == 0
+    assert [one["values"] for one in series] == [[4.0, 3.0, 2.0, 1.0]] * 2
+    code, points = answer(capsys, "metrics", "one", "two")
+    assert [one["run_id"] for one in points] == [first.run_id, second.run_id]
+    assert run(["runs", "metrics", "one", "--key", "los"]) == 102
+    assert "Did you mean 'loss'?" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from ...core.curves import Curve
+from .curves import Curve
 
 COLORS = ("cyan", "yellow", "magenta", "green", "blue")
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))

@@ -1,0 +1,148 @@
+"""What a place has now, as tables: one shape for every backend's answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import UsageError
+
+_MEMORY_WORDS = ("memory", "memory_per_node")
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under headings.
+
+    Attributes:
+        title: what they are.
+        head: the headings.
+        rows: a text per heading.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def lines(self) -> list[str]:
+        """Headings and rows, each column as wide as its widest text; `none` without rows."""
+        if not self.rows:
+            return ["none"]
+        rows = [self.head, *self.rows] if any(self.head) else list(self.rows)
+        widths = [max(len(row[at]) for row in rows) for at in range(len(self.head))]
+        return [
+            "  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+
+
+async def inventory_of(executor: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask the backend of a resolved profile what it has. Uses the network.
+
+    Raises:
+        UsageError: if there is no such backend, or it keeps no inventory.
+        ReachError: if it cannot be reached.
+    """
+    from .backends.base import load_backend
+
+    backend = load_backend(executor, dict(values))
+    if not backend.capabilities.inventory:
+        raise UsageError(f"{backend.name} does not tell what it has free.")
+    return await backend.inventory(dict(values))
+
+
+def tables_of(found: Mapping[str, Any]) -> list[Table]:
+    """An inventory as tables: lists of tables each as one, single values together first."""
+    single = {key: value for key, value in found.items() if not _is_rows(value)}
+    tables = []
+    if single:
+        rows = tuple((_words(key), _shown(key, value)) for key, value in single.items())
+        tables.append(Table("", ("", ""), rows))
+    for key, value in found.items():
+        if _is_rows(value):
+            tables.append(_KNOWN[key](value) if key in _KNOWN else _table(key, value))
+    return tables
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, Mapping) for row in value)
+
+
+def _table(key: str, rows: list[Mapping[str, Any]]) -> Table:
+    keys = list(dict.fromkeys(name for row in rows for name in row))
+    return Table(
+        _words(key),
+        tuple(_words(name) for name in keys),
+        tuple(tuple(_shown(name, row.get(name)) for name in keys) for row in rows),
+    )
+
+
+def _partitions(rows: list[Mapping[str, Any]]) -> Table:
+    return Table(
+        "Partitions",
+        ("name", "state", "limit", "nodes idle", "GPUs free", "running", "pending"),
+        tuple(
+            (
+                str(row["name"]),
+                str(row["state"]),
+                str(row["time_limit"]),
+                f"{row['idle_nodes']} of {row['nodes']}",
+                f"{row['gpus_free']} of {row['gpus']}",
+                str(row["running"]),
+                str(row["pending"]),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _jobs(rows: list[Mapping[str, Any]]) -> Table:
+    return Table(
+        "My jobs",
+        ("job", "name", "partition", "state", "elapsed", "nodes", "waits for"),
+        tuple(
+            (
+                str(row["job_id"]),
+                str(row["name"]),
+                str(row["partition"]),
+                str(row["state"]).lower(),
+                str(row["elapsed"]),
+                str(row["nodes"]),
+                _waits(row),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _waits(job: Mapping[str, Any]) -> str:
+    """Why a job waits, and from when on it may run."""
+    if job["state"] != "PENDING":
+        return ""
+    if job["starts_at"] is None:
+        return str(job["reason"])
+    starts = time.strftime("%a %H:%M", time.localtime(job["starts_at"]))
+    return f"{job['reason']}; to start {starts}"
+
+
+_KNOWN = {"partitions": _partitions, "jobs": _jobs}
+
+
+def _words(key: str) -> str:
+    text = key.replace("_", " ").replace("gpus", "GPUs").replace("cpus", "CPUs")
+    return text[:1].upper() + text[1:] if text[:1].islower() else text
+
+
+def _shown(key: str, value: Any) -> str:
+    if value is None or value == []:
+        return "none" if value == [] else ""
+    if key in _MEMORY_WORDS and isinstance(value, int) and value >= _GIB:
+        return f"{value / _GIB:.1f} GiB"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return str(value)

@@ -24,6 +24,7 @@ _RANK = int(os.environ["RANK"]) if os.environ.get("RANK", "").isdecimal() else N
 _STARTED = time.time()
 _GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process")
 _SMALLER = "Lower step_scheduler.local_batch_size or dataset.seq_length."
+_RECIPES = ("sft", "merge_lora")
 _TOOLS = {"diff": ".diff"}
 """What is no recipe, and the module whose `main` takes its arguments."""
 
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     if tool is not None:
         return _use(tool, given[1:])
     parser = argparse.ArgumentParser(prog="python -m tunedeck.trainer", description=__doc__)
-    known = f"one of: {', '.join(SCHEMAS)}; or a tool: {', '.join(_TOOLS)}"
+    known = f"one of: {', '.join(_RECIPES)}; or a tool: {', '.join(_TOOLS)}"
     parser.add_argument("recipe", help=known)
     parser.add_argument("--config", required=True, type=Path, help="the resolved config, YAML")
     options = parser.parse_args(given)
@@ -121,10 +122,10 @@ def _load(recipe: str, file: Path) -> Any:
     from pydantic import ValidationError
     from yaml import YAMLError
 
-    if recipe not in SCHEMAS:
+    if recipe not in _RECIPES:
         raise UsageError(
             f"There is no recipe '{recipe}'.",
-            fix=f"{did_you_mean(recipe, SCHEMAS)} It is one of {', '.join(SCHEMAS)}.".strip(),
+            fix=f"{did_you_mean(recipe, _RECIPES)} It is one of {', '.join(_RECIPES)}.".strip(),
         )
     place = Place(str(file))
     try:

@@ -120,9 +120,7 @@ def _words(found: Comparison) -> list[str]:
         return [f"The runs have no step in common: {' and '.join(spans)}."]
     parting = found.parting
     if parting is None:
-        return [
-            f"The runs agree in all {found.compared} steps that both have ({', '.join(spans)})."
-        ]
+        return [f"The runs agree in all {found.compared} common steps ({', '.join(spans)})."]
     lines = [f"The runs part at step {parting.step}, in the {_MEANING[parting.part]}:"]
     lines += [f"  A  {parting.a}", f"  B  {parting.b}"]
     if isinstance(parting.a, float) and isinstance(parting.b, float):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..env.find import FoundFiles
     from ..env.load import EnvFiles
     from ..env.mend import Mended
+    from ..findings import Finding
 
 _ROUNDS = 20  # one mend may bring another mistake to light
 
@@ -31,16 +32,20 @@ json_option = click.option(
 
 
 class _EnvGroup(click.Group):
-    """Imports `init`, and all that it needs, only when it is asked for."""
+    """Imports `init` and `set`, and all that they need, only when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["init", *super().list_commands(ctx)]
+        return ["init", *super().list_commands(ctx), "set"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "init":
             from .env_init import init_command
 
             return init_command
+        if cmd_name == "set":
+            from .env_set import set_command
+
+            return set_command
         return super().get_command(ctx, cmd_name)
 
 
@@ -54,8 +59,16 @@ def env() -> None:
 @env_file_option
 @click.option("--strict", is_flag=True, help="Take warnings for errors.")
 @click.option("--fix", is_flag=True, help="Make the mends that are beyond doubt; shows the diff.")
+@click.option("--only", metavar="PROFILE.KEY", help="With --fix: mend this key alone.")
 @json_option
-def check(file: Path | None, env_file: Path | None, strict: bool, fix: bool, as_json: bool) -> int:
+def check(
+    file: Path | None,
+    env_file: Path | None,
+    strict: bool,
+    fix: bool,
+    only: str | None,
+    as_json: bool,
+) -> int:
     """Check env files: FILE, or those that are found. Exits 2 if there is an error."""
     from ..env.check import check_files
     from ..env.mend import mend
@@ -63,7 +76,7 @@ def check(file: Path | None, env_file: Path | None, strict: bool, fix: bool, as_
     found = _found(file or env_file)
     findings = check_files(found)
     mended: list[Mended] = []
-    while fix and len(mended) < _ROUNDS and (new := mend(findings)):
+    while fix and len(mended) < _ROUNDS and (new := mend(_chosen(findings, only))):
         if not as_json:
             print_mended(new)
         for one in new:
@@ -184,6 +197,12 @@ def diff(a: str, b: str, env_file: Path | None, as_json: bool) -> int:
     else:
         note(f"'{a}' and '{b}' resolve to the same values.")
     return ExitCode.OK
+
+
+def _chosen(findings: list[Finding], only: str | None) -> list[Finding]:
+    if only is None:
+        return findings
+    return [one for one in findings if f"{one.profile}.{one.key}" == only]
 
 
 def _found(file: Path | None) -> FoundFiles:

@@ -40,7 +40,7 @@ class Mended:
     @property
     def diff(self) -> str:
         """What changes, as a unified diff with secrets masked."""
-        secrets = secret_texts(_parsed(self.before) or {})
+        secrets = secret_texts(parsed_toml(self.before) or {})
         lines = difflib.unified_diff(
             mask_text(self.before, secrets).splitlines(),
             mask_text(self.after, secrets).splitlines(),
@@ -106,7 +106,7 @@ def _has(table: Any, key: str | int) -> bool:
 
 def _mended(path: Path, findings: list[Finding]) -> Mended:
     before = path.read_bytes().decode("utf-8")
-    wanted = _parsed(before) or {}
+    wanted = parsed_toml(before) or {}
     edits = [(f, f.fix.edit) for f in findings if f.fix and f.fix.edit]
     edits.sort(key=lambda pair: _order(*pair))
     text = before
@@ -115,7 +115,7 @@ def _mended(path: Path, findings: list[Finding]) -> Mended:
     text = _set_and_remove(text, [pair for pair in edits if pair[1].op != "rename"])
     for finding, edit in edits:
         _apply(wanted.get(finding.profile or "", {}), edit)
-    if _parsed(text) != wanted:
+    if parsed_toml(text) != wanted:
         raise UsageError(
             f"{path} is written in a form that cannot be mended without touching more than that.",
             place=findings[0].place,
@@ -124,8 +124,8 @@ def _mended(path: Path, findings: list[Finding]) -> Mended:
     return Mended(path, before, text, tuple(findings))
 
 
-def _parsed(text: str) -> dict[str, Any] | None:
-    """The data of a file's text, None where it is no TOML."""
+def parsed_toml(text: str) -> dict[str, Any] | None:
+    """The data of an env file's text, None where it is no TOML."""
     try:
         return tomllib.loads(text.removeprefix(_MARK).replace("\r\n", "\n"))
     except tomllib.TOMLDecodeError:

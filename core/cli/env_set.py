@@ -1,0 +1,66 @@
+"""`tunedeck env set`: keys of a profile, set where it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..errors import ExitCode
+from .complete import complete_profile
+
+_EPILOG = """\b
+Examples:
+  tunedeck env set slurm_base account=nlp partition=gpu
+  tunedeck env set slurm_peft_automodel nodes=null       inherited again
+"""
+
+
+@click.command("set", epilog=_EPILOG)
+@click.argument("profile", shell_complete=complete_profile)
+@click.argument("overrides", nargs=-1, required=True, metavar="key=value...")
+@click.option("-d", "--dry-run", is_flag=True, help="Show the diff and write nothing.")
+@click.option(
+    "--env-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Use this env file instead of those that are found; also TUNEDECK_ENV_FILE.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def set_command(
+    profile: str,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+    env_file: Path | None,
+    as_json: bool,
+) -> int:
+    """Set keys of a profile where it is written; comments and everything else stay.
+
+    Values are typed as YAML; key=null takes a key out, so that it is inherited again.
+    """
+    from ..env.edit import edit_profile
+    from ..env.find import find_env_files
+    from ..env.load import load_env_files
+    from .env_print import print_findings
+    from .output import line, note, print_json
+
+    edited = edit_profile(load_env_files(find_env_files(env_file=env_file)), profile, overrides)
+    changed = edited.mended.after != edited.mended.before
+    if changed and not dry_run:
+        edited.mended.write()
+    if as_json:
+        print_json(
+            {
+                "file": str(edited.mended.path),
+                "written": changed and not dry_run,
+                "diff": edited.mended.diff,
+                "findings": [finding.to_json() for finding in edited.findings],
+            }
+        )
+        return ExitCode.OK
+    if changed:
+        line(edited.mended.diff)
+    else:
+        note(f"'{profile}' says that already.")
+    print_findings(edited.findings)
+    return ExitCode.OK

@@ -1,12 +1,13 @@
 """The trainer beside TRL's SFTTrainer: losses, tokens per CPU-second, wall time and peak memory.
 
-    python benchmarks/trainer_vs_trl.py [--data FILE] [--rounds 3] [--steps 12]
+    python benchmarks/trainer_vs_trl.py [--data FILE] [--rounds 3] [--steps N] [--case NAME …]
 
-Both train the same 1.3 M Llama from the same bits (the adapter's too) on the same rows in the same
+Both train the same Llama from the same bits (the adapter's too) on the same rows in the same
 order: float32, no dropout, a constant rate, clipping at 1, TRL's gradient checkpointing and bf16
-off. Each training is a process of its own with one thread; the two take turns, so that a machine
-that slows down slows both. Speed counts real tokens, not padding, over the steps after the
-warm-up, and the best round of each side is compared. Needs `pip install trl==1.16.0`.
+off. Packed rows lie in the same packs on both sides. Each training is a process of its own with
+one thread; the two take turns, so that a machine that slows down slows both. Speed counts real
+tokens, not padding, over the steps after the warm-up, and the best round of each side is compared.
+Needs `pip install trl==1.16.0`.
 """
 
 from __future__ import annotations
@@ -17,23 +18,67 @@ import importlib
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-WARM_UP = 3
-ROWS, MICRO = 16, 8
+WARM_UP = 2
 RANK, ALPHA = 8, 32
-SEED, RATE, LENGTH = 7, 1e-3, 512
+SEED, RATE, LENGTH, PACK = 7, 1e-3, 512, 1024
 TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is compared.
+
+    Attributes:
+        model: the size of the model.
+        packed: rows share sequences of `PACK` tokens.
+        batch: rows, or packs, of one step.
+        micro: rows, or packs, of one forward pass.
+        steps: of one training.
+        goal: tokens per CPU-second, over those of TRL.
+    """
+
+    model: str
+    packed: bool
+    batch: int
+    micro: int
+    steps: int
+    goal: float
+
+    @property
+    def rows(self) -> int:
+        """Rows of the data that are trained on, or from which packs are made."""
+        return self.batch * self.steps * (PACK // 64 if self.packed else 1)
+
+
+CASES = {
+    "padded-1.3M": Case("1.3M", False, 16, 8, 12, 2.5),
+    "packed-1.3M": Case("1.3M", True, 4, 1, 10, 3.0),
+    "packed-13M": Case("13M", True, 2, 1, 6, 2.8),
+    "packed-101M": Case("101M", True, 1, 1, 4, 2.2),
+}
+SIZES = {
+    "1.3M": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "heads": (4, 2)},
+    "13M": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 7, "heads": (6, 2)},
+    "101M": {
+        "hidden_size": 768,
+        "intermediate_size": 1984,
+        "num_hidden_layers": 16,
+        "heads": (12, 4),
+    },
+}
 
 
 def main() -> None:
@@ -41,52 +86,62 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="chat JSONL; by default rows are made up")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, help="steps of each training")
+    parser.add_argument("--case", choices=CASES, nargs="+", default=list(CASES))
+    parser.add_argument("--only", choices=("lora", "full"), help="one of the two")
     parser.add_argument("--side", choices=("tunedeck", "trl"), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--lora", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    cases = {name: CASES[name] for name in options.case}
+    if options.steps:
+        cases = {name: replace(case, steps=options.steps) for name, case in cases.items()}
     if options.side:
         side = {"tunedeck": train_tunedeck, "trl": train_trl}[options.side]
-        print(json.dumps(side(options.work, options.lora, options.steps)))
+        (case,) = cases.values()
+        print(json.dumps(side(options.work, case, options.lora)))
         return
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        prepare(work, options.data)
-        for lora in (True, False):
-            compare(work, lora, options.rounds, options.steps)
+        prepare(work, options.data, {case.model for case in cases.values()})
+        for name, case in cases.items():
+            for kind in ("lora", "full"):
+                if options.only in (None, kind):
+                    compare(work, name, case, kind, options.rounds)
 
 
-def compare(work: Path, lora: bool, rounds: int, steps: int) -> None:
+def compare(work: Path, name: str, case: Case, kind: str, rounds: int) -> None:
     """Let both sides train in turn, and print what came of it."""
     runs: dict[str, list[dict[str, Any]]] = {"tunedeck": [], "trl": []}
     for _ in range(rounds):
         for side, done in runs.items():
-            done.append(run_side(side, work, lora, steps))
+            done.append(run_side(side, work, name, case, kind))
     ours, theirs = runs["tunedeck"][0], runs["trl"][0]
     assert ours["start"] == theirs["start"], "the two start from different weights"
     assert ours["tokens"] == theirs["tokens"], "the two train on different rows"
     pairs = zip(ours["losses"], theirs["losses"], strict=True)
     apart = max(abs(a - b) for a, b in pairs)
-    print(f"\n{'LoRA' if lora else 'full'}, 1.3 M Llama, padded, {steps} steps of {ROWS} rows")
+    unit = f"packs of {PACK}" if case.packed else "rows"
+    print(f"\n{name}, {kind}: {case.steps} steps of {case.batch} {unit}, {case.micro} at a time")
     print(f"  loss {ours['losses'][0]:.6f} to {ours['losses'][-1]:.6f}; largest difference")
     print(f"  of a step {apart:.1e} (goal: at most 1e-05)")
     rows = (
-        ("tokens per CPU-second", "per_cpu", max, "higher"),
+        (f"tokens per CPU-second (goal {case.goal})", "per_cpu", max, "higher"),
         ("tokens per second", "per_wall", max, "higher"),
-        ("peak memory, MiB", "peak", min, "lower"),
-        ("CPU-seconds to the first step", "first", min, "lower"),
+        ("peak memory, MiB (goal 0.8)", "peak", min, "lower"),
+        ("CPU-seconds to the first step (goal 1)", "first", min, "lower"),
     )
-    print(f"  {'':<32}{'tunedeck':>10}{'trl':>10}{'ratio':>8}")
-    for name, key, best, better in rows:
+    print(f"  {'':<40}{'tunedeck':>10}{'trl':>10}{'ratio':>8}")
+    for label, key, best, better in rows:
         mine, other = (best(run[key] for run in runs[side]) for side in ("tunedeck", "trl"))
-        print(f"  {name:<32}{mine:>10.1f}{other:>10.1f}{mine / other:>8.2f}  ({better} is better)")
+        ratio = mine / other
+        print(f"  {label:<40}{mine:>10.1f}{other:>10.1f}{ratio:>8.2f}  ({better} is better)")
 
 
-def run_side(side: str, work: Path, lora: bool, steps: int) -> dict[str, Any]:
+def run_side(side: str, work: Path, name: str, case: Case, kind: str) -> dict[str, Any]:
     """One training in a process of its own."""
-    command = [sys.executable, __file__, "--side", side, "--work", str(work)]
-    command += ["--steps", str(steps), *(["--lora"] if lora else [])]
+    command = [sys.executable, __file__, "--side", side, "--work", str(work), "--case", name]
+    command += ["--steps", str(case.steps), *(["--lora"] if kind == "lora" else [])]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -101,15 +156,15 @@ def run_side(side: str, work: Path, lora: bool, steps: int) -> dict[str, Any]:
     return result
 
 
-def prepare(work: Path, data: Path | None) -> None:
-    """Write rows, a tokenizer trained on them, and a new model."""
+def prepare(work: Path, data: Path | None, sizes: Iterable[str]) -> None:
+    """Write rows, and new models of some sizes with a tokenizer trained on the rows."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    lines = data.read_text().strip().split("\n") if data else list(made_up_rows(1000))
+    lines = data.read_text().strip().split("\n") if data else list(made_up_rows(2000))
     (work / "rows.jsonl").write_text("\n".join(lines) + "\n")
     text = (m["content"] for line in lines for m in json.loads(line)["messages"])
     tokenizer = Tokenizer(models.BPE())
@@ -127,22 +182,23 @@ def prepare(work: Path, data: Path | None) -> None:
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
     wrapped.chat_template = TEMPLATE
-    torch.manual_seed(SEED)
-    config = LlamaConfig(
-        vocab_size=4000,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=LENGTH,
-        tie_word_embeddings=True,
-        pad_token_id=wrapped.pad_token_id,
-        eos_token_id=wrapped.eos_token_id,
-        bos_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(work / "model")
-    wrapped.save_pretrained(work / "model")
+    for size in sizes:
+        torch.manual_seed(SEED)
+        shape = dict(SIZES[size])
+        heads, groups = shape.pop("heads")
+        config = LlamaConfig(
+            vocab_size=4000,
+            num_attention_heads=heads,
+            num_key_value_heads=groups,
+            max_position_embeddings=PACK,
+            tie_word_embeddings=True,
+            pad_token_id=wrapped.pad_token_id,
+            eos_token_id=wrapped.eos_token_id,
+            bos_token_id=None,
+            **shape,
+        )
+        LlamaForCausalLM(config).save_pretrained(work / size)
+        wrapped.save_pretrained(work / size)
 
 
 def made_up_rows(count: int) -> Iterator[str]:
@@ -184,9 +240,15 @@ class Clock:
             "tokens": self.tokens,
             "per_cpu": tokens / (cpu1 - cpu0),
             "per_wall": tokens / (wall1 - wall0),
-            "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak": peak_mib(),
             "first": self._marks[0][0],
         }
+
+
+def peak_mib() -> float:
+    """The most memory of this process; getrusage would count what its parent had at the fork."""
+    (line,) = (x for x in Path("/proc/self/status").read_text().split("\n") if "VmHWM" in x)
+    return int(line.split()[1]) / 1024
 
 
 def digest_of(parameters: dict[str, Any]) -> str:
@@ -197,24 +259,25 @@ def digest_of(parameters: dict[str, Any]) -> str:
     return content.hexdigest()
 
 
-def train_tunedeck(work: Path, lora: bool, steps: int) -> dict[str, Any]:
+def train_tunedeck(work: Path, case: Case, lora: bool) -> dict[str, Any]:
     """Our side: the recipe as it is, with a clock around its step."""
     from tunedeck.core.schema import TrainConfig
     from tunedeck.trainer import sft
 
     config = TrainConfig.model_validate(
         {
-            "model": {"pretrained_model_name_or_path": str(work / "model")},
+            "model": {"pretrained_model_name_or_path": str(work / case.model)},
             "dataset": {
                 "path_or_dataset_id": str(work / "rows.jsonl"),
-                "split": f"train[:{steps * ROWS}]",
+                "split": f"train[:{case.rows}]",
                 "seq_length": LENGTH,
             },
+            "packed_sequence": {"packed_sequence_size": PACK if case.packed else 0},
             "dataloader": {"shuffle": False},
             "step_scheduler": {
-                "global_batch_size": ROWS,
-                "local_batch_size": MICRO,
-                "max_steps": steps,
+                "global_batch_size": case.batch,
+                "local_batch_size": case.micro,
+                "max_steps": case.steps,
                 "log_every_steps": 1,
             },
             "optimizer": {"lr": RATE, "weight_decay": 0.0, "max_grad_norm": 1.0},
@@ -232,7 +295,7 @@ def train_tunedeck(work: Path, lora: bool, steps: int) -> dict[str, Any]:
         model = loss_sum._model
         start = start or digest_of(trained(model))
         result = original(loss_sum, optimizer, *rest, **options)
-        clock.losses.append(result.loss)
+        clock.losses.append(float(result.loss))
         clock.tokens.append(result.tokens)
         clock.step()
         return result
@@ -248,28 +311,46 @@ def trained(model: Any) -> dict[str, Any]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def train_trl(work: Path, lora: bool, steps: int) -> dict[str, Any]:
-    """Their side, on the very tokens and labels that ours trains on."""
+def tokenized(work: Path, case: Case) -> list[dict[str, list[int]]]:
+    """The very tokens and labels that ours trains on, packed as they are there."""
+    import numpy as np
+
+    from tunedeck.core.chat import open_chat_tokenizer, to_messages, tokenize_chat
+    from tunedeck.trainer.packing import Packs
+
+    chat = open_chat_tokenizer(work / case.model)
+    rows = []
+    with (work / "rows.jsonl").open() as lines:
+        for line in islice(lines, case.rows):
+            tokens = tokenize_chat(chat, to_messages(json.loads(line)), seq_length=LENGTH)
+            labels = [
+                token if trained else -100
+                for token, trained in zip(tokens.input_ids, tokens.trained, strict=True)
+            ]
+            rows.append({"input_ids": list(tokens.input_ids), "labels": labels})
+    if not case.packed:
+        return rows
+    packs = Packs(np.array([len(row["input_ids"]) for row in rows]), [len(rows)], PACK)
+    return [
+        {
+            "input_ids": [token for n in packs[index] for token in rows[n]["input_ids"]],
+            "labels": [label for n in packs[index] for label in rows[n]["labels"]],
+            "seq_lengths": [len(rows[n]["input_ids"]) for n in packs[index]],
+        }
+        for index in range(case.steps * case.batch)
+    ]
+
+
+def train_trl(work: Path, case: Case, lora: bool) -> dict[str, Any]:
+    """Their side."""
     import datasets
     import peft
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from tunedeck.core.chat import open_chat_tokenizer, to_messages, tokenize_chat
-
-    chat = open_chat_tokenizer(work / "model")
-    with (work / "rows.jsonl").open() as lines:
-        wanted = [json.loads(next(lines)) for _ in range(steps * ROWS)]
-    rows = []
-    for row in wanted:
-        tokens = tokenize_chat(chat, to_messages(row), seq_length=LENGTH)
-        labels = [
-            token if trained else -100
-            for token, trained in zip(tokens.input_ids, tokens.trained, strict=True)
-        ]
-        rows.append({"input_ids": tokens.input_ids, "labels": labels})
-    model: Any = AutoModelForCausalLM.from_pretrained(work / "model", dtype=torch.float32)
+    rows = tokenized(work, case)
+    model: Any = AutoModelForCausalLM.from_pretrained(work / case.model, dtype=torch.float32)
     if lora:
         torch.manual_seed(SEED)
         adapter = peft.LoraConfig(
@@ -279,8 +360,8 @@ def train_trl(work: Path, lora: bool, steps: int) -> dict[str, Any]:
     start = digest_of(trained(model))
     clock = Clock()
     clock.tokens = [
-        sum(len(row["input_ids"]) for row in rows[at : at + ROWS])
-        for at in range(0, len(rows), ROWS)
+        sum(len(row["input_ids"]) for row in rows[at : at + case.batch])
+        for at in range(0, len(rows), case.batch)
     ]
 
     class InOrder(SFTTrainer):
@@ -302,9 +383,9 @@ def train_trl(work: Path, lora: bool, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         settings = SFTConfig(
             output_dir=folder,
-            max_steps=steps,
-            per_device_train_batch_size=MICRO,
-            gradient_accumulation_steps=ROWS // MICRO,
+            max_steps=case.steps,
+            per_device_train_batch_size=case.micro,
+            gradient_accumulation_steps=case.batch // case.micro,
             learning_rate=RATE,
             lr_scheduler_type="constant",
             weight_decay=0.0,
@@ -315,7 +396,8 @@ def train_trl(work: Path, lora: bool, steps: int) -> dict[str, Any]:
             bf16=False,
             gradient_checkpointing=False,
             use_cpu=True,
-            max_length=LENGTH,
+            max_length=PACK if case.packed else LENGTH,
+            packing=case.packed,
             dataset_kwargs={"skip_prepare_dataset": True},
             disable_tqdm=True,
             seed=SEED,
@@ -324,7 +406,7 @@ def train_trl(work: Path, lora: bool, steps: int) -> dict[str, Any]:
             model=model,
             args=settings,
             train_dataset=datasets.Dataset.from_list(rows),
-            processing_class=AutoTokenizer.from_pretrained(work / "model"),
+            processing_class=AutoTokenizer.from_pretrained(work / case.model),
             callbacks=[Steps()],
         ).train()
     return clock.result(start)

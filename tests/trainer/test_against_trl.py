@@ -13,6 +13,7 @@ pytest.importorskip("trl")
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks/trainer_vs_trl.py"
 STEPS = 12
+CASES = ("padded-1.3M", "packed-1.3M")
 
 
 def train(side: str, work: Path, options: tuple[str, ...]) -> dict[str, Any]:
@@ -30,12 +31,14 @@ def train(side: str, work: Path, options: tuple[str, ...]) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(700)
-@pytest.mark.parametrize("options", [("--lora",), ()])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("method", [("--lora",), ()])
 def test_every_step_has_the_loss_that_trl_has(
-    options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: tuple[str, ...], case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(BENCHMARK.parent)
-    importlib.import_module("trainer_vs_trl").prepare(tmp_path, None)
+    importlib.import_module("trainer_vs_trl").prepare(tmp_path, None, ["1.3M"])
+    options = (*method, "--case", case)
     ours, theirs = (train(side, tmp_path, options) for side in ("tunedeck", "trl"))
     assert ours["start"] == theirs["start"]
     assert ours["tokens"] == theirs["tokens"]

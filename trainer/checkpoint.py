@@ -93,24 +93,29 @@ class Checkpoints:
             UsageError: the folder holds no adapter, or one of another shape.
         """
         import peft
+        import torch
         from safetensors.torch import load_file
+
+        from .parallel.tensors import piece_of
 
         file = folder / "adapter_model.safetensors"
         if not file.is_file():
             raise UsageError(f"'{folder}' holds no adapter.", fix="Resume with the same peft.")
-        try:
-            result: Any = peft.set_peft_model_state_dict(adapter, load_file(file))
-        except RuntimeError as error:
-            raise UsageError(
-                f"The adapter in '{folder}' has another shape than peft asks for.",
-                fix="Resume with the peft settings that it was trained with.",
-            ) from error
-        unknown = result.unexpected_keys
-        if unknown:
+        saved = load_file(file)
+        wanted: dict[str, torch.Tensor] = peft.get_peft_model_state_dict(adapter)
+        fix = "Resume with the peft settings that it was trained with."
+        if unknown := sorted(saved.keys() - wanted.keys()):
             raise UsageError(
                 f"The adapter in '{folder}' has weights that peft does not ask for: {unknown[0]}.",
-                fix="Resume with the peft settings that it was trained with.",
+                fix=fix,
             )
+        for name, weight in wanted.items():
+            if name not in saved or saved[name].shape != weight.shape:
+                raise UsageError(
+                    f"The adapter in '{folder}' has another shape than peft asks for.", fix=fix
+                )
+            # All of them share their memory with the adapter.
+            weight.detach().copy_(piece_of(saved[name], weight))
 
     def load_optimizer(self, optimizer: Optimizer, folder: Path) -> None:
         """Put a checkpoint's optimizer state into an optimizer over the same parameters.

@@ -63,8 +63,11 @@ def build_model(
         "trust_remote_code": config.trust_remote_code,
     }
     if weights is None:
-        built: Any = AutoModelForCausalLM.from_config(runtime.model_config, **options)
-        return cast(PreTrainedModel, built.to(runtime.device))
+        from .parallel.meta import empty_model, fill
+
+        model = empty_model(config, runtime)
+        fill(model, runtime.device)
+        return model
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             weights,

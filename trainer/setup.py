@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from ..core.chat import resolve_templates
 from ..core.errors import UsageError
 from ..core.schema import TrainConfig
 from ..core.schema.model import TokenizerConfig
-from .activation_checkpointing import checkpoint_activations
 from .attention import carries_state
 from .checkpoint import Checkpoints
 from .lora import add_adapter
@@ -32,8 +32,10 @@ from .model import (
     unloadable,
 )
 from .optim import build_optimizer
-from .parallel.fsdp import shard
+from .parallel.apply import parallelize
+from .parallel.load import load_weights
 from .parallel.mesh import check_mesh, join
+from .parallel.meta import empty_model, fill, stand_ins
 from .runtime import DistributedContext, ModelAndOptimizerState, RuntimeConfig
 from .schedule import Schedule
 
@@ -197,26 +199,28 @@ def setup_model_and_optimizer(
         UsageError: weights do not fit, or nothing is trainable.
     """
     check_vocabulary(runtime_config.model_config, len(tokenizer))
-    source = config.model.pretrained_model_name_or_path
-    from_checkpoint = weights_path is not None and config.peft is None
-    model = build_model(
-        config.model, runtime_config, str(weights_path) if from_checkpoint else source
-    )
+    source: str | None = config.model.pretrained_model_name_or_path
+    if weights_path is not None and config.peft is None:
+        source = str(weights_path)
+    alone = distributed_context.device_mesh is None
+    if alone:
+        model = build_model(config.model, runtime_config, source)
+    else:
+        model = empty_model(config.model, runtime_config)
     freeze(model, config.model.freeze)
     adapter = None
     if config.peft is not None:
-        adapter = add_adapter(model, config.peft, config.model)
-        if weights_path is not None:
-            checkpoint_manager.load_adapter(adapter, weights_path)
-    if scope := config.distributed.activation_checkpointing:
-        checkpoint_activations(model, scope)
-    if distributed_context.device_mesh is not None:
-        shard(
-            model,
-            distributed_context,
-            dtype=runtime_config.dtype,
-            cpu_offload=config.distributed.cpu_offload,
-        )
+        with nullcontext() if alone else stand_ins(model):
+            adapter = add_adapter(model, config.peft, config.model)
+    parallelize(model, distributed_context, config.distributed, runtime_config.dtype)
+    if not alone:
+        device = torch.device("cpu") if config.distributed.cpu_offload else runtime_config.device
+        if source is None:
+            fill(model, device)
+        else:
+            load_weights(model, source, config.model.revision, device)
+    if adapter is not None and weights_path is not None:
+        checkpoint_manager.load_adapter(adapter, weights_path)
     optimizer = scheduler = None
     if init_optimizer:
         optimizer = build_optimizer(model, config.optimizer)

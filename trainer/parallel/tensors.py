@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -34,12 +34,25 @@ def whole_on_main(values: Any, *, main: bool) -> Any:
 
 
 @torch.no_grad()
-def piece_of(full: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor as another one is laid out; nothing is communicated."""
-    if not isinstance(like, DTensor):
-        return full
-    from torch.distributed.tensor import distribute_tensor
+def piece_of(full: Tensor, like: Tensor, device: torch.device | None = None) -> Tensor:
+    """This rank's piece of a whole tensor that all ranks have; nothing is communicated.
 
-    return distribute_tensor(
-        full.to(like.device), like.device_mesh, like.placements, src_data_rank=None
+    Args:
+        full: the whole tensor.
+        like: laid out as the result shall be; its values play no part.
+        device: where the piece lies; None is where `like` does.
+    """
+    device = device or like.device
+    if not isinstance(like, DTensor):
+        return full.to(device)
+    mesh = like.device_mesh
+    everywhere = DTensor.from_local(full, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    local = everywhere.redistribute(placements=like.placements).to_local()
+    return DTensor.from_local(
+        local.clone().to(device),
+        mesh,
+        like.placements,
+        run_check=False,
+        shape=like.shape,
+        stride=like.stride(),
     )

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunedeck.core.schema import TrainConfig
+
+from .runs import Run, Runs
+from .workers import Workers
+
+
+@pytest.fixture(scope="session")
+def workers() -> Iterator[Workers]:
+    """Four processes, started with the first test that needs them."""
+    with Workers(4) as started:
+        yield started
+
+
+@pytest.fixture
+def trained(
+    workers: Workers, configure: Callable[..., TrainConfig], tmp_path: Path
+) -> Callable[..., Run]:
+    """Train on so many ranks; keyword arguments are tables of the config."""
+
+    def train(ranks: int, *, name: str = "", **tables: Any) -> Run:
+        tables.setdefault("optimizer", {})
+        # Without a large epsilon Adam makes a full step of a gradient that is rounding alone.
+        tables["optimizer"] = {"lr": 1e-2, "eps": 1e-3, **tables["optimizer"]}
+        folder = tmp_path / (name or f"ranks_{ranks}")
+        folder.mkdir(exist_ok=True)
+        return Runs(workers).train(ranks, configure(**tables), folder)
+
+    return train

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .runs import Run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+Trained = Callable[..., Run]
+FULL: dict[str, Any] = {"step_scheduler": {"global_batch_size": 8, "local_batch_size": 2}}
+LORA: dict[str, Any] = {**FULL, "peft": {"dim": 4, "alpha": 8}}
+
+
+@pytest.mark.parametrize("tables", [FULL, LORA], ids=["full", "lora"])
+def test_two_and_four_shards_and_two_by_two_replicas_train_as_one_process(
+    tables: dict[str, Any], trained: Trained, chat_file: Path
+) -> None:
+    check = {"path_or_dataset_id": str(chat_file), "split": "train[:5]"}
+    tables = {**tables, "validation_dataset": check}
+    alone = trained(1, **tables)
+    trained(2, **tables).assert_equals(alone)
+    trained(4, **tables).assert_equals(alone)
+    replicas = {"distributed": {"dp_replicate_size": 2}}
+    trained(4, name="hsdp", **tables, **replicas).assert_equals(alone)

@@ -1,0 +1,125 @@
+"""A few processes that stay, and run what they are given as the ranks of a run.
+
+Importing torch and transformers takes longer than the tests themselves, so it is done once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import os
+import socket
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+LIMIT = 300.0
+
+
+class Workers:
+    """Processes on this machine that can meet as the ranks of a run, over and over."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._processes: list[Any] = []
+        self._pipes: list[Connection[Any, Any]] = []
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.join(10)
+            process.kill()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        while len(self._processes) < self._count:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            process.start()
+            self._processes.append(process)
+            self._pipes.append(ours)
+
+    def pid(self, rank: int) -> int:
+        """The process of a rank."""
+        pid: int = self._processes[rank].pid
+        return pid
+
+    def send(self, ranks: int, function: Callable[..., Any], *arguments: Any) -> None:
+        """Let so many ranks call a function of a module; `take` gets what comes of it."""
+        self._start()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        for rank in range(ranks):
+            env = {}
+            if ranks > 1:
+                env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks}
+                env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            self._pipes[rank].send((function, arguments, {k: str(v) for k, v in env.items()}))
+
+    def take(self, ranks: int) -> list[tuple[Any, str]]:
+        """What each rank returned and printed.
+
+        Raises:
+            AssertionError: a rank raised, or did not answer in time.
+        """
+        answers, errors = [], []
+        for rank in range(ranks):
+            if not self._pipes[rank].poll(LIMIT):
+                errors.append(f"rank {rank} does not answer")
+                continue
+            value, printed, error = self._pipes[rank].recv()
+            answers.append((value, printed))
+            if error:
+                errors.append(f"rank {rank}: {error}")
+        if errors:
+            # Those that wait for a rank that failed would wait until the end of time.
+            for process in self._processes:
+                process.kill()
+            self._processes.clear()
+            self._pipes.clear()
+        assert not errors, "\n".join(errors)
+        return answers
+
+    def run(self, ranks: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """What each rank returned."""
+        self.send(ranks, function, *arguments)
+        return [value for value, _ in self.take(ranks)]
+
+
+def _serve(pipe: Connection[Any, Any]) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[3]))
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    while True:
+        try:
+            function, arguments, env = pipe.recv()
+        except EOFError:
+            return
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(env)
+        value, error, printed = None, "", io.StringIO()
+        try:
+            with contextlib.redirect_stdout(printed), tempfile.TemporaryDirectory() as folder:
+                os.chdir(folder)
+                value = function(*arguments)
+        except BaseException:  # noqa: BLE001  # told to the test, whatever it is
+            error = traceback.format_exc()
+        finally:
+            os.chdir("/")
+        pipe.send((value, printed.getvalue(), error))

@@ -1,0 +1,34 @@
+"""All that is put around a model from outside, in one fixed order."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+
+from ...core.schema.parallel import DistributedConfig
+from ..activation_checkpointing import checkpoint_activations
+from .context import DistributedContext
+from .fsdp import shard
+
+
+def parallelize(
+    model: PreTrainedModel,
+    context: DistributedContext,
+    config: DistributedConfig,
+    dtype: torch.dtype,
+) -> None:
+    """Lay a model out over the ranks, in place. The order is that of torchtitan.
+
+    Weights are split within layers first, what is left of them is sharded last; activation
+    checkpointing comes between, so that a block that runs again gathers its weights again.
+
+    Args:
+        model: with its adapters; without values where there are several ranks.
+        context: the ranks.
+        config: which kinds of parallelism.
+        dtype: format of the matrix products.
+    """
+    if scope := config.activation_checkpointing:
+        checkpoint_activations(model, scope)
+    if context.device_mesh is not None:
+        shard(model, context, dtype=dtype, cpu_offload=config.cpu_offload)

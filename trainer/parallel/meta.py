@@ -1,0 +1,99 @@
+"""A model without weights, and how its weights come into being piece by piece.
+
+No rank ever holds more of the model than its own pieces and one whole layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from ...core.schema.model import ModelConfig
+from ..runtime import RuntimeConfig
+from .tensors import piece_of
+
+_META = torch.device("meta")
+
+
+def empty_model(config: ModelConfig, runtime: RuntimeConfig) -> PreTrainedModel:
+    """The architecture with shapes and formats, and no values (on the device `meta`)."""
+    with _META:
+        built: Any = AutoModelForCausalLM.from_config(
+            runtime.model_config,
+            dtype=runtime.dtype,
+            attn_implementation=runtime.attn_implementation,
+            trust_remote_code=config.trust_remote_code,
+        )
+    return cast(PreTrainedModel, built)
+
+
+@contextmanager
+def stand_ins(model: nn.Module) -> Iterator[None]:
+    """Give each weight on `meta` a place on the CPU that takes no room, while adapters are added.
+
+    PEFT puts an adapter where its layer is, and makes its first values there: these have to be
+    real, and the same as on a single process.
+    """
+    made: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_meta:
+                if id(parameter) not in made:
+                    one = torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)
+                    made[id(parameter)] = nn.Parameter(one, parameter.requires_grad)
+                module._parameters[name] = made[id(parameter)]
+    yield
+    gone: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and _is_stand_in(parameter):
+                if id(parameter) not in gone:
+                    nothing = torch.empty_like(
+                        parameter, device=_META, memory_format=torch.contiguous_format
+                    )
+                    gone[id(parameter)] = nn.Parameter(nothing, parameter.requires_grad)
+                module._parameters[name] = gone[id(parameter)]
+
+
+def _is_stand_in(tensor: Tensor) -> bool:
+    return tensor.numel() > 1 and tensor.untyped_storage().nbytes() <= tensor.element_size()
+
+
+@torch.no_grad()
+def fill(model: PreTrainedModel, device: torch.device) -> None:
+    """Initialize what is still without values, as a new model's weights are.
+
+    One layer at a time is made whole, on the CPU, so that the values are the same on any number of
+    ranks; each rank keeps its pieces. After loading, these are the tables that no file has.
+
+    Args:
+        model: weights that are loaded already are left as they are.
+        device: where the pieces lie.
+    """
+    _fill(model, model, device)
+    model.tie_weights()
+
+
+def _fill(module: nn.Module, owner: PreTrainedModel, device: torch.device) -> None:
+    for child in module.children():
+        _fill(child, child if isinstance(child, PreTrainedModel) else owner, device)
+    missing = {n: p for n, p in module._parameters.items() if p is not None and p.is_meta}
+    tables = {n: b for n, b in module._buffers.items() if b is not None and b.is_meta}
+    if not missing and not tables:
+        return
+    for name, parameter in missing.items():
+        whole = torch.empty(parameter.shape, dtype=parameter.dtype)
+        module._parameters[name] = nn.Parameter(whole, requires_grad=False)
+    for name, table in tables.items():
+        module._buffers[name] = torch.empty_like(table, device=device)
+    owner._init_weights(module)
+    for name, parameter in missing.items():
+        made = module._parameters[name]
+        assert made is not None
+        piece = piece_of(made.data, parameter, device)
+        module._parameters[name] = nn.Parameter(piece, parameter.requires_grad)

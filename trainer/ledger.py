@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +54,38 @@ class Ledger:
     process left half written.
 
     Args:
-        folder: the run's folder.
+        folder: the run's folder; None on the ranks that do not write.
         step: the step that the run goes on from; 0 starts the file anew.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
-        self._file = folder / LEDGER_FILE
-        before = [entry for entry in _read(self._file) if entry.step <= step]
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._file, "".join(entry.line() for entry in before))
+    def __init__(self, folder: Path | None, step: int) -> None:
+        self._file = None if folder is None else folder / LEDGER_FILE
+        self._waiting: list[Entry] = []
+        if self._file is not None:
+            before = [entry for entry in _read(self._file) if entry.step <= step]
+            write_atomic(self._file, "".join(entry.line() for entry in before))
 
-    def write(self, entries: list[Entry]) -> None:
-        """Append steps, whole lines at once."""
-        if entries:
+    def add(self, entry: Entry) -> None:
+        """Note a step, to be written with the next `flush`."""
+        self._waiting.append(entry)
+
+    def weigh(self, digest: str) -> None:
+        """Note the digest of the weights after the last step, unless that is written already."""
+        if self._waiting:
+            self._waiting[-1] = replace(self._waiting[-1], weights=digest)
+
+    def flush(self, *, last: bool = True) -> None:
+        """Append the steps that were noted, whole lines at once.
+
+        Args:
+            last: also the last of them, whose weights may still be asked for.
+        """
+        kept = [] if last else self._waiting[-1:]
+        lines = "".join(entry.line() for entry in self._waiting[: len(self._waiting) - len(kept)])
+        self._waiting = kept
+        if lines and self._file is not None:
             with self._file.open("a", encoding="utf-8") as file:
-                file.write("".join(entry.line() for entry in entries))
+                file.write(lines)
 
 
 def read_ledger(path: Path) -> list[Entry]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Never
 
 import torch
 
 from ..core.chat import ChatTokenizer
-from ..core.errors import TunedeckError
 from ..core.schema import TrainConfig
 from .batches import Batch, Collate
 from .checkpoint import STATE_FILE, Checkpoints
 from .data import TrainingRows
+from .digests import digest_text, rows_digest, weights_digest
 from .evaluate import evaluate, validation_batches
+from .finite import UpdateGuard
+from .ledger import Entry, Ledger
 from .loss import SupervisedLoss
 from .metrics import Meter, line, say, source_losses, validation_line
 from .model import flops_per_token
@@ -24,12 +26,14 @@ from .optim import set_rate
 from .parallel.context import DistributedContext
 from .parallel.fsdp import synchronize_gradients
 from .parallel.tensors import whole_on_main
+from .pending import PendingSteps, Settled, Taken
 from .preempt import StopRequest
 from .progress import Progress, random_state
+from .quarantine import quarantine
 from .rows import TokenRows
 from .runtime import ModelAndOptimizerState, RuntimeConfig
 from .samples import answers
-from .step import NonFiniteError, train_step
+from .step import train_step
 from .tracking import Tracker
 from .weights import Weights
 
@@ -110,6 +114,10 @@ class TrainingLoop:
             sources=len(plan.data.sources),
         )
         self._context, self._defer = context, config.distributed.defer_fsdp_grad_sync
+        self._guard, self._pending = UpdateGuard(state.optimizer, runtime.device), PendingSteps()
+        self._ledger = Ledger(run_dir if context.main else None, progress.step)
+        # On a CPU the numbers are there; on a GPU reading them waits for the step.
+        self._settles_each_step = runtime.device.type == "cpu"
         self._meter = Meter(runtime.device, flops_per_token(state.model), context.world_size)
         self._validated = self._sampled = self._saved = -1 if progress.step == 0 else progress.step
 
@@ -119,6 +127,12 @@ class TrainingLoop:
         Raises:
             TunedeckError: the loss or the gradient norm is not finite.
         """
+        try:
+            return self._run()
+        finally:
+            self._ledger.flush()
+
+    def _run(self) -> Ending:
         intervals, ending = self._config.step_scheduler, Ending.FINISHED
         self._model.train()
         if self._progress.step == 0:
@@ -127,9 +141,11 @@ class TrainingLoop:
         self._meter.start()
         for micro_batches in self._plan.loader:
             before = random_state()
-            if not self._step(micro_batches):
+            if not self._step(micro_batches, before):
                 return self._stopped(before)
             step = self._progress.step
+            if self._settles_each_step:
+                self._settle()
             if step % intervals.log_every_steps == 0:
                 self._log()
             improved = _due(step, intervals.val_every_steps) and self._validate()
@@ -149,37 +165,65 @@ class TrainingLoop:
         self._save(random_state(), best=improved)
         return ending
 
-    def _step(self, micro_batches: list[Batch]) -> bool:
+    def _step(self, micro_batches: list[Batch], random: dict[str, Any]) -> bool:
         """Train on the rows of one step; False if the run was asked to stop before its end."""
-        set_rate(self._optimizer, self._rate(self._progress.step))
-        try:
-            result = train_step(
-                self._loss_sum,
-                self._optimizer,
-                micro_batches,
-                max_grad_norm=self._config.optimizer.max_grad_norm,
-                stopping=self._stop,
-                device=self._device,
-                context=self._context,
-                synchronize=self._synchronize,
-            )
-        except NonFiniteError as error:
-            raise self._diverged(micro_batches, error) from error
+        progress = self._progress
+        set_rate(self._optimizer, self._rate(progress.step))
+        result = train_step(
+            self._loss_sum,
+            self._optimizer,
+            micro_batches,
+            guard=self._guard,
+            max_grad_norm=self._config.optimizer.max_grad_norm,
+            stopping=self._stop,
+            device=self._device,
+            context=self._context,
+            synchronize=self._synchronize,
+        )
         if result is None:
             return False
-        self._progress.step += 1
-        self._progress.samples += result.rows
-        self._progress.loss = result.loss
+        rows = (self._plan.data.rows[row] for batch in micro_batches for row in batch.rows)
+        taken = Taken(
+            progress.step + 1, progress.samples, random, micro_batches, result, rows_digest(rows)
+        )
+        self._pending.add(taken)
+        progress.step += 1
+        progress.samples += result.rows
         self._stop.took(step=self._meter.add(result))
         return True
+
+    def _settle(self) -> None:
+        """Read what the steps since the last time came to, and stop where it is no number.
+
+        Raises:
+            TunedeckError: the loss or the gradient norm of a step is not finite; neither it nor a
+                later one has changed the weights.
+        """
+        if not len(self._pending):
+            return
+        started = time.perf_counter()
+        steps = self._pending.settle()
+        waited = time.perf_counter() - started
+        bad = next((index for index, step in enumerate(steps) if not step.finite), len(steps))
+        good = steps[:bad]
+        self._stop.took(step=self._meter.settle(good, waited))
+        sums = self._context.count([number for step in good for number in step.taken.rows])
+        for at, step in enumerate(good):
+            batch = digest_text(sums[2 * at : 2 * at + 2])
+            self._ledger.add(Entry(step.taken.step, batch, step.loss, step.grad_norm))
+            self._progress.loss = step.loss
+        if bad < len(steps):
+            self._diverge(steps[bad])
 
     def _synchronize(self, last: bool) -> None:
         synchronize_gradients(self._model, last or not self._defer)
 
     def _log(self) -> None:
         """Print the metric line of the steps since the last one."""
+        self._settle()
         if self._meter.empty:
             return
+        self._ledger.flush(last=False)
         step = self._progress.step
         epoch = (self._progress.samples - 1) // self._plan.data.epoch_length
         values = self._meter.flush(step=step, epoch=epoch, rate=self._rate(step - 1))
@@ -195,6 +239,7 @@ class TrainingLoop:
         step = self._progress.step
         if self._validation is None or self._validated == step:
             return False
+        self._settle()
         rows, collate, size = self._validation
         batches = validation_batches(rows, collate, size)
         result = evaluate(
@@ -222,6 +267,7 @@ class TrainingLoop:
         step, settings = self._progress.step, self._config.sampling
         if self._sampled == step or self._stop():
             return
+        self._settle()
         self._sampled = step
         for prompt, answer in answers(
             self._model, self._tokenizer, settings.prompts, max_new_tokens=settings.max_new_tokens
@@ -238,16 +284,14 @@ class TrainingLoop:
         step = self._progress.step
         if not self._config.checkpoint.enabled or self._saved == step:
             return
+        self._settle()
+        self._ledger.weigh(weights_digest(self._trained()))
+        self._ledger.flush()
         started = time.perf_counter()
         main = self._context.main
 
         def write(folder: Path | None) -> None:
-            self._weights.save(folder)
-            optimizer = whole_on_main(self._optimizer.state_dict(), main=main)
-            if folder is not None:
-                progress = self._progress.state()
-                state = {"progress": progress, "optimizer": optimizer, "random": random}
-                torch.save(state, folder / STATE_FILE)
+            self._write(folder, random)
 
         path = None
         if main:
@@ -259,25 +303,36 @@ class TrainingLoop:
         self._stop.took(save=time.perf_counter() - started)
         say(f"tunedeck: saved {path}")
 
+    def _write(self, folder: Path | None, random: dict[str, Any]) -> None:
+        """Put all that a run can go on from into a folder; None on ranks that do not write."""
+        self._weights.save(folder)
+        optimizer = whole_on_main(self._optimizer.state_dict(), main=self._context.main)
+        if folder is not None:
+            progress = self._progress.state()
+            state = {"progress": progress, "optimizer": optimizer, "random": random}
+            torch.save(state, folder / STATE_FILE)
+
+    def _trained(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return ((n, p) for n, p in self._model.named_parameters() if p.requires_grad)
+
     def _stopped(self, random: dict[str, Any]) -> Ending:
         self._log()
         self._save(random, best=False)
         say(f"tunedeck: stopped by {self._stop.reason} after step {self._progress.step}")
         return Ending.STOPPED
 
-    def _diverged(self, micro_batches: list[Batch], error: NonFiniteError) -> TunedeckError:
-        """Keep the rows of a step that cannot be taken, and name them."""
-        self._log()
-        step = self._progress.step + 1
-        rows = [row for batch in micro_batches for row in batch.rows]
-        places = [self._plan.data.place(row) for row in rows]
-        file = self._run_dir / f"nonfinite_step_{step:06d}.pt"
-        kept = [batch._asdict() for batch in micro_batches]
-        torch.save({"step": step, "rows": rows, "places": places, "micro_batches": kept}, file)
-        return TunedeckError(
-            f"Step {step} has a {error}. No update was made. Its rows: {', '.join(places)}.",
-            fix=f"Look at these rows (saved in {file}), lower optimizer.lr, "
-            "or set model.torch_dtype=float32.",
+    def _diverge(self, bad: Settled) -> Never:
+        """End the run before a step that cannot be taken, and keep what it takes to repeat it."""
+        taken = bad.taken
+        self._progress.step, self._progress.samples = taken.step - 1, taken.samples
+        self._ledger.flush()
+        raise quarantine(
+            self._run_dir,
+            self._config,
+            bad,
+            self._plan.data.place,
+            lambda folder: self._write(folder, taken.random),
+            self._context,
         )
 
 

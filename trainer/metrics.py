@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .evaluate import Validation
+from .pending import Settled
 from .step import StepResult
 
 # Dense bfloat16 FLOP/s, from the vendor's data sheets.
@@ -100,6 +101,7 @@ class Meter:
     _supervised: int = 0
     _places: int = 0
     _padding: int = 0
+    _steps: int = 0
     _seconds: float = 0.0
     _started: float = field(default_factory=time.perf_counter)
 
@@ -113,16 +115,31 @@ class Meter:
         self._started = time.perf_counter()
 
     def add(self, result: StepResult) -> float:
-        """Count a step; returns the seconds it took."""
+        """Count a step; returns the seconds it took, which on a GPU may go on."""
         seconds = time.perf_counter() - self._started
         self._seconds += seconds
-        self._loss += result.loss * result.supervised
-        self._grad_norm = result.grad_norm
+        self._steps += 1
         self._tokens += result.tokens
         self._supervised += result.supervised
         self._places += result.places
         self._padding += result.padding
         return seconds
+
+    def settle(self, steps: Sequence[Settled], waited: float) -> float:
+        """Add the numbers of steps that were counted before.
+
+        Args:
+            steps: in order, all of them finite.
+            waited: seconds until they were known, in which a GPU still computed.
+
+        Returns:
+            Seconds a step, since the last line.
+        """
+        for one in steps:
+            self._loss += one.loss * one.taken.result.supervised
+            self._grad_norm = one.grad_norm
+        self._seconds += waited
+        return self._seconds / max(self._steps, 1)
 
     def flush(self, *, step: int, epoch: int, rate: float) -> dict[str, float | int]:
         """The values of the metric line over the steps since the last one, and start anew."""
@@ -143,5 +160,5 @@ class Meter:
         if peak is not None:
             values["mfu"] = self.flops_per_token * self._tokens / seconds / (peak * self.ranks)
         self._loss, self._tokens, self._supervised, self._seconds = 0.0, 0, 0, 0.0
-        self._places = self._padding = 0
+        self._places = self._padding = self._steps = 0
         return values

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from .batches import Batch
+from .finite import UpdateGuard
 from .loss import SupervisedLoss
 from .parallel.context import ALONE, DistributedContext
 from .parallel.gradients import scale, total_norm
@@ -19,14 +20,15 @@ class StepResult(NamedTuple):
     """What a step came to.
 
     Attributes:
-        loss: mean over the step's supervised tokens, before the update.
-        grad_norm: of all trained parameters together, before clipping.
+        loss: mean over the step's supervised tokens, before the update, on the device: reading it
+            waits for the step.
+        grad_norm: of all trained parameters together, before clipping, on the device.
         tokens, supervised, rows: counts of the step, over all ranks.
         places, padding: what was computed, and how much of it held no token, over all ranks.
     """
 
-    loss: float
-    grad_norm: float
+    loss: Tensor
+    grad_norm: Tensor
     tokens: int
     supervised: int
     rows: int
@@ -34,19 +36,12 @@ class StepResult(NamedTuple):
     padding: int = 0
 
 
-class NonFiniteError(Exception):
-    """The loss or the gradient norm is not a finite number; no update was made."""
-
-    def __init__(self, loss: float, grad_norm: float) -> None:
-        super().__init__(f"loss {loss:g}, gradient norm {grad_norm:g}")
-        self.loss, self.grad_norm = loss, grad_norm
-
-
 def train_step(
     loss_sum: SupervisedLoss,
     optimizer: Optimizer,
     micro_batches: Sequence[Batch],
     *,
+    guard: UpdateGuard,
     max_grad_norm: float | None,
     stopping: Callable[[], bool],
     device: torch.device,
@@ -63,6 +58,7 @@ def train_step(
         loss_sum: the model's loss.
         optimizer: over the trained parameters.
         micro_batches: this rank's rows of the step, in as many micro-batches as on any other rank.
+        guard: makes the update, unless loss or norm is not finite.
         max_grad_norm: gradients are scaled down to this norm; None leaves them.
         stopping: asked before each micro-batch; parameters are untouched if it says yes. All ranks
             hear the same.
@@ -70,9 +66,6 @@ def train_step(
         context: the ranks that take the step together.
         synchronize: told before each micro-batch whether its gradients are to be summed over the
             ranks, which they are at the last.
-
-    Raises:
-        NonFiniteError: the loss or the norm is not finite; parameters and optimizer are untouched.
     """
     tokens, supervised, rows, places, padding = context.count(
         [
@@ -96,12 +89,9 @@ def train_step(
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = total_norm(gradients)
     total = context.sum_loss(total)
-    loss_value, norm_value = torch.stack([total, norm.to(device)]).tolist()
-    if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
-        optimizer.zero_grad()
-        raise NonFiniteError(loss_value, norm_value)
     if max_grad_norm is not None:
         scale(gradients, (max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
-    optimizer.step()
+    norm = norm.to(device, non_blocking=True)
+    guard.step(total, norm)
     optimizer.zero_grad()
-    return StepResult(loss_value, norm_value, tokens, supervised, rows, places, padding)
+    return StepResult(total, norm, tokens, supervised, rows, places, padding)

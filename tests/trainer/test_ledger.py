@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,8 @@ from typing import Any
 import pytest
 
 from tunedeck.core.errors import UsageError
+from tunedeck.core.schema import TrainConfig
+from tunedeck.trainer import sft
 from tunedeck.trainer.__main__ import main
 from tunedeck.trainer.diff import Parting, compare
 from tunedeck.trainer.ledger import LEDGER_FILE, Entry, Ledger, read_ledger
@@ -20,24 +24,52 @@ def entries(count: int, first: int = 1) -> list[Entry]:
     ]
 
 
+def write(folder: Path, steps: list[Entry], *, after: int = 0) -> Ledger:
+    ledger = Ledger(folder, after)
+    for entry in steps:
+        ledger.add(entry)
+    ledger.flush()
+    return ledger
+
+
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, 0)
-    ledger.write(entries(3))
-    ledger.write([])
-    ledger.write(entries(2, first=4))
+    ledger = write(tmp_path, entries(3))
+    ledger.flush()
+    for entry in entries(2, first=4):
+        ledger.add(entry)
+    ledger.flush()
     assert read_ledger(tmp_path) == entries(5) == read_ledger(tmp_path / LEDGER_FILE)
 
 
 def test_a_run_that_goes_on_replaces_the_steps_after_its_checkpoint(tmp_path: Path) -> None:
-    Ledger(tmp_path, 0).write(entries(6))
+    write(tmp_path, entries(6))
     again = [replace(entry, loss=1.0) for entry in entries(2, first=5)]
-    Ledger(tmp_path, 4).write(again)
+    write(tmp_path, again, after=4)
     assert read_ledger(tmp_path) == [*entries(4), *again]
 
 
+def test_the_last_step_waits_for_its_weights(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, 0)
+    plain = [replace(entry, weights=None) for entry in entries(3)]
+    for entry in plain:
+        ledger.add(entry)
+    ledger.flush(last=False)
+    assert read_ledger(tmp_path) == plain[:2]
+    ledger.weigh("bits")
+    ledger.flush()
+    assert read_ledger(tmp_path) == [*plain[:2], replace(plain[2], weights="bits")]
+
+
+def test_a_rank_that_does_not_write_writes_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(None, 0)
+    ledger.add(entries(1)[0])
+    ledger.flush()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_that_starts_anew_starts_its_ledger_anew(tmp_path: Path) -> None:
-    Ledger(tmp_path, 0).write(entries(6))
-    Ledger(tmp_path, 0).write(entries(1))
+    write(tmp_path, entries(6))
+    write(tmp_path, entries(1))
     assert read_ledger(tmp_path) == entries(1)
 
 
@@ -45,11 +77,11 @@ def test_a_run_that_starts_anew_starts_its_ledger_anew(tmp_path: Path) -> None:
 def test_a_line_that_a_killed_process_left_is_no_step_and_is_gone_after_the_resume(
     torn: str, tmp_path: Path
 ) -> None:
-    Ledger(tmp_path, 0).write(entries(3))
+    write(tmp_path, entries(3))
     with (tmp_path / LEDGER_FILE).open("a") as file:
         file.write(torn)
     assert read_ledger(tmp_path) == entries(3)
-    Ledger(tmp_path, 3).write(entries(1, first=4))
+    write(tmp_path, entries(1, first=4), after=3)
     assert read_ledger(tmp_path) == entries(4)
     lines = (tmp_path / LEDGER_FILE).read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
@@ -94,9 +126,9 @@ def test_a_tolerance_lets_rounding_pass_and_nothing_more() -> None:
 def test_the_command_names_the_step_and_ends_with_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Ledger(tmp_path / "a", 0).write(entries(6))
+    write(tmp_path / "a", entries(6))
     other = [replace(entry, norm=0.75) if entry.step >= 5 else entry for entry in entries(9)]
-    Ledger(tmp_path / "b", 0).write(other)
+    write(tmp_path / "b", other)
     one, two = str(tmp_path / "a"), str(tmp_path / "b")
     assert main(["diff", one, two]) == 1
     assert "part at step 5, in the gradients" in capsys.readouterr().out
@@ -106,7 +138,7 @@ def test_the_command_names_the_step_and_ends_with_1(
     assert found["compared"] == 6
     assert main(["diff", one, one]) == 0
     assert "agree in all 6 common steps" in capsys.readouterr().out
-    Ledger(tmp_path / "late", 0).write(entries(2, first=20))
+    write(tmp_path / "late", entries(2, first=20))
     assert main(["diff", one, str(tmp_path / "late")]) == 1
     assert "no step in common" in capsys.readouterr().out
 
@@ -118,3 +150,62 @@ def test_a_run_without_a_ledger_is_named(
         read_ledger(tmp_path)
     assert main(["diff", str(tmp_path), str(tmp_path)]) == 2
     assert LEDGER_FILE in capsys.readouterr().err
+
+
+def test_a_resumed_run_has_the_ledger_of_an_uninterrupted_one(
+    configure: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    steps = {"max_steps": 7, "ckpt_every_steps": 2}
+    keep = {"keep_last": None}
+    assert sft.main(configure(peft="lora", step_scheduler=steps, checkpoint=keep), whole) == 0
+    shutil.copytree(whole, part, symlinks=True)
+    with (part / LEDGER_FILE).open("a") as file:
+        file.write('{"step": 8, "ba')
+    restore = {**keep, "restore_from": str(part / "checkpoints/step_000004")}
+    assert sft.main(configure(peft="lora", step_scheduler=steps, checkpoint=restore), part) == 0
+    ledger = read_ledger(part)
+    assert ledger == read_ledger(whole)
+    assert [entry.step for entry in ledger] == list(range(1, 8))
+    assert [entry.step for entry in ledger if entry.weights] == [2, 4, 6, 7]
+    assert len({entry.weights for entry in ledger if entry.weights}) == 4
+
+
+def test_micro_batches_leave_the_rows_of_a_step_what_they_are(
+    configure: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    sft.main(configure(step_scheduler={"local_batch_size": 1}), one)
+    sft.main(configure(step_scheduler={"local_batch_size": 4}), two)
+    found = compare(read_ledger(one), read_ledger(two), tolerance=1e-5)
+    assert found.parting is None
+    assert found.compared == 4
+
+
+def test_runs_part_in_the_rows_where_one_of_them_was_changed(
+    configure: Callable[..., TrainConfig], tmp_path: Path, chat_file: Path
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    in_order = {"dataloader": {"shuffle": False}}
+    sft.main(configure(**in_order), one)
+    content = chat_file.read_text().splitlines()
+    row = json.loads(content[9])
+    row["messages"][0]["content"] = "changed"
+    content[9] = json.dumps(row)
+    chat_file.write_text("\n".join(content) + "\n")
+    sft.main(configure(**in_order), two)
+    parting = compare(read_ledger(one), read_ledger(two)).parting
+    assert parting is not None
+    assert (parting.step, parting.part) == (3, "batch")
+
+
+def test_runs_part_in_the_weights_where_only_the_rate_differs(
+    configure: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    every = {"ckpt_every_steps": 1}
+    sft.main(configure(step_scheduler=every), one)
+    sft.main(configure(step_scheduler=every, optimizer={"lr": 2e-2}), two)
+    parting = compare(read_ledger(one), read_ledger(two)).parting
+    assert parting is not None
+    assert (parting.step, parting.part) == (1, "weights")

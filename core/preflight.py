@@ -37,9 +37,13 @@ async def preflight(plan: Plan, step: Step, backend: Backend, *, online: bool) -
         backend: asked for its own findings where it is this machine or `online` is set.
         online: whether the network may be used.
     """
+    from .backends.base import Remarks
+
     tasks = [
         _guarded(check.__name__, asyncio.to_thread(_run, check, plan, step)) for check in CHECKS
     ]
+    if isinstance(backend, Remarks):
+        tasks.append(_guarded(f"{backend.name} plan", asyncio.to_thread(backend.remarks, plan)))
     if online or not backend.capabilities.remote:
         tasks.append(_guarded(f"{backend.name} backend", backend.preflight(plan)))
     found = [*plan.remarks, *(f for found in await asyncio.gather(*tasks) for f in found)]

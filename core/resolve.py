@@ -285,24 +285,42 @@ def _without_nulls(table: dict[str, Any]) -> dict[str, Any]:
 
 def _launch(step: Step, profile: ResolvedProfile) -> Launch:
     values, facts = profile.values, step.launch
+    gpus = _gpus(values)
     kind = "command" if values.get("run_command") else facts.kind
     several = kind in ("torchrun", "command")
-    processes = next(
-        (
-            int(values[key])
-            for key in ("nproc_per_node", "nprocs_per_node", "ntasks_per_node", "gpus_per_node")
-            if values.get(key)
-        ),
-        1,
-    )
+    named = [values.get(k) for k in ("nproc_per_node", "nprocs_per_node", "ntasks_per_node")]
+    if profile.executor == "hf_jobs":  # its users know this variable
+        named.append(_process_count(profile.env_vars.get("NPROC_PER_NODE")))
+    processes = next((int(value) for value in (*named, gpus) if value), 1)
     return Launch(
         kind=kind,
         module=facts.module or facts.command or str(facts.script or ""),
         args=tuple(facts.args),
         nodes=int(values.get("nodes") or 1) if several else 1,
         nproc_per_node=processes if several else 1,
-        gpus_per_node=int(values.get("gpus_per_node") or 0),
+        gpus_per_node=gpus,
     )
+
+
+def _process_count(text: str | None) -> int | None:
+    if not text:
+        return None
+    if text.isdigit() and int(text):
+        return int(text)
+    raise UsageError(
+        f"NPROC_PER_NODE is '{text}', which is no number of processes.",
+        fix="Set it to the processes of a node, as many as its GPUs: NPROC_PER_NODE=8",
+    )
+
+
+def _gpus(values: Mapping[str, Any]) -> int:
+    """The GPUs of a node: those that are asked for, else those that the flavor has."""
+    from .env.rules.gpus import gpus_of_flavor
+
+    asked, flavor = values.get("gpus_per_node"), values.get("flavor")
+    if asked is None and isinstance(flavor, str):
+        return gpus_of_flavor(flavor) or 0
+    return int(asked or 0)
 
 
 def _secrets(profile: ResolvedProfile, values: Mapping[str, Any]) -> tuple[SecretRef, ...]:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from ..errors import UsageError
 from ..findings import Finding
@@ -105,9 +105,19 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class Remarks(Protocol):
+    """A backend that has something to say of a plan without asking its service."""
+
+    def remarks(self, plan: Plan) -> list[Finding]:
+        """Findings that every preview shows. Uses no network."""
+        ...
+
+
 EXECUTORS = {
     "local": "local:LocalBackend",
     "slurm": "slurm:SlurmBackend",
+    "hf_jobs": "hf:HFJobsBackend",
 }
 """Executor name → `module:class` below this package; a backend is imported when it is used."""
 

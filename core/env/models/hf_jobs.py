@@ -44,14 +44,19 @@ class HFJobsProfile(BaseProfile):
         "{type, source, mount_path, read_only}.",
     )
     labels: dict[str, str] = Field(default_factory=dict, description="Labels of the job.")
+    output_repo: str | None = Field(
+        None,
+        description="Repository of the Hub that what a run makes is uploaded to, as "
+        "namespace/name; the job needs HF_TOKEN for it.",
+    )
     attempts: Positive | None = Field(
         None, description="How often the service tries before the job counts as failed."
     )
 
     @classmethod
     def required(cls, values: Mapping[str, Any]) -> tuple[str, ...]:
-        """The image, and the hardware that is paid for."""
-        return ("container_image", "flavor")
+        """The image, the hardware that is paid for, who pays, and until when at most."""
+        return ("container_image", "flavor", "namespace", "timeout")
 
     def mounted(self) -> list[Mounted]:
         """`volumes`."""

@@ -22,6 +22,7 @@ _UNITS = re.compile(
     re.IGNORECASE,
 )
 _HF = re.compile(r"(?P<count>\d+(?:\.\d+)?)(?P<unit>[smhd]?)")
+_HF_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SOON = 10 * 60
 
 
@@ -43,6 +44,12 @@ def units_seconds(text: str) -> int | None:
         return None
     days, hours, minutes, seconds = (int(match[name] or 0) for name in "dhms")
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def hf_seconds(text: str) -> int | None:
+    """Seconds of a time limit as Hugging Face Jobs reads it (`90`, `30m`, `1.5h`), else None."""
+    match = _HF.fullmatch(text)
+    return int(float(match["count"]) * _HF_UNITS[match["unit"] or "s"]) if match else None
 
 
 def clock(seconds: int) -> str:

@@ -100,11 +100,16 @@ def mesh_misfits(
     batch, unit = schedule.global_batch_size, micro * ranks
     if batch % unit:
         near = max(round(batch / unit), 1) * unit
+        # The same steps in smaller pieces, where the ranks can share them evenly.
+        fits = [size for size in _divisors(batch // ranks) if size < micro]
+        smaller = (
+            f", or step_scheduler.local_batch_size={fits[-1]}" if fits and not batch % ranks else ""
+        )
         yield Misfit(
             "step_scheduler.global_batch_size",
             f"global_batch_size {batch} is no multiple of local_batch_size {micro} x {ranks} "
             f"data parallel ranks = {unit}.",
-            f"Set step_scheduler.global_batch_size={near}.",
+            f"Set step_scheduler.global_batch_size={near}{smaller}.",
             near,
         )
 

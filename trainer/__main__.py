@@ -16,7 +16,7 @@ from typing import Any
 from ..core.errors import ExitCode, Place, TunedeckError, UsageError
 from ..core.schema import SCHEMAS
 from ..core.text import did_you_mean
-from .preempt import EXIT_PREEMPTED
+from .preempt import EXIT_PREEMPTED, RestartError
 
 EXIT_FILE = "TUNEDECK_EXIT_FILE"
 """Names the file that the exit code is written to: torchrun does not hand it on."""
@@ -46,9 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     # Idle threads of a kernel that wait in a loop take the other threads' time on a shared machine.
     # OpenMP reads this when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    code = int(ExitCode.FAILURE)
+    code, restart = int(ExitCode.FAILURE), False
     try:
         code = _run(options.recipe, options.config)
+    except RestartError as error:
+        code = _complain(str(error), error.fix, EXIT_PREEMPTED)
+        restart = True
     except TunedeckError as error:
         code = _complain(str(error), error.fix, error.exit_code)
     except SystemExit as ended:
@@ -65,13 +68,13 @@ def main(arguments: list[str] | None = None) -> int:
             code = _complain(str(error).partition("\n")[0], _SMALLER, ExitCode.FAILURE)
     finally:
         if file := os.environ.get(EXIT_FILE):
-            _tell(Path(file), code)
+            _tell(Path(file), code, restart=restart)
     return code
 
 
-def _tell(file: Path, code: int) -> None:
+def _tell(file: Path, code: int, *, restart: bool) -> None:
     """Write the exit code of the run: the first rank's, or that of the rank that failed first."""
-    failed = code not in (ExitCode.OK, EXIT_PREEMPTED)
+    failed = restart or code not in (ExitCode.OK, EXIT_PREEMPTED)
     if not _is_of_this_run(file) if failed else not _RANK:
         file.write_text(f"{code}\n")
 

@@ -16,13 +16,14 @@ from .batches import Batch, Collate
 from .checkpoint import STATE_FILE, Checkpoints
 from .data import TrainingRows
 from .digests import digest_text, rows_digest, weights_digest
-from .evaluate import evaluate, validation_batches
+from .evaluate import Validation, evaluate, validation_batches
 from .finite import UpdateGuard
 from .ledger import Entry, Ledger
 from .loss import SupervisedLoss
 from .metrics import Meter, line, say, source_losses, validation_line
 from .model import flops_per_token
 from .optim import set_rate
+from .out_of_memory import MicroBatches
 from .parallel.context import DistributedContext
 from .parallel.fsdp import synchronize_gradients
 from .parallel.tensors import whole_on_main
@@ -33,7 +34,7 @@ from .quarantine import quarantine
 from .rows import TokenRows
 from .runtime import ModelAndOptimizerState, RuntimeConfig
 from .samples import answers
-from .step import train_step
+from .step import StepResult, train_step
 from .tracking import Tracker
 from .weights import Weights
 
@@ -83,6 +84,7 @@ class TrainingLoop:
         stop: whether the run has been asked to end.
         runtime: device and format.
         context: the ranks that train together; they call everything here together.
+        sizes: cuts micro-batches so that they fit into memory.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class TrainingLoop:
         stop: StopRequest,
         runtime: RuntimeConfig,
         context: DistributedContext,
+        sizes: MicroBatches,
     ) -> None:
         assert state.optimizer is not None and state.scheduler is not None
         self._config, self._run_dir, self._plan = config, run_dir, plan
@@ -114,6 +117,7 @@ class TrainingLoop:
             sources=len(plan.data.sources),
         )
         self._context, self._defer = context, config.distributed.defer_fsdp_grad_sync
+        self._sizes = sizes
         self._guard, self._pending = UpdateGuard(state.optimizer, runtime.device), PendingSteps()
         self._ledger = Ledger(run_dir if context.main else None, progress.step)
         # On a CPU the numbers are there; on a GPU reading them waits for the step.
@@ -169,20 +173,25 @@ class TrainingLoop:
         """Train on the rows of one step; False if the run was asked to stop before its end."""
         progress = self._progress
         set_rate(self._optimizer, self._rate(progress.step))
-        result = train_step(
-            self._loss_sum,
-            self._optimizer,
-            micro_batches,
-            guard=self._guard,
-            max_grad_norm=self._config.optimizer.max_grad_norm,
-            stopping=self._stop,
-            device=self._device,
-            context=self._context,
-            synchronize=self._synchronize,
-        )
+        data = self._plan.data
+
+        def attempt() -> StepResult | None:
+            return train_step(
+                self._loss_sum,
+                self._optimizer,
+                list(self._sizes.cut(micro_batches, data.rows, data.layout)),
+                guard=self._guard,
+                max_grad_norm=self._config.optimizer.max_grad_norm,
+                stopping=self._stop,
+                device=self._device,
+                context=self._context,
+                synchronize=self._synchronize,
+            )
+
+        result = self._sizes.fit(attempt, micro_batches, step=progress.step + 1, again=random)
         if result is None:
             return False
-        rows = (self._plan.data.rows[row] for batch in micro_batches for row in batch.rows)
+        rows = (data.rows[row] for batch in micro_batches for row in batch.rows)
         taken = Taken(
             progress.step + 1, progress.samples, random, micro_batches, result, rows_digest(rows)
         )
@@ -241,15 +250,21 @@ class TrainingLoop:
             return False
         self._settle()
         rows, collate, size = self._validation
-        batches = validation_batches(rows, collate, size)
-        result = evaluate(
-            self._model,
-            self._loss_sum,
-            batches,
-            device=self._device,
-            stopping=self._stop,
-            context=self._context,
-        )
+        layout, random = self._plan.data.layout, random_state()
+
+        def attempt() -> Validation | None:
+            batches = validation_batches(rows, collate, size)
+            return evaluate(
+                self._model,
+                self._loss_sum,
+                self._sizes.cut(batches, rows, layout),
+                device=self._device,
+                stopping=self._stop,
+                context=self._context,
+            )
+
+        largest = list(collate(range(len(rows))[-size:]))
+        result = self._sizes.fit(attempt, largest, step=step, again=random)
         if result is None:
             return False
         self._validated = step

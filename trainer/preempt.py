@@ -8,11 +8,20 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from ..core.errors import TunedeckError
+
 EXIT_PREEMPTED = 75
 """EX_TEMPFAIL of sysexits.h: every backend reads it as 'requeue and resume'."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _MARGIN = 1.5
+
+
+class RestartError(TunedeckError):
+    """The run has to start again, which its launcher does as after a preemption.
+
+    Ranks that were in the middle of a collective cannot go on with one that was not.
+    """
 
 
 class StopRequest:

@@ -21,6 +21,7 @@ from .checkpoint import Checkpoints, find_checkpoint, read_state
 from .data import layout_of, length, prepare_table, training_rows
 from .loop import Ending, TrainingLoop, TrainingPlan, ValidationSet
 from .metrics import line, say
+from .out_of_memory import MicroBatches
 from .parallel.context import DistributedContext
 from .parallel.mesh import first, first_on_each_machine, launched_rank, leave
 from .parallel.share import Share
@@ -127,6 +128,7 @@ def _train(
         stop=stop,
         runtime=runtime,
         context=context,
+        sizes=MicroBatches(config, runtime, context, folder=checkpoints.folder, restored=restored),
     )
     if saved is not None:
         set_random_state(saved["random"])

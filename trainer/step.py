@@ -77,6 +77,8 @@ def train_step(
         ]
     )
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    # What a step left that memory ran out in.
+    optimizer.zero_grad()
     total = torch.zeros((), device=device)
     for number, batch in enumerate(micro_batches, start=1):
         if stopping():

@@ -21,7 +21,8 @@ run_the_step() {
 on_each_node() {
   local command code watcher
   cd "$run_dir" || exit 1
-  exec 3>&1
+  : > .begun
+  exec 3>&1 2>&1 # srun's stderr is left to what srun says itself
   if [ "$SLURM_NODEID" != 0 ]; then
     exec >> "node_$SLURM_NODEID.txt" 2>&1
     trap 'show_end $?' EXIT
@@ -65,6 +66,8 @@ main() {
   cd "$run_dir" || exit 1
   rm -f exit.json exit_code
   : > stop
+  scratch=$(mktemp -d 2> /dev/null || mktemp -d -p "$run_dir") || exit 1
+  mkfifo "$scratch/pipe"
   printf '%512s' '' > .exit.reserved # so that the last word fits on a disk that is full
   trap end EXIT
   trap near_the_end @signals@
@@ -86,16 +89,82 @@ main() {
   know_the_deadline
   if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi
 
-  srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 @srun@ \
-    @container@bash "$run_dir/job.sh" node &
-  local step=$! code=0
+  rm -f .begun
+  run_on_all_nodes
+  local code=$? tries=5
+  while [ "$code" != 0 ] && [ ! -e .begun ] && [ ! -s stop ] && [ "$tries" -gt 0 ] &&
+    is_away < "$scratch/srun"; do
+    tries=$((tries - 1))
+    echo "tunedeck: Slurm's controller was away as the step was to begin; starting it again"
+    ask_slurm squeue -h -j "$SLURM_JOB_ID" -o %T > /dev/null
+    run_on_all_nodes --overlap # whatever the first try has left behind
+    code=$?
+  done
+  exit "$code"
+}
+
+# One task a node. What srun itself says goes to the log, and is kept to tell why it failed.
+run_on_all_nodes() {
+  local step teller code=0
+  (trap '' TERM @signals@ && exec tee "$scratch/srun" < "$scratch/pipe") &
+  teller=$!
+  srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 "$@" @srun@ \
+    @container@bash "$run_dir/job.sh" node 2> "$scratch/pipe" &
+  step=$!
   interrupted=1
   while [ "$interrupted" = 1 ]; do
     interrupted=0
     wait "$step"
     code=$?
   done
-  exit "$code"
+  wait "$teller"
+  return "$code"
+}
+
+# Slurm's controller may be away for a while (an upgrade, a failover), and jobs go on without it.
+# A command of Slurm's is run again until it answers, for ten minutes at most; there is no time for
+# that once the job is being killed.
+ask_slurm() {
+  local said code until=$((SECONDS + 600)) waiting=0
+  while true; do
+    said=$(timeout 30 "$@" 2>&1)
+    code=$?
+    if [ "$code" = 0 ] || [ "$terminated" = 1 ] || [ "$SECONDS" -gt "$until" ]; then break; fi
+    if [ "$code" != 124 ] && ! is_away <<< "$said"; then break; fi
+    if [ "$waiting" = 0 ]; then
+      waiting=1
+      echo "tunedeck: Slurm's controller does not answer; waiting for it" >&2
+    fi
+    sleep 3
+  done
+  [ -z "$said" ] || echo "$said"
+  return "$code"
+}
+
+is_away() {
+  grep -qiE 'contact slurm controller|controller is not responding|socket timed out|zero bytes|connection (refused|timed out)'
+}
+
+# The nodes of this job that do not answer any more, by srun's word or by the controller's.
+lost_nodes() {
+  local index
+  {
+    if [ -e "$scratch/srun" ]; then
+      sed -n 's/.*Node failure on \([^ ]*\).*/\1/p' "$scratch/srun"
+      sed -n 's/.*io error with slurmstepd on node \([0-9]*\).*/\1/p' "$scratch/srun" |
+        while read -r index; do
+          scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n "$((index + 1))p"
+        done
+    fi
+    timeout 5 sinfo -h -N -n "$SLURM_JOB_NODELIST" -o '%N %T' 2> /dev/null |
+      awk '$2 ~ /[*]$|^down|^error|^unknown/ { print $1 }'
+  } | sort -u | paste -sd , -
+}
+
+# Slurm may have queued the job again itself, for a node that it has lost.
+queue_again() {
+  ask_slurm scontrol requeue "$SLURM_JOB_ID" ||
+    [ "$(timeout 5 squeue -h -j "$SLURM_JOB_ID" -o %T)" = PENDING ]
 }
 
 # The address of this node, which every node can reach, and a port that follows from the job.
@@ -116,7 +185,8 @@ find_each_other() {
 # Unix seconds by which the run must have saved, ten seconds before Slurm begins to end it.
 know_the_deadline() {
   local ends=${SLURM_JOB_END_TIME:-}
-  [ -n "$ends" ] || ends=$(SLURM_TIME_FORMAT=%s squeue -h -j "$SLURM_JOB_ID" -o %e)
+  [ -n "$ends" ] ||
+    ends=$(SLURM_TIME_FORMAT=%s ask_slurm squeue -h -j "$SLURM_JOB_ID" -o %e | tail -n 1)
   case $ends in
     '' | *[!0-9]*) ;; # without a limit
     *) export TUNEDECK_DEADLINE=$((ends - 10)) ;;
@@ -133,24 +203,26 @@ near_the_end() {
 
 # The last word, whatever ended the job: queued again, or the exit code in the log and in a file.
 end() {
-  local code=$? meant
+  local code=$? meant lost=''
   trap '' @signals@ TERM
-  if [ "$code" != 0 ] && [ -s exit_code ]; then
-    meant=$(cat exit_code)
-    if [ "$meant" != 0 ]; then code=$meant; fi
+  if [ "$code" != 0 ]; then
+    if [ -s exit_code ] && meant=$(cat exit_code) && [ "$meant" != 0 ]; then code=$meant; fi
+    lost=$(lost_nodes)
+    [ -z "$lost" ] || echo "tunedeck: error: the job has lost $lost"
   fi
-  if [ "$code" = 75 ] && [ "$terminated" = 0 ] && [ "$attempt" -lt "$max_requeues" ]; then
+  rm -rf "$scratch"
+  if [ "$terminated" = 0 ] && [ "$attempt" -lt "$max_requeues" ] &&
+    { [ "$code" = 75 ] || [ -n "$lost" ]; }; then
     echo "tunedeck: queued again to go on, $((attempt + 1)) of at most $max_requeues time(s)"
-    if scontrol requeue "$SLURM_JOB_ID"; then exit 0; fi
+    if queue_again; then exit 0; fi
     echo "tunedeck: warning: this site does not let a job queue itself again"
   fi
-  # A job that is preempted still counts as running, and will want them when it starts again.
-  if [ "$terminated" = 0 ] || [ "$(squeue -h -j "$SLURM_JOB_ID" -o %T)" != RUNNING ]; then
-    rm -f "$secrets"
-  fi
+  # A job that Slurm kills for another job, or for a node, will want them when it starts again; if
+  # it does not, the launcher removes them.
+  if [ "$terminated" = 0 ] || [ "$attempt" -ge "$max_requeues" ]; then rm -f "$secrets"; fi
   echo "tunedeck: exit=$code"
-  printf '{"exit_code": %d, "started_at": %d, "ended_at": %d, "terminated": %d, "attempt": %d}' \
-    "$code" "$started_at" "$(date +%s)" "$terminated" "$attempt" |
+  printf '{"exit_code": %d, "started_at": %d, "ended_at": %d, "terminated": %d, "attempt": %d, "lost": "%s"}' \
+    "$code" "$started_at" "$(date +%s)" "$terminated" "$attempt" "$lost" |
     dd of=.exit.reserved conv=notrunc,fsync status=none && mv .exit.reserved exit.json
   exit "$code"
 }

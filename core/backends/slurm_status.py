@@ -36,6 +36,11 @@ _ENDED = {
     "PREEMPTED": "preempted by another job",
     "REVOKED": "revoked: it runs on another cluster",
 }
+_LAST_SIGNAL = 64
+_CLEANING_UP_S = 180.0
+"""How long Slurm may take over a job that has ended before its own last word counts. A node that
+is down, or an epilog that hangs, keeps a job in COMPLETING."""
+
 _FIELD = re.compile(r"(\w+)=(\S+)")
 
 
@@ -49,6 +54,7 @@ class Seen:
         exit_code, started_at, ended_at: by Slurm.
         sentinel: the run's own last word.
         secrets_left: whether its file of secrets is still there.
+        asked_at: Unix seconds, by the clock over there.
     """
 
     word: str = ""
@@ -58,6 +64,7 @@ class Seen:
     ended_at: float | None = None
     sentinel: Mapping[str, Any] | None = None
     secrets_left: bool = False
+    asked_at: float | None = None
     tasks: list[str] = field(default_factory=list)
 
 
@@ -66,13 +73,20 @@ def question(jobs: Mapping[str, str]) -> str:
     ids = " ".join(jobs)
     folders = "\n".join(f"  {job}) folder={shlex.quote(folder)} ;;" for job, folder in jobs.items())
     return f"""\
+echo "T|$(date +%s)"
 known=$(squeue -h -j {",".join(jobs)} --states=all -o 'Q|%F|%T|%r|%S|%e')
 printf '%s\\n' "$known"
 missing=
 for job in {ids}; do
   case "$known" in
     *"Q|$job|"*) ;;
-    *) scontrol show job -o "$job" 2> /dev/null | sed 's/^/C|/' | grep . || missing=$missing,$job ;;
+    *)
+      told=$(scontrol show job -o "$job" 2>&1)
+      case "$told" in
+        JobId=*) echo "C|$told" ;;
+        *) missing=$missing,$job; printf '%s\\n' "$told" | grep -v 'Invalid job id' >&2 ;;
+      esac
+      ;;
   esac
   case $job in
 {folders}
@@ -93,6 +107,9 @@ def answers(text: str, jobs: Sequence[str]) -> dict[str, Seen]:
     found = {job: Seen() for job in jobs}
     for line in text.splitlines():
         kind, _, rest = line.partition("|")
+        if kind == "T":
+            for seen in found.values():
+                seen.asked_at = _moment(rest)
         reader = _READERS.get(kind)
         if reader is not None:
             reader(found, rest)
@@ -101,15 +118,27 @@ def answers(text: str, jobs: Sequence[str]) -> dict[str, Seen]:
 
 def judge(seen: Seen) -> Status:
     """The state of a job from everything that is known of it."""
-    word, last = seen.word, seen.sentinel
-    finished = last is not None and not last["terminated"]
-    if word in _ENDED or (word in ("", "COMPLETING") and finished) or (not word and last):
+    word = seen.word
+    if word in _ENDED or (not word and seen.sentinel) or _ends_without_more_words(seen):
         return _ended(seen)
     if not word:
         return Status(RunState.LOST, "", "Slurm has purged its record, and the job left no word")
     state = _LIVE.get(word, RunState.QUEUED)
-    started = seen.started_at if state is not RunState.QUEUED else None
+    started = seen.started_at if state is RunState.RUNNING else None
     return Status(state, word, seen.reason, started_at=started)
+
+
+def _ends_without_more_words(seen: Seen) -> bool:
+    """Whether a job that Slurm still cleans up is known to have ended, and how.
+
+    A good end is one whatever follows. A bad one may yet turn out to be a node's failure, a limit,
+    or a job that is queued again: that is Slurm's to say, unless it takes too long over it.
+    """
+    last = seen.sentinel
+    if seen.word != "COMPLETING" or last is None or last["terminated"]:
+        return False
+    waited_s = (seen.asked_at or 0.0) - last["ended_at"]
+    return last["exit_code"] == 0 or waited_s > _CLEANING_UP_S
 
 
 def _ended(seen: Seen) -> Status:
@@ -132,6 +161,9 @@ def _fate(seen: Seen, code: int | None) -> tuple[RunState, str]:
     if code == 0 and seen.word in ("", "COMPLETED", "COMPLETING"):
         return RunState.SUCCEEDED, ""
     reason = _ENDED.get(seen.word, "")
+    last = seen.sentinel or {}
+    if last.get("lost"):
+        reason = f"a node of the job failed: {last['lost']} does not answer any more"
     if code == PREEMPTED:
         saved = "stopped before its end, with what it had saved to resume from"
         return RunState.PREEMPTED, f"{reason}; {saved}" if reason else saved
@@ -139,9 +171,9 @@ def _fate(seen: Seen, code: int | None) -> tuple[RunState, str]:
         return RunState.PREEMPTED, reason
     if seen.word == "COMPLETED":
         return RunState.SUCCEEDED, ""
-    if not reason and (seen.sentinel or {}).get("terminated"):
+    if not reason and last.get("terminated"):
         reason = "ended by Slurm: cancelled, or out of time"
-    if not reason and code is not None and code > 128:
+    if not reason and code is not None and 128 < code <= 128 + _LAST_SIGNAL:
         reason = f"killed by signal {code - 128}"
     return RunState.FAILED, reason or f"exit code {code}"
 

@@ -22,7 +22,7 @@ from .base import Handle
 from .slurm_layout import Upload
 from .slurm_options import LOG, comment_of
 from .slurm_refusals import sbatch_error
-from .slurm_script import SCRIPT, SECRETS
+from .slurm_script import SCRIPT, SECRETS, SENTINEL
 from .slurm_shell import refused, run_slurm
 
 JOB_ID = "job_id"
@@ -140,15 +140,26 @@ _SUBMIT = f"""\
 if [ ! -e "$run_dir" ]; then mv -T "$incoming"/run "$run_dir" || exit 1; fi
 cd "$run_dir" || exit 1
 touch {LOG} || exit 1
+exec 9> .lock && flock -w 120 9 2> /dev/null  # where the file system has locks
 if ! mkdir .submitting 2> /dev/null; then
   # Another connection, perhaps one that broke, has begun to submit: its answer is ours.
   for _ in 1 2 3 4 5 6 7 8 9 10; do [ -s {JOB_ID} ] && break; sleep 1; done
 fi
 @known@
 unset SLURM_TIME_FORMAT  # sbatch hands its environment on to the job
-sbatch --parsable {SCRIPT} > .{JOB_ID} || {{ cd / && rm -rf "$run_dir"; exit {_SBATCH_FAILED}; }}
+if ! sbatch --parsable {SCRIPT} 9>&- > .{JOB_ID}; then
+  cd / && rm -rf "$run_dir"
+  exit {_SBATCH_FAILED}
+fi
 mv .{JOB_ID} {JOB_ID}
 cat {JOB_ID}
+# Of jobs that were killed, and of whose end no launcher has heard.
+for left in ../*/{SECRETS}; do
+  other=${{left%/*}}
+  [ -e "$other/{SENTINEL}" ] && [ -s "$other/{JOB_ID}" ] || continue
+  grep -q "^$(cut -d ';' -f 1 "$other/{JOB_ID}")|" .jobs || rm -f "$left"
+done
+rm -f .jobs
 """
 
 
@@ -158,8 +169,7 @@ def _known_job(run_id: str) -> str:
 if [ -s {JOB_ID} ]; then cat {JOB_ID}; exit 0; fi
 squeue -h -u "$(id -un)" --states=all -o '%F|%k' > .jobs || exit 1
 found=$(grep -wF {shlex.quote(comment_of(run_id))} .jobs | tail -n 1 | cut -d '|' -f 1)
-rm -f .jobs
-if [ -n "$found" ]; then echo "$found" | tee {JOB_ID}; exit 0; fi
+if [ -n "$found" ]; then rm -f .jobs; echo "$found" | tee {JOB_ID}; exit 0; fi
 """
 
 

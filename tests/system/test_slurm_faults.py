@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import Cluster
+from tests.system.conftest import LIMIT_S, Cluster
 from tunedeck.core.errors import TunedeckError, UsageError
+from tunedeck.core.plan import SecretRef
 from tunedeck.core.registry import Registry
 from tunedeck.core.states import RunState
 
@@ -44,6 +45,28 @@ async def test_a_node_that_dies_fails_the_run_and_says_so(cluster: Cluster) -> N
         cluster.bed.wait_until_idle()
     assert status.state is RunState.FAILED
     assert "node" in status.reason
+    assert "n2" in status.reason
+
+
+async def test_a_job_that_has_lost_a_node_goes_on_with_its_secrets_when_there_are_nodes_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "hidden")
+    backend, handle = await cluster.submit(
+        '[ "$MY_TOKEN" = hidden ] || exit 8; [ "$SLURM_RESTART_COUNT" = 1 ] || sleep 600',
+        nodes=2,
+        secrets=[SecretRef("MY_TOKEN", "MY_TOKEN")],
+    )
+    log = cluster.folder(handle) / "log.txt"
+    await cluster.until(backend, handle, lambda status: status.state is RunState.RUNNING)
+    cluster.bed.kill_node("n2")
+    try:
+        await cluster.until(backend, handle, lambda status: status.state is RunState.QUEUED)
+    finally:
+        cluster.bed.start_node("n2")
+    assert (await cluster.end(backend, handle)).state is RunState.SUCCEEDED
+    assert "the job has lost n2" in log.read_text()
+    assert cluster.jobs_of(handle.run_id) == [handle.job_id]
 
 
 async def test_a_full_disk_stops_a_submission_and_leaves_no_job(
@@ -107,7 +130,7 @@ async def test_a_launcher_that_is_killed_leaves_one_job_that_others_can_follow(
         tunedeck, "runs", "logs", "-f", record.run_id, cwd=tmp_path,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    out, _ = await asyncio.wait_for(followed.communicate(), 80)
+    out, _ = await asyncio.wait_for(followed.communicate(), LIMIT_S)
     assert followed.returncode == 0
     told = [line for line in out.splitlines() if line.startswith(b"line ")]
     assert told == [b"line %d" % i for i in range(1, 61)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import Cluster
+from tests.system.conftest import LIMIT_S, Cluster
 from tunedeck.core.backends.base import Handle, LogLine
 from tunedeck.core.backends.slurm import SlurmBackend
 from tunedeck.core.errors import ReachError, UsageError
@@ -19,12 +19,15 @@ from tunedeck.core.states import RunState
 
 Script = Callable[[str], str]
 
+UNTIL_TOLD = "until [ -e go ]; do sleep 0.2; done"
+"""Of a job that must not end before the test has done its part."""
+
 
 async def log_of(backend: SlurmBackend, handle: Handle) -> list[bytes]:
     async def collect() -> list[LogLine]:
         return [line async for line in backend.logs(handle, None, follow=True)]
 
-    return [entry.line for entry in await asyncio.wait_for(collect(), 90)]
+    return [entry.line for entry in await asyncio.wait_for(collect(), LIMIT_S)]
 
 
 async def test_a_command_runs_on_every_node_with_a_common_rendezvous(cluster: Cluster) -> None:
@@ -89,16 +92,43 @@ async def test_a_secret_reaches_the_job_and_stays_nowhere(
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", "a'b $c")
     plan = cluster.plan(
-        'sleep 3; [ "$MY_TOKEN" = "a\'b \\$c" ]', secrets=[SecretRef("MY_TOKEN", "MY_TOKEN")]
+        f'{UNTIL_TOLD}; [ "$MY_TOKEN" = "a\'b \\$c" ]',
+        secrets=[SecretRef("MY_TOKEN", "MY_TOKEN")],
     )
     backend = cluster.backend(plan)
     handle = await backend.submit(backend.render(plan))
     file = cluster.folder(handle) / "secrets.sh"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    (cluster.folder(handle) / "go").touch()
     assert (await cluster.end(backend, handle)).state is RunState.SUCCEEDED
     assert not file.exists()
     for path in cluster.folder(handle).iterdir():
         assert not path.is_file() or b"a'b $c" not in path.read_bytes()
+
+
+async def test_secrets_of_a_killed_job_are_removed_when_it_is_looked_at_or_another_is_sent(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "hidden")
+    kept = []
+    for _ in range(2):
+        backend, handle = await cluster.submit(
+            "echo begun; sleep 600", secrets=[SecretRef("MY_TOKEN", "MY_TOKEN")]
+        )
+        folder = cluster.folder(handle)
+        await cluster.until(backend, handle, lambda _: (folder / "log.txt").stat().st_size > 0)  # noqa: B023
+        cluster.bed.run("scancel", handle.job_id)
+        while not (folder / "exit.json").exists():
+            await asyncio.sleep(0.2)
+        kept.append((handle, folder / "secrets.sh"))
+    (first, seen), (_, unseen) = kept
+    await cluster.end(backend, first)
+    assert not seen.exists()
+    # As if Slurm had forgotten the job.
+    (unseen.parent / "job_id").write_text("99997\n")
+    _, other = await cluster.submit("true")
+    assert not unseen.exists()
+    await cluster.end(backend, other)
 
 
 async def test_cancelled_here_it_is_over_when_cancel_returns(cluster: Cluster) -> None:
@@ -167,7 +197,7 @@ async def test_every_line_comes_home_once_over_restarts_of_sshd(
     for _ in range(3):
         await asyncio.sleep(4)
         cluster.bed.restart_sshd()
-    await asyncio.wait_for(copying, 90)
+    await asyncio.wait_for(copying, LIMIT_S)
     assert home.read_bytes() == (cluster.folder(handle) / "log.txt").read_bytes()
     assert home.read_bytes().count(b"line ") == 400
     assert cluster.jobs_of(handle.run_id) == [handle.job_id]
@@ -210,19 +240,45 @@ async def test_without_a_record_the_last_word_counts(cluster: Cluster) -> None:
 
 @pytest.mark.slow
 async def test_a_controller_that_is_away_changes_no_state(cluster: Cluster) -> None:
-    backend, handle = await cluster.submit("sleep 25")
-    await cluster.until(backend, handle, lambda status: status.state is RunState.RUNNING)
+    backend, handle = await cluster.submit(f"echo begun; {UNTIL_TOLD}; echo over")
+    log = cluster.folder(handle) / "log.txt"
+    await cluster.until(backend, handle, lambda _: b"begun" in log.read_bytes())
     cluster.bed.stop_daemon("slurmctld")
     try:
+        with pytest.raises(ReachError, match="controller"):
+            await backend.status(handle)
+        (cluster.folder(handle) / "go").touch()
+        while b"tunedeck: exit=0" not in log.read_bytes():
+            await asyncio.sleep(0.2)
         with pytest.raises(ReachError, match="controller"):
             await backend.status(handle)
     finally:
         cluster.bed.start_controller()
     assert (await cluster.end(backend, handle)).state is RunState.SUCCEEDED
+    assert log.read_bytes() == b"begun\nover\ntunedeck: exit=0\n"
+
+
+@pytest.mark.slow
+async def test_a_controller_that_is_away_as_the_step_begins_is_waited_for(
+    cluster: Cluster,
+) -> None:
+    backend, handle = await cluster.submit("echo trained", setup_lines=[UNTIL_TOLD])
+    await cluster.until(backend, handle, lambda status: status.state is RunState.RUNNING)
+    log = cluster.folder(handle) / "log.txt"
+    cluster.bed.stop_daemon("slurmctld")
+    try:
+        (cluster.folder(handle) / "go").touch()
+        while b"waiting for it" not in log.read_bytes():
+            await asyncio.sleep(0.2)
+    finally:
+        cluster.bed.start_controller()
+    status = await cluster.end(backend, handle)
+    assert (status.state, status.exit_code) == (RunState.SUCCEEDED, 0)
+    assert log.read_bytes().splitlines().count(b"trained") == 1
 
 
 async def test_the_inventory_names_partitions_and_my_jobs(cluster: Cluster) -> None:
-    backend, handle = await cluster.submit("sleep 20")
+    backend, handle = await cluster.submit("sleep 600")
     found = await backend.inventory(cluster.values)
     assert {part["name"] for part in found["partitions"]} == {"batch", "short"}
     assert handle.job_id in [job["job_id"] for job in found["jobs"]]
@@ -249,7 +305,7 @@ async def test_before_the_time_limit_the_run_is_asked_to_save_and_queued_again(
         "time.sleep(0 if os.environ['SLURM_RESTART_COUNT'] == '1' else 300)\n"
     )
     command = f"export SLURM_RESTART_COUNT=${{SLURM_RESTART_COUNT:-0}}; exec {command}"
-    backend, handle = await cluster.submit(command, time="00:01:00")
+    backend, handle = await cluster.submit(command, time="00:01:00", signal="B:USR1@35")
     lines = await log_of(backend, handle)
     assert (await cluster.end(backend, handle)).state is RunState.SUCCEEDED
     assert b"tunedeck: the job is about to be ended; the run is asked to save" in lines

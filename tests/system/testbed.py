@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import random
 import shutil
 import signal
 import socket
@@ -24,7 +25,9 @@ from pathlib import Path
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sshd", "ssh-keygen")
 SBIN = "/usr/sbin:/usr/bin:/sbin:/bin"
 NODES = ("n1", "n2")
-_START_LIMIT_S = 30.0
+_START_LIMIT_S = 180.0
+_PORTS = range(10_000, 20_000)
+"""Below those that the kernel hands out and those where runs meet: nobody takes one in between."""
 
 
 def missing_programs() -> list[str]:
@@ -34,11 +37,14 @@ def missing_programs() -> list[str]:
 
 def free_ports(count: int) -> list[int]:
     """Ports on loopback that nothing listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 class Testbed:
@@ -86,7 +92,7 @@ class Testbed:
         for name in reversed(list(self._daemons)):
             self.stop_daemon(name)
 
-    def run(self, *command: str, timeout: float = 30) -> str:
+    def run(self, *command: str, timeout: float = 120) -> str:
         """Run a Slurm command as the cluster's user and return what it prints."""
         done = subprocess.run(
             command, env=self.environment, capture_output=True, text=True, timeout=timeout,
@@ -101,7 +107,7 @@ class Testbed:
             return
         daemon.send_signal(how)
         try:
-            daemon.wait(10)
+            daemon.wait(_START_LIMIT_S)  # a controller that is killed forgets what it has not saved
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
@@ -126,8 +132,12 @@ class Testbed:
         self._spawn("slurmd", "-D", "-N", node, "-f", str(self.conf), name=node)
 
     def kill_node(self, node: str) -> None:
-        """Take a node away without a word: to Slurm, a slurmd that is gone is a node that is."""
+        """Take a node away without a word, with all that runs on it."""
+        there = self._processes_of(node)
         self.stop_daemon(node, signal.SIGKILL)
+        for pid in there:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def wait_until_idle(self) -> None:
         """Wait until no node is in use or away."""
@@ -274,6 +284,18 @@ PartitionName=short Nodes=ALL MaxTime=1 OverSubscribe=FORCE:8
             capture_output=True, text=True, check=False,
         ).stdout  # fmt: skip
         return f"pid={pid}," in listed
+
+    def _processes_of(self, node: str) -> list[int]:
+        """The tasks on a node and the slurmstepds that look after them, which hold its log open."""
+        log = self.folder / f"slurmd.{node}.log"
+        marks = {f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={self.conf}".encode()}
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                is_task = marks <= set((folder / "environ").read_bytes().split(b"\0"))
+                if is_task or any(log.samefile(file) for file in (folder / "fd").iterdir()):
+                    found.append(int(folder.name))
+        return found
 
     def _idle_nodes(self) -> int:
         with contextlib.suppress(subprocess.SubprocessError):

@@ -9,8 +9,9 @@ from tunedeck.core.backends.slurm_status import Seen, answers, judge, question
 from tunedeck.core.states import RunState
 
 
-def word(code: int, *, terminated: int = 0) -> str:
+def word(code: int, *, terminated: int = 0, lost: str = "") -> str:
     last = {"exit_code": code, "started_at": 1, "ended_at": 2, "terminated": terminated}
+    last |= {"lost": lost} if lost else {}
     return "X|7|" + json.dumps(last)
 
 
@@ -84,6 +85,35 @@ def test_the_last_word_counts_while_slurm_still_cleans_up() -> None:
     assert told("Q|7|COMPLETING|None|100|200", word(0)).state is RunState.SUCCEEDED
     cut = told("Q|7|COMPLETING|None|100|200", word(1, terminated=1))
     assert cut.state is RunState.STOPPING
+
+
+def test_a_bad_end_is_told_when_slurm_has_said_why_or_has_taken_too_long() -> None:
+    cleaning_up = "Q|7|COMPLETING|None|100|200"
+    assert told("T|5", cleaning_up, word(1)).state is RunState.STOPPING
+    assert told("T|5", "Q|7|PENDING|BeginTime|N/A|N/A", word(1)).state is RunState.QUEUED
+    stuck = told("T|1000", cleaning_up, word(3))
+    assert (stuck.state, stuck.exit_code) == (RunState.FAILED, 3)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Q|7|NODE_FAIL|None|1|2", word(143, terminated=1, lost="n2")],
+        ["Q|7|FAILED|None|1|2", word(233, lost="n2")],
+        ["T|1000", "Q|7|COMPLETING|None|1|2", word(233, lost="n2")],
+        [word(1, lost="n2")],
+    ],
+)
+def test_a_lost_node_is_named_whatever_came_first(lines: list[str]) -> None:
+    status = told(*lines)
+    assert status.state is RunState.FAILED
+    assert "node" in status.reason
+    assert "n2" in status.reason
+
+
+def test_only_what_can_be_a_signal_is_called_one() -> None:
+    assert told(word(137)).reason == "killed by signal 9"
+    assert told(word(233)).reason == "exit code 233"
 
 
 def test_out_of_time_with_a_checkpoint_is_preempted() -> None:

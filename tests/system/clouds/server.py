@@ -159,8 +159,11 @@ class FakeService:
             def log_message(self, format: str, *args: Any) -> None:
                 """Says nothing."""
 
+        def serve(talk: BaseHTTPRequestHandler) -> None:
+            self._serve(talk)
+
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"):
-            setattr(Talk, f"do_{method}", lambda talk: service._serve(talk))
+            setattr(Talk, f"do_{method}", serve)
         self._server = Server(("127.0.0.1", 0), Talk)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -227,7 +230,7 @@ class FakeService:
             return handler(request)
         except Refused as refused:
             return Reply(refused.status, {"error": str(refused)}, refused.headers)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told by `errors`
             self.errors.append(f"{request.method} {request.path}: {error!r}")
             return Reply(500, {"error": "Internal Error"})
 

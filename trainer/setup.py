@@ -36,6 +36,7 @@ from .parallel.apply import parallelize
 from .parallel.load import load_weights
 from .parallel.mesh import check_mesh, join
 from .parallel.meta import empty_model, fill, stand_ins
+from .parallel.tensor import check_tensor_parallel
 from .runtime import DistributedContext, ModelAndOptimizerState, RuntimeConfig
 from .schedule import Schedule
 
@@ -111,6 +112,8 @@ def validate_and_prepare_config(
             "carry one row into the next where rows share a sequence.",
             fix="Set packed_sequence.packed_sequence_size=0.",
         )
+    if (tp_size := config.distributed.tp_size) > 1:
+        check_tensor_parallel(model_config, tp_size)
     if processor is not None:
         check_vocabulary(model_config, len(processor.tokenizer))
     dtype = _dtype(config.model.torch_dtype, device)
@@ -135,7 +138,6 @@ def _refuse_unavailable(config: TrainConfig) -> None:
         "checkpoint.async_save": config.checkpoint.async_save,
         "compile.enabled": config.compile.enabled,
         "distributed.cpu_offload": sizes.cpu_offload,
-        "distributed.tp_size": sizes.tp_size > 1,
         "distributed.cp_size": sizes.cp_size > 1,
         "distributed.ep_size": sizes.ep_size > 1,
     }

@@ -9,6 +9,7 @@ from ...core.schema.parallel import DistributedConfig
 from ..activation_checkpointing import checkpoint_activations
 from .context import DistributedContext
 from .fsdp import shard
+from .tensor import split_layers
 
 
 def parallelize(
@@ -28,6 +29,8 @@ def parallelize(
         config: which kinds of parallelism.
         dtype: format of the matrix products.
     """
+    if context.tp_size > 1:
+        split_layers(model, context, sequence=config.sequence_parallel)
     if scope := config.activation_checkpointing:
         checkpoint_activations(model, scope)
     if context.device_mesh is not None:

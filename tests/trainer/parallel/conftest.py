@@ -8,6 +8,7 @@ import pytest
 
 from tunedeck.core.schema import TrainConfig
 
+from ..helpers import KINDS, SIZES
 from .runs import Run, Runs
 from .workers import Workers
 
@@ -17,6 +18,18 @@ def workers() -> Iterator[Workers]:
     """Four processes, started with the first test that needs them."""
     with Workers(4) as started:
         yield started
+
+
+@pytest.fixture
+def new_model(models_of: Callable[[str], Path]) -> Callable[[str], dict[str, Any]]:
+    """Tables of a model that is made anew, with a vocabulary that two ranks can share."""
+
+    def tables(kind: str) -> dict[str, Any]:
+        config = {"model_type": kind, **SIZES, **KINDS[kind], "vocab_size": 260}
+        model = {"pretrained_model_name_or_path": None, "config": config}
+        return {"model": model, "tokenizer": {"name": str(models_of(kind))}}
+
+    return tables
 
 
 @pytest.fixture

@@ -1,0 +1,69 @@
+"""Modules that compute with this rank's pieces of their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Partial, Placement, Replicate
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+
+def lay(
+    module: nn.Module, name: str, mesh: DeviceMesh, placement: Placement, made: dict[int, DTensor]
+) -> None:
+    """Make a weight a DTensor over a one-dimensional mesh, in place.
+
+    Args:
+        module: the weight's own module.
+        name: the weight.
+        mesh: the ranks it is laid out over.
+        placement: how.
+        made: those laid out before by the identity of the weight, so that tied ones stay tied.
+    """
+    parameter = module._parameters[name]
+    assert parameter is not None
+    if id(parameter) not in made:
+        shape, offset = compute_local_shape_and_global_offset(parameter.shape, mesh, [placement])
+        local = parameter.data
+        for dim, (start, length) in enumerate(zip(offset, shape, strict=True)):
+            local = local.narrow(dim, start, length)
+        whole = DTensor.from_local(
+            local.clone(memory_format=torch.contiguous_format),
+            mesh,
+            [placement],
+            run_check=False,
+            shape=parameter.shape,
+            stride=parameter.stride(),
+        )
+        made[id(parameter)] = nn.Parameter(whole, parameter.requires_grad)  # type: ignore[assignment]
+    module._parameters[name] = made[id(parameter)]  # type: ignore[assignment]
+
+
+@contextmanager
+def local_weights(module: nn.Module, *, summed: bool) -> Iterator[None]:
+    """Let a module's own DTensors be seen as this rank's pieces while it computes.
+
+    Args:
+        module: the module.
+        summed: whether the gradients of weights that all ranks have whole are added up over them:
+            so it is where ranks compute different parts; elsewhere they are the same already.
+    """
+    shown = []
+    for name, weight in module._parameters.items():
+        if isinstance(weight, DTensor):
+            gradient = [
+                Partial() if summed and isinstance(placement, Replicate) else placement
+                for placement in weight.placements
+            ]
+            # Found before the parameter of that name, which __getattr__ looks up.
+            module.__dict__[name] = weight.to_local(grad_placements=gradient)
+            shown.append(name)
+    try:
+        yield
+    finally:
+        for name in shown:
+            del module.__dict__[name]

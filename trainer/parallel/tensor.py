@@ -1,0 +1,264 @@
+"""Tensor parallelism: each rank computes some heads, and some columns of each feed-forward layer.
+
+Megatron-LM's scheme (arXiv:1909.08053) by the plan that transformers has for a model: `colwise`
+layers split their outputs, `rowwise` layers their inputs, and a sum over the ranks follows. With
+sequence parallelism (arXiv:2205.05198) that sum leaves each rank a part of the sequence, on which
+norms and residuals work. All weights are DTensors, computed with as plain local tensors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.nn import functional as F
+from transformers import PretrainedConfig, PreTrainedModel
+
+from ...core.errors import UsageError
+from .collectives import Group, add_up, add_up_part, hand_out, join, part
+from .context import DistributedContext
+from .fsdp import blocks
+from .local import lay, local_weights
+
+_STYLES = {"colwise": Shard(0), "rowwise": Shard(1)}
+_WITHIN = {*_STYLES, "replicated_with_grad_allreduce"}
+
+
+def check_tensor_parallel(config: PretrainedConfig, tp_size: int) -> None:
+    """Find out from the architecture whether its layers can be split over so many ranks.
+
+    Raises:
+        UsageError: it has no plan for it, or heads or widths do not divide.
+    """
+    text = config.get_text_config()
+    if not getattr(text, "base_model_tp_plan", None):
+        raise UsageError(
+            f"distributed.tp_size: transformers has no plan to split '{config.model_type}'.",
+            fix="Set distributed.tp_size=1; fsdp2 shards any model.",
+        )
+    for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
+        size = getattr(text, name, None)
+        if size is not None and size % tp_size:
+            fitting = [n for n in range(1, size + 1) if size % n == 0][:8]
+            raise UsageError(
+                f"distributed.tp_size: {tp_size} ranks cannot share {name} = {size}.",
+                fix=f"Set distributed.tp_size to one of {', '.join(map(str, fitting))}.",
+            )
+
+
+def split_layers(model: PreTrainedModel, context: DistributedContext, *, sequence: bool) -> None:
+    """Split a model over the `tp` ranks, in place.
+
+    Args:
+        model: with its adapters.
+        context: the ranks.
+        sequence: sequence parallelism between the split layers.
+
+    Raises:
+        UsageError: an adapter is of a kind that cannot be split.
+    """
+    assert context.device_mesh is not None
+    split = _Split(context.device_mesh["tp"], sequence=sequence)
+    plan = _plan(model)
+    layers = list(blocks(model))
+    for layer in layers:
+        path = next(name for name, module in model.named_modules() if module is layer)
+        for name, child in layer.named_children():
+            split.child(child, f"{path}.{name}", plan)
+    split.ends(model)
+    split.rest(model)
+    if sequence:
+        layers[0].register_forward_pre_hook(split.enter_sequence, with_kwargs=True)
+        layers[-1].register_forward_hook(split.leave_sequence)
+
+
+def _plan(model: PreTrainedModel) -> Callable[[str], str | None]:
+    """What the model's plan says of a module or weight, by its name without adapters' parts."""
+    patterns = [
+        (re.compile(re.escape(name).replace(r"\*", r"\d+")), style)
+        for name, style in (model.tp_plan or {}).items()
+    ]
+
+    def style_of(name: str) -> str | None:
+        name = name.replace(".base_layer", "")
+        return next((style for pattern, style in patterns if pattern.fullmatch(name)), None)
+
+    return style_of
+
+
+class _Split:
+    """Puts the ranks' exchanges around the parts of a model.
+
+    Args:
+        mesh: the `tp` ranks.
+        sequence: whether each has a part of the sequence between the split layers.
+    """
+
+    def __init__(self, mesh: DeviceMesh, *, sequence: bool) -> None:
+        self._mesh, self._sequence = mesh, sequence
+        self._group: Group = mesh.get_group()
+        self._length = 0
+        self._made: dict[int, DTensor] = {}
+        self._seen: set[nn.Module] = set()
+
+    def child(self, child: nn.Module, path: str, plan: Callable[[str], str | None]) -> None:
+        """Split attention or feed-forward of a block; norms, and what has no plan, stay whole.
+
+        With sequence parallelism the latter see different tokens on each rank.
+        """
+        names = {f"{path}.{name}" if name else path: part for name, part in child.named_modules()}
+        weights = [f"{path}.{name}" for name, _ in child.named_parameters()]
+        styles = {plan(name) for name in (*names, *weights)} - {None}
+        if not styles or styles - _WITHIN:
+            for module in child.modules():
+                self._plain(module, summed=self._sequence)
+            return
+        child.register_forward_pre_hook(self._enter, with_kwargs=True)
+        for name, module in names.items():
+            style = plan(name)
+            if style in _STYLES and not name.endswith(".base_layer"):
+                self._linear(module, style)
+        for module in child.modules():
+            self._plain(module, summed=True)
+
+    def _linear(self, module: nn.Module, style: str) -> None:
+        """A linear layer, or one with adapters inside."""
+        base = module.get_base_layer() if hasattr(module, "get_base_layer") else module
+        self._weights(base, _STYLES[style])
+        (self._rowwise if style == "rowwise" else self._local)(base)
+        if base is module:
+            return
+        if getattr(module, "use_dora", None) and any(module.use_dora.values()):
+            raise UsageError(
+                "peft.use_dora does not go with tensor parallelism: it needs whole columns.",
+                fix="Set peft.use_dora=false or distributed.tp_size=1.",
+            )
+        down, up = module.lora_A["default"], module.lora_B["default"]
+        if style == "colwise":
+            self._weights(up, Shard(0))
+            self._local(up)
+        else:
+            # The sum is taken where it is smallest; what follows is the same on all ranks.
+            self._weights(down, Shard(1))
+            self._local(down)
+            down.register_forward_hook(lambda _m, _i, out: add_up(out, self._group))
+            self._plain(up, summed=False)
+            if self._sequence:
+                up.register_forward_hook(lambda _m, _i, out: self._to_part(out))
+
+    def _weights(self, module: nn.Module, placement: Shard) -> None:
+        for name, weight in list(module._parameters.items()):
+            if weight is not None:
+                vector = weight.ndim == 1 and placement.dim == 1
+                lay(module, name, self._mesh, Replicate() if vector else placement, self._made)
+
+    def _local(self, module: nn.Module, *, summed: bool = True) -> None:
+        """Compute with this rank's pieces."""
+        original = module.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            with local_weights(module, summed=summed):
+                return original(*args, **kwargs)
+
+        module.forward = forward  # type: ignore[method-assign]
+        self._seen.add(module)
+
+    def _rowwise(self, module: nn.Module) -> None:
+        """Each rank has some inputs: the outputs are added up, then the bias is."""
+
+        def forward(x: Tensor) -> Tensor:
+            with local_weights(module, summed=self._sequence):
+                summed = self._leave(F.linear(x, module.weight))
+                return summed if module.bias is None else summed + module.bias
+
+        module.forward = forward  # type: ignore[method-assign]
+        self._seen.add(module)
+
+    def _plain(self, module: nn.Module, *, summed: bool) -> None:
+        """Weights that every rank has whole."""
+        if module in self._seen or not any(w is not None for w in module._parameters.values()):
+            return
+        for name, weight in list(module._parameters.items()):
+            if weight is not None:
+                lay(module, name, self._mesh, Replicate(), self._made)
+        self._local(module, summed=summed)
+
+    def ends(self, model: PreTrainedModel) -> None:
+        """Split embeddings and output head by the vocabulary, where it divides."""
+        embed: Any = model.get_input_embeddings()
+        head: Any = model.get_output_embeddings()
+        ends = [(embed, nn.Embedding), (head, nn.Linear)]
+        whole = any(not isinstance(end, kind) or end.weight.shape[0] % self._mesh.size()
+                    for end, kind in ends)  # fmt: skip
+        if whole:
+            return
+        self._weights(embed, Shard(0))
+        self._weights(head, Shard(0))
+        self._local(embed)
+        self._local(head)
+        rows = embed.weight.shape[0] // self._mesh.size()
+        first = rows * self._group.rank()
+        if embed.padding_idx is not None:
+            here = embed.padding_idx - first
+            embed.padding_idx = here if 0 <= here < rows else None
+        lookup = embed.forward
+
+        def look_up(ids: Tensor) -> Tensor:
+            elsewhere = (ids < first) | (ids >= first + rows)
+            found = lookup((ids - first).masked_fill(elsewhere, 0))
+            return add_up(found.masked_fill(elsewhere.unsqueeze(-1), 0), self._group)
+
+        project = head.forward
+
+        def project_all(hidden: Tensor) -> Tensor:
+            return join(project(hand_out(hidden, self._group)), -1, self._group, summed=False)
+
+        embed.forward, head.forward = look_up, project_all
+
+    def rest(self, model: nn.Module) -> None:
+        """What lies outside of blocks and ends is the same on all ranks."""
+        for module in model.modules():
+            self._plain(module, summed=False)
+
+    def _enter(
+        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The whole sequence goes in, and different parts of the layer work on it."""
+        if args:
+            return (self._whole(args[0], summed=True), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": self._whole(kwargs["hidden_states"], summed=True)}
+
+    def _whole(self, x: Tensor, *, summed: bool) -> Tensor:
+        if not self._sequence:
+            return hand_out(x, self._group)
+        return join(x, 1, self._group, summed=summed).narrow(1, 0, self._length)
+
+    def _leave(self, x: Tensor) -> Tensor:
+        if not self._sequence:
+            return add_up(x, self._group)
+        return add_up_part(self._padded(x), 1, self._group)
+
+    def _to_part(self, x: Tensor) -> Tensor:
+        return part(self._padded(x), 1, self._group)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """[rows, length, …] to a length that the ranks can share."""
+        return F.pad(x, (0, 0, 0, -x.shape[1] % self._mesh.size()))
+
+    def enter_sequence(
+        self, _layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """From the first layer on each rank has a part of the sequence."""
+        self._length = args[0].shape[1]
+        return (self._to_part(args[0]), *args[1:]), kwargs
+
+    def leave_sequence(self, _layer: nn.Module, _args: Any, out: Any) -> Any:
+        """After the last layer each rank has the whole sequence."""
+        if isinstance(out, torch.Tensor):
+            return self._whole(out, summed=False)
+        return (self._whole(out[0], summed=False), *out[1:])

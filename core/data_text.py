@@ -35,10 +35,10 @@ def look_lines(look: DataLook, *, color: bool) -> Iterator[str]:
         look: the look.
         color: tell trained from context from dropped by color; without it by `⟦ ⟧` and `~~ ~~`.
     """
-    yield from _counts(look)
+    yield from count_lines(look)
     yield ""
     yield "Tokens a row:"
-    yield from _histogram(look.report)
+    yield from histogram_lines(look.report)
     if look.rows:
         yield ""
         yield "Tokens: " + "  ".join(_piece(text, status, color=color) for text, status in _LEGEND)
@@ -79,7 +79,8 @@ def _piece(text: str, status: Status, *, color: bool) -> str:
     return "\n".join(click.style(line, **_STYLES[status]) if line else "" for line in lines)
 
 
-def _counts(look: DataLook) -> Iterator[str]:
+def count_lines(look: DataLook) -> Iterator[str]:
+    """How many rows and tokens are trained on, and what is unusual."""
     report, notes = look.report, look.report.notes
     trained = f"{report.supervised_tokens} of {report.tokens} tokens trained"
     yield f"{report.trainable_rows} of {report.rows} rows trained on, {trained}"
@@ -108,7 +109,8 @@ def _batches(look: DataLook) -> str:
     return f"with micro-batches of {batches.size} out of steps of {batches.step}"
 
 
-def _histogram(report: DataReport) -> Iterator[str]:
+def histogram_lines(report: DataReport) -> Iterator[str]:
+    """How many rows have how many tokens, a bar a line."""
     bins = [one for one in report.histogram() if one.rows]
     most = max((one.rows for one in bins), default=1)
     for one in bins:

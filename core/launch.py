@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from .backends.base import Backend
 from .errors import TunedeckError
 from .plan import Plan
@@ -10,6 +12,11 @@ from .record import RunRecord
 from .registry import Registry
 from .states import RunState, Status
 from .submission import Submission
+
+GIVEN_UP = "given up"
+"""The word of a run whose launcher lives and no longer waits for the backend's answer."""
+
+_UNKNOWN = "it was given up while it was being submitted"
 
 
 async def launch(
@@ -38,6 +45,10 @@ async def launch(
     except (TunedeckError, OSError) as error:
         registry.update(plan.run_id, Status(RunState.FAILED, "not submitted", str(error)))
         raise
+    except asyncio.CancelledError:
+        # Whether it arrived is not known; whoever looks at the run next asks the backend.
+        registry.update(plan.run_id, Status(RunState.SUBMITTING, GIVEN_UP, _UNKNOWN))
+        raise
     record = registry.update(plan.run_id, handle=handle)
     if record.state is RunState.CANCELLED:  # by someone else, while it was on its way
         return registry.update(plan.run_id, await backend.cancel(handle))
@@ -50,7 +61,7 @@ async def recover(record: RunRecord, backend: Backend, registry: Registry) -> Ru
     A launcher that still lives, or is on another machine, is left to it. Else the backend knows
     whether the job arrived.
     """
-    if record.launcher is not None:
+    if record.launcher is not None and record.word != GIVEN_UP:
         launcher = ProcessMark.from_json(record.launcher)
         if launcher.alive or launcher.elsewhere:
             return record

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .memory import GIB, ModelShape
+from .schema.model_facts import ModelFacts, model_facts, own_code_file
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -73,6 +74,18 @@ def cached_models() -> list[str]:
     return [name for name in names if local_model_dir(name)]
 
 
+def local_models(folder: Path) -> list[str]:
+    """Folders of models in or just below a folder, as one would type them from there."""
+    found = [folder] if (folder / "config.json").is_file() else []
+    for pattern in ("*/config.json", "*/*/config.json"):
+        found += sorted(path.parent for path in folder.glob(pattern))
+    return [
+        f"./{path.relative_to(folder)}" if path != folder else "."
+        for path in found
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
 def model_shape(config: Mapping[str, Any]) -> ModelShape | None:
     """The sizes of a training config's model, where its `config.json` is on this machine."""
     name = (config.get("model") or {}).get("pretrained_model_name_or_path")
@@ -83,6 +96,27 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape | None:
         return ModelShape.from_config(json.loads((folder / "config.json").read_text("utf-8")))
     except (OSError, ValueError):
         return None
+
+
+def facts_of(config: Mapping[str, Any]) -> ModelFacts:
+    """What a training config's model says of itself, as far as its files are on this machine."""
+    table = config.get("model") or {}
+    given = table.get("config")
+    if isinstance(given, Mapping):
+        return model_facts(given)
+    name = given or table.get("pretrained_model_name_or_path")
+    folder = local_model_dir(name) if name else None
+    if folder is None:
+        return model_facts({})
+    try:
+        values = json.loads((folder / "config.json").read_text("utf-8"))
+        file = own_code_file(values)
+        code = None
+        if file is not None and (folder / file).is_file():
+            code = (folder / file).read_text("utf-8", errors="replace")
+        return model_facts(values, code)
+    except (OSError, ValueError, AttributeError):
+        return model_facts({})
 
 
 def gpu_memory(plan: Plan) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
@@ -62,3 +62,15 @@ async def prepare(selection: Selection, *, online: bool) -> Prepared:
     findings = await preflight(plan, step, backend, online=online)
     price = await backend.price(plan) if online and backend.capabilities.price else None
     return Prepared(selection, step, plan, backend, submission, findings, price)
+
+
+async def check_online(prepared: Prepared) -> Prepared:
+    """The same plan and submission, with what the backend itself says of them. Uses the network.
+
+    Raises:
+        TunedeckError: if the backend cannot be asked for its price.
+    """
+    backend, plan = prepared.backend, prepared.plan
+    findings = await preflight(plan, prepared.step, backend, online=True)
+    price = await backend.price(plan) if backend.capabilities.price else None
+    return replace(prepared, findings=findings, price=price)

@@ -12,12 +12,16 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
+from textual.widget import Widget
 
 from ..core.errors import TunedeckError
+from ..core.ssh.prompts import TerminalPrompter, ask_through
 from .background import Broken, Failed
 from .keymap import read_keymap
+from .prompter import WizardPrompter
 from .screens.help import HelpScreen
 from .screens.home import HomeScreen
+from .screens.jump import JumpScreen
 from .screens.too_small import TooSmallScreen, fits
 from .theme import THEME
 from .words import safe, trouble
@@ -35,6 +39,14 @@ class WizardApp(App[None]):
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1,question_mark", "help", "Help", key_display="?", id="app.help"),
+        Binding(
+            "ctrl+o",
+            "jump",
+            "Jump",
+            show=False,
+            id="app.jump",
+            tooltip="A letter for every place that can have the focus",
+        ),
         Binding("ctrl+q", "leave", "Quit", id="app.quit", tooltip="Runs go on without the wizard"),
         Binding("ctrl+z", "suspend_process", "Suspend", show=False, id="app.suspend"),
     ]
@@ -55,10 +67,15 @@ class WizardApp(App[None]):
         for number in (signal.SIGTERM, signal.SIGHUP):
             # Else the terminal is left in the alternate screen, with mouse reporting on.
             loop.add_signal_handler(number, self._end_by_signal, number)
+        ask_through(WizardPrompter(self))
         try:
             self.set_keymap(read_keymap())
         except TunedeckError as error:
             self.say(trouble(error), severity="warning")
+
+    def on_unmount(self) -> None:
+        """What is asked from here on is asked on the terminal again."""
+        ask_through(TerminalPrompter())
 
     def _end_by_signal(self, number: signal.Signals) -> None:
         self.exit(return_code=128 + number)
@@ -96,6 +113,16 @@ class WizardApp(App[None]):
         """Explain the screen and what has the focus."""
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen))
+
+    def action_jump(self) -> None:
+        """Give every place a letter, and go to the one that is pressed."""
+
+        def go(place: Widget | None) -> None:
+            if place is not None:
+                place.focus()
+
+        if not isinstance(self.screen, JumpScreen):
+            self.push_screen(JumpScreen(self.screen), go)
 
     def action_leave(self) -> None:
         """Quit, and say what goes on running."""

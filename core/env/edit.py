@@ -195,10 +195,11 @@ def _put(table: Any, path: tuple[str | int, ...], value: Any) -> None:
             del table[last]
     elif last not in table and isinstance(table, Table):
         # The comment that stands above the next table is the last thing in this one.
-        body, below = table.value.body, []
+        body = table.value.body
+        below: list[Any] = []
         while body and body[-1][0] is None:
             below.insert(0, body.pop())
-        table[last] = value
+        table[str(last)] = value
         body.extend(below)
     else:
         table[last] = value

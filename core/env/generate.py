@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config.keys import split_key
+from ..config.overrides import parse_override
 from ..errors import Place, UsageError
 from ..files import write_atomic
 from ..findings import Finding, Fix
@@ -94,6 +96,24 @@ def generate(
         ),
         open_values=tuple(_open(config, checked)),
     )
+
+
+def init_words(name_or_path: str, overrides: Iterable[str], answers: Mapping[str, str]) -> list[str]:
+    """The words of the `tunedeck env init` that generates the same; `shlex.join` makes a line.
+
+    An answer is a text: what YAML would take for something else is put in quotes.
+    """
+    words = ["tunedeck", "env", "init", "-c", name_or_path, *overrides]
+    for key, answer in answers.items():
+        override = f"sections.{key}={answer}"
+        try:
+            same = parse_override(override).value == answer
+        except UsageError:
+            same = False
+        words.append(
+            override if same else f"sections.{key}={json.dumps(answer, ensure_ascii=False)}"
+        )
+    return words
 
 
 def output_file(config: GeneratorConfig, cwd: Path) -> Path:

@@ -153,15 +153,24 @@ class AskText(ModalScreen[str | None]):
         about: what there is to know, in words.
         value: what is there at first.
         check: tells what is wrong with a text, or nothing.
+        keeps_wrong: whether a second enter takes what is wrong all the same.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back")]
 
     def __init__(
-        self, title: str, about: str, value: str, check: Callable[[str], str] = lambda _text: ""
+        self,
+        title: str,
+        about: str,
+        value: str,
+        check: Callable[[str], str] = lambda _text: "",
+        *,
+        keeps_wrong: bool = False,
     ) -> None:
         super().__init__()
         self._title, self._about, self._value, self._check = title, about, value, check
+        self._keeps_wrong = keeps_wrong
+        self._insisted: str | None = None
 
     def compose(self) -> ComposeResult:
         """What it is, the line, and what is wrong with it."""
@@ -186,5 +195,40 @@ class AskText(ModalScreen[str | None]):
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
-        if not self._check(event.value):
+        if not self._check(event.value) or self._insisted == event.value:
             self.dismiss(event.value)
+        elif self._keeps_wrong:
+            self._insisted = event.value
+            self.query_one("#dialog").border_subtitle = "enter again keeps it all the same"
+
+
+class AskLogin(ModalScreen[str | None]):
+    """Passes on what a login asks. The question is the other machine's: it is shown as text.
+
+    Args:
+        question: as it was asked.
+        hidden: whether the answer is not to be seen.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Leave")]
+
+    def __init__(self, question: str, *, hidden: bool) -> None:
+        super().__init__()
+        self._question, self._hidden = question, hidden
+
+    def compose(self) -> ComposeResult:
+        """The question and a line for the answer."""
+        with Vertical(id="dialog"):
+            yield Static(strip_controls(self._question), markup=False)
+            yield Input(id="typed", password=self._hidden)
+
+    def on_mount(self) -> None:
+        """Ready to type."""
+        dialog = self.query_one("#dialog")
+        dialog.border_title = "The login asks"
+        dialog.border_subtitle = "enter answers · esc does not log in"
+        self.query_one("#typed").focus()
+
+    @on(Input.Submitted)
+    def _submitted(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value)

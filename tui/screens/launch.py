@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 import threading
 from dataclasses import replace
@@ -29,7 +28,9 @@ from .page import Page
 
 if TYPE_CHECKING:
     from ...core.catalog import Catalog, Step
+    from ...core.findings import Finding
     from ...core.record import RunRecord
+    from ...core.replay import Replay
     from ...core.resolve import Selection
 
 
@@ -49,12 +50,17 @@ class Launched(Message):
         self.record = record
 
 
+class NotSent(Message):
+    """The submission was given up."""
+
+
 class LaunchScreen(Page):
     """Holds what has been chosen, keeps it as a draft, and shows one stage at a time.
 
     Args:
         draft: where to begin or to go on.
         made_by: offer only the steps that take what this step makes.
+        replay: the saved launch that is launched again, to tell what has changed since.
     """
 
     HELP = (
@@ -69,9 +75,12 @@ class LaunchScreen(Page):
         ),
     ]
 
-    def __init__(self, draft: Draft, *, made_by: str | None = None) -> None:
+    def __init__(
+        self, draft: Draft, *, made_by: str | None = None, replay: Replay | None = None
+    ) -> None:
         super().__init__()
         self.draft = draft
+        self.replay = replay
         self.catalog: Catalog | None = None
         self.offered: list[Step] = []
         self._made_by = made_by
@@ -137,13 +146,17 @@ class LaunchScreen(Page):
         self._stage.show()
         self._stage.take_focus()
 
+    def show_profile_command(self, profile: str) -> None:
+        """Show the launch with a profile that is marked and not yet chosen."""
+        chosen = replace(self.selection, profile=profile)
+        self.show_command(shlex.join(command_of(chosen, "--dry-run")))
+
     def _say_command(self) -> None:
         chosen = self.selection
         if not chosen.step:
             self.show_command("tunedeck steps list")
         else:
-            dry = ("--dry-run",) if self.draft.stage == "review" else ()
-            self.show_command(shlex.join(command_of(chosen, *dry)))
+            self.show_command(shlex.join(command_of(chosen, "--dry-run")))
 
     def action_go(self, stage: Stage) -> None:
         """Go to a stage; those after the first need a step."""
@@ -153,7 +166,12 @@ class LaunchScreen(Page):
         self.post_message(Chosen(self.selection, stage))
 
     def action_back(self) -> None:
-        """A stage back; from the first one home, the draft being kept."""
+        """A stage back; from the first one home, the draft being kept.
+
+        What the network is being asked is given up first.
+        """
+        if self.give_up():
+            return
         focused = self.focused
         if focused is not None and focused.id in ("step-search", "field-search", "dotlist"):
             self._stage.take_focus()
@@ -164,13 +182,21 @@ class LaunchScreen(Page):
         else:
             self.post_message(Chosen(self.selection, STAGES[number - 1]))
 
-    def go_to_field(self, key: str) -> None:
-        """Lead to the field that a finding is about."""
-        profile_keys = {"nodes", "gpus_per_node", "executor"}
-        stage: Stage = "environment" if key.partition(".")[0] in profile_keys else "config"
-        self.post_message(Chosen(self.selection, stage))
-        if stage == "config":
-            self.query_one(ConfigStage).go_to(key)
+    def go_to_field(self, finding: Finding) -> None:
+        """Lead to the field that a finding is about: a key of the profile or of the config."""
+        if finding.key is None:
+            self.wizard.say("It is about no field: see what is said to do.")
+        elif finding.profile is not None:
+            self.post_message(Chosen(self.selection, "environment"))
+            self.query_one(EnvironmentStage).go_to(finding.key)
+        else:
+            self.post_message(Chosen(self.selection, "config"))
+            self.query_one(ConfigStage).go_to(finding.key)
+
+    def on_screen_resume(self) -> None:
+        """An env file may have been written on the screen that was above this one."""
+        if self.catalog is not None and self.draft.stage == "environment":
+            self._stage.show()
 
     @on(Submit)
     def _submit(self, message: Submit) -> None:
@@ -178,27 +204,26 @@ class LaunchScreen(Page):
             return
         self._sending = True
         prepared, forced = message.prepared, message.forced
-        self.wizard.say(f"Submitting {prepared.plan.run_id} …")
 
-        def work(_stop: threading.Event) -> None:
+        async def send() -> RunRecord:
             from ...core.launch import launch
 
-            record = asyncio.run(
-                launch(
-                    prepared.plan,
-                    prepared.submission,
-                    prepared.backend,
-                    Registry(),
-                    forced=forced,
-                )
-            )
-            self.post_message(Launched(record))
+            plan, submission, backend = prepared.plan, prepared.submission, prepared.backend
+            return await launch(plan, submission, backend, Registry(), forced=forced)
 
-        begin(self, work)
+        what = f"Submitting {prepared.plan.run_id} to {prepared.plan.profile}"
+        self.begin_errand(what, send, Launched, NotSent())
 
     def on_failed(self) -> None:
         """What could not be sent may be sent again, once it is mended."""
-        self._sending = False
+        self._not_sent()
+
+    @on(NotSent)
+    def _not_sent(self) -> None:
+        """The run may have arrived all the same: the next one has an id of its own."""
+        if self._sending:
+            self._sending = False
+            self.query_one(ReviewStage).show()
 
     @on(Launched)
     def _follow(self, message: Launched) -> None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
+from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from ...core.text import strip_controls
+from ..errand import Errand
+from ..words import safe
 
 if TYPE_CHECKING:
+    from textual.message_pump import MessagePump
+
     from ..app import WizardApp
+
+T = TypeVar("T")
+
+_BUSY_PACE_S = 0.5
 
 
 class Page(Screen[None]):
@@ -37,6 +47,10 @@ class Page(Screen[None]):
 
     command_line = ""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._errands: list[Errand] = []
+
     @property
     def wizard(self) -> WizardApp:
         """The application, by its own type."""
@@ -47,6 +61,7 @@ class Page(Screen[None]):
         yield Static(id="title", markup=False)
         with Vertical(id="body"):
             yield from self.body()
+        yield Static(id="busy", markup=False)
         yield Static(id="command", markup=False)
         yield Footer()
 
@@ -68,6 +83,65 @@ class Page(Screen[None]):
         self.command_line = text
         words = Content.assemble(("$ ", "$text-muted"), strip_controls(text).replace("\n", " "))
         self.query_one("#command", Static).update(words)
+
+    def begin_errand(
+        self,
+        what: str,
+        work: Callable[[], Awaitable[T]],
+        tell: Callable[[T], Message],
+        given_up: Message | None = None,
+        *,
+        owner: MessagePump | None = None,
+    ) -> Errand:
+        """Ask something of the network; it is seen at the bottom, and esc gives it up.
+
+        Args:
+            what: what goes on, in words.
+            work: is awaited in a thread.
+            tell: makes the message from what it returns.
+            given_up: what is told where it is given up.
+            owner: gets the messages; this screen by default.
+        """
+        errand = Errand(owner or self, what, work, tell, given_up)
+        self._errands.append(errand)
+        self._show_busy()
+        return errand
+
+    def give_up(self) -> bool:
+        """Give up what the network was last asked for; False where nothing goes on."""
+        going_on = [errand for errand in self._errands if not errand.done]
+        if not going_on:
+            return False
+        errand = going_on[-1]
+        errand.give_up()
+        self.wizard.say(f"Given up: {errand.what}.")
+        self._show_busy()
+        return True
+
+    # Textual calls the handlers of every class of a screen, so that these go beside its own.
+
+    def on_mount(self) -> None:
+        """Nothing goes on at first."""
+        self._show_busy()
+        self.set_interval(_BUSY_PACE_S, self._show_busy)
+
+    def on_unmount(self) -> None:
+        """Nothing that was asked for outlives its screen."""
+        for errand in self._errands:
+            errand.give_up()
+
+    def _show_busy(self) -> None:
+        self._errands = [errand for errand in self._errands if not errand.done]
+        line = self.query_one("#busy", Static)
+        line.display = bool(self._errands)
+        if self._errands:
+            words = " and ".join(safe(one.what) for one in self._errands)
+            passed = max(one.seconds for one in self._errands)
+            line.update(
+                Content.assemble(
+                    ("◌ ", "$accent"), f"{words} … {passed} s  ", ("esc gives up", "$text-muted")
+                )
+            )
 
     def action_copy_command(self) -> None:
         """Copy the command; terminals without OSC 52 still show it."""

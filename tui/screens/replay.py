@@ -142,4 +142,4 @@ class ReplayScreen(Page):
     def _go(self, selection: Selection, stage: Stage) -> None:
         from .launch import LaunchScreen
 
-        self.app.switch_screen(LaunchScreen(Draft.begin(selection, stage)))
+        self.app.switch_screen(LaunchScreen(Draft.begin(selection, stage), replay=self._replay))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,14 +13,14 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, OptionList, Static
-from textual.widgets.option_list import Option
 
 from ...core.choices import Form, Row, as_text, form_of, with_override, with_value, without_value
 from ...core.errors import TunedeckError, UsageError
-from ...core.text import strip_controls
 from ..background import begin
-from ..screens.ask import AskText, Choose
-from ..words import cell, finding_line, safe, trouble
+from ..screens.ask import Choose
+from ..words import safe, trouble
+from .config_pick import ask_for
+from .config_rows import about, options
 from .stage import Chosen, StageView
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class ConfigStage(StageView):
     HELP = (
         "Choose one of the step's configs (c), then change what you like: enter edits the marked "
         "field, backspace puts it back. Changed fields carry ✎, wrong ones ✗. The line at the "
-        "bottom takes key=value as the command line does. n goes on."
+        "bottom takes key=value as the command line does. l looks at the data, y shows the whole "
+        "config as YAML. n goes on."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "next", "Next", id="config.next", tooltip="On to where it runs"),
@@ -54,8 +55,11 @@ class ConfigStage(StageView):
             id="config.reset",
             tooltip="Undo it",
         ),
-        Binding("slash", "search", "Search", id="config.search", tooltip="Find a field"),
+        Binding(
+            "slash", "search", "Search", show=False, id="config.search", tooltip="Find a field"
+        ),
         Binding("l", "look", "Data", id="config.look", tooltip="Rows, token by token"),
+        Binding("y", "yaml", "YAML", id="config.yaml", tooltip="As YAML, with what is changed"),
         Binding(
             "m",
             "changed",
@@ -78,10 +82,10 @@ class ConfigStage(StageView):
     def compose(self) -> ComposeResult:
         """Config, search, fields, what there is to know of the marked one, dotlist line."""
         yield Static(id="config-name", markup=False)
-        yield Input(placeholder="search fields", id="field-search")
+        yield Input(placeholder="/ search fields", id="field-search")
         yield OptionList(id="fields", markup=False)
         yield Static(id="field-about", markup=False)
-        yield Input(placeholder="key=value", id="dotlist")
+        yield Input(placeholder=": key=value", id="dotlist")
 
     def show(self) -> None:
         """Compose the config in a thread, and list the fields as they then are."""
@@ -129,7 +133,7 @@ class ConfigStage(StageView):
         marked = fields.highlighted_option
         at = self._wanted or (marked.id if marked else None)
         self._wanted = None
-        fields.set_options(list(_options(rows, self.app.size.width - 6)))
+        fields.set_options(list(options(rows, self.app.size.width - 6)))
         ids = [option.id for option in fields.options]
         usable = [option.id for option in fields.options if not option.disabled]
         fields.highlighted = ids.index(at if at in usable else usable[0]) if usable else None
@@ -158,7 +162,7 @@ class ConfigStage(StageView):
     @on(OptionList.OptionHighlighted)
     def _explain(self) -> None:
         row = self._row
-        words = _about(row) if row else Content("")
+        words = about(row) if row else Content("")
         self.query_one("#field-about", Static).update(words)
 
     @on(Input.Changed, "#field-search")
@@ -186,34 +190,7 @@ class ConfigStage(StageView):
         row = self._row
         if row is None:
             return
-        if row.info.choices:
-            choices = [(as_text(choice), "") for choice in row.info.choices]
-            if row.info.nullable:
-                choices.append(("null", "no value"))
-            screen = Choose(row.info.key, choices, marked=as_text(row.value))
-            self.app.push_screen(screen, lambda text: self._set(row, text))
-        elif row.info.key == "model.pretrained_model_name_or_path":
-            self.app.push_screen(
-                Choose(row.info.key, self._models(), marked=as_text(row.value), free=True),
-                lambda text: self._set(row, text),
-            )
-        else:
-            self.app.push_screen(
-                AskText(row.info.key, _plain_about(row), as_text(row.value), self._check_of(row)),
-                lambda text: self._set(row, text),
-            )
-
-    def _models(self) -> list[tuple[str, str]]:
-        """What the step knows, what is in the hub's cache, and any folder or id that is typed."""
-        from ...core.models import cached_models
-
-        catalog = self.walk.catalog
-        known = catalog.find(self.walk.selection.step).manifest.models if catalog else ()
-        named = [
-            (model.name, f"{model.min_gpus or 'no'} GPU(s) at least. {model.description}")
-            for model in known
-        ]
-        return named + [(name, "in this machine's cache") for name in cached_models()]
+        ask_for(self.app, row, self.walk, self._check_of(row), lambda text: self._set(row, text))
 
     def _check_of(self, row: Row) -> Callable[[str], str]:
         catalog, selection = self.walk.catalog, self.walk.selection
@@ -285,57 +262,18 @@ class ConfigStage(StageView):
             return
         from ..screens.data import DataScreen
 
-        self.app.push_screen(DataScreen(self.form.values))
+        self.app.push_screen(DataScreen(self.form.values, self.walk.selection))
+
+    def action_yaml(self) -> None:
+        """Show the whole config as YAML, with the lines that are changed."""
+        catalog, form = self.walk.catalog, self.form
+        if catalog is None or form is None or not form.values:
+            self.walk.wizard.say("There is no config to show yet.")
+            return
+        from ..screens.yaml import YamlScreen
+
+        self.app.push_screen(YamlScreen(form, self.walk.selection, catalog))
 
     def action_next(self) -> None:
         """On to where it runs."""
         self.post_message(Chosen(self.walk.selection, "environment"))
-
-
-def _options(rows: list[Row], width: int) -> Iterator[Option]:
-    group: str | None = None
-    for row in rows:
-        name = "most used" if row.common else row.group or "run"
-        if name != group:
-            group = name
-            heading = Content.styled(name, "bold $primary")
-            yield Option(heading, id=f"group:{name}", disabled=True)
-        yield Option(_line(row, width), id=row.info.key)
-
-
-def _line(row: Row, width: int) -> Content:
-    mark, color = (" ", "$text")
-    if row.changed:
-        mark, color = "✎", "$warning"
-    if row.finding and row.finding.severity == "error":
-        mark, color = "✗", "$error"
-    key = row.info.key if row.common else row.info.key.rpartition(".")[2]
-    wide = min(38, width // 2)
-    value = "" if row.value is None else as_text(row.value)
-    return Content.assemble(
-        (f"{mark} {cell(key, wide)} ", color if mark != " " else ""),
-        (cell(value or "–", width - wide - 3), "bold" if row.changed else "$text-muted"),
-    )
-
-
-def _about(row: Row) -> Content:
-    origin = f"  from {safe(row.sourced.origin)}" if row.sourced else ""
-    default = "" if row.info.default is None else f"  default {as_text(row.info.default)}"
-    parts: list[Content] = [
-        Content.assemble(
-            (row.info.key, "bold"), (f"  {row.info.type}{default}{origin}", "$text-muted")
-        ),
-        Content(strip_controls(row.info.description)),
-    ]
-    if row.finding:
-        parts.append(finding_line(row.finding))
-    return Content("\n").join(parts)
-
-
-def _plain_about(row: Row) -> str:
-    examples = ", ".join(as_text(example) for example in row.info.examples)
-    return (
-        f"{row.info.description}\n{row.info.type}"
-        + (f"; default {as_text(row.info.default)}" if row.info.default is not None else "")
-        + (f"; such as {examples}" if examples else "")
-    )

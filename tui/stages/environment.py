@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -16,7 +16,11 @@ from textual.message import Message
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from ...core.env.excerpt import Excerpts
+from ...core.findings import Finding
+from ...core.inventory import inventory_of, tables_of
 from ...core.profiles import ProfileLook, Profiles, look_at_profiles
+from ...core.text import strip_controls
 from ..background import begin
 from ..words import cell, finding_line, safe
 from .stage import Chosen, StageView
@@ -33,9 +37,17 @@ class Looked(Message):
 class Counted(Message):
     """What a backend has now."""
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, found: Mapping[str, Any]) -> None:
         super().__init__()
-        self.name, self.text = name, text
+        self.name, self.found = name, found
+
+
+class Mended(Message):
+    """A finding's mend was made; the words say what changed."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words = words
 
 
 class EnvironmentStage(StageView):
@@ -43,13 +55,24 @@ class EnvironmentStage(StageView):
 
     HELP = (
         "Choose where it runs. 'local' is this machine and always there; the others come from the "
-        "env files that are named above. Findings stand below with their line. i asks the backend "
-        "what it has free now."
+        "env files that are named above. What is wrong with the marked one stands below the list "
+        "with its line: enter on a finding edits its key, x makes its mend where it is mechanical. "
+        "e edits the profile, g makes an env file, i asks the backend what it has free now."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "next", "Next", id="environment.next", tooltip="On to the review"),
-        Binding("i", "inventory", "Inventory", id="environment.inventory", tooltip="What is free"),
-        Binding("r", "reload", "Reload", id="environment.reload", tooltip="Read the files again"),
+        Binding("e", "edit", "Edit", id="environment.edit", tooltip="Set the profile's keys"),
+        Binding("g", "generate", "New", id="environment.new", tooltip="Make an env file"),
+        Binding("x", "mend", "Fix", id="environment.fix", tooltip="Make the finding's mend"),
+        Binding("i", "inventory", "Free", id="environment.inventory", tooltip="What is free there"),
+        Binding(
+            "r",
+            "reload",
+            "Reload",
+            show=False,
+            id="environment.reload",
+            tooltip="Read the files again",
+        ),
     ]
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -57,9 +80,10 @@ class EnvironmentStage(StageView):
         self._profiles: Profiles | None = None
 
     def compose(self) -> ComposeResult:
-        """Files, profiles, what there is to say of the marked one."""
+        """Files, profiles, findings, what there is to say of the marked one."""
         yield Static(id="env-files", markup=False)
         yield OptionList(id="profiles", markup=False)
+        yield OptionList(id="profile-findings", markup=False)
         with VerticalScroll(id="profile-about"):
             yield Static(id="profile-text", markup=False)
 
@@ -78,10 +102,12 @@ class EnvironmentStage(StageView):
 
     @on(Looked)
     def _list(self, message: Looked) -> None:
+        before = self._marked
         self._profiles = message.profiles
         files = ", ".join(str(path) for path in message.profiles.files)
+        words = files or f"{message.profiles.reason}; g makes an env file"
         self.query_one("#env-files", Static).update(
-            Content.assemble(("env files ", "$text-muted"), safe(files or message.profiles.reason))
+            Content.assemble(("env files ", "$text-muted"), safe(words))
         )
         options = self.query_one("#profiles", OptionList)
         width = self.app.size.width - 6
@@ -89,22 +115,58 @@ class EnvironmentStage(StageView):
             Option(_line(profile, width), id=profile.name) for profile in message.profiles.profiles
         )
         names = [profile.name for profile in message.profiles.profiles]
-        chosen = self.walk.selection.profile
+        chosen = before.name if before else self.walk.selection.profile
         options.highlighted = names.index(chosen) if chosen in names else 0
+
+    @property
+    def _marked(self) -> ProfileLook | None:
+        option = self.query_one("#profiles", OptionList).highlighted_option
+        return self._find(option.id) if option else None
 
     def _find(self, name: str | None) -> ProfileLook | None:
         known = self._profiles.profiles if self._profiles else ()
         return next((profile for profile in known if profile.name == name), None)
 
-    @on(OptionList.OptionHighlighted)
-    def _explain(self, event: OptionList.OptionHighlighted) -> None:
-        if profile := self._find(event.option.id):
-            self.query_one("#profile-text", Static).update(_about(profile))
+    @property
+    def _finding(self) -> Finding | None:
+        """The marked finding of the marked profile."""
+        profile = self._marked
+        at = self.query_one("#profile-findings", OptionList).highlighted
+        if profile is None or at is None or at >= len(profile.findings):
+            return None
+        return profile.findings[at]
 
-    @on(OptionList.OptionSelected)
+    @on(OptionList.OptionHighlighted, "#profiles")
+    def _explain(self) -> None:
+        profile = self._marked
+        if profile is None:
+            return
+        self.walk.show_profile_command(profile.name)
+        findings = self.query_one("#profile-findings", OptionList)
+        findings.set_options(Option(_finding_row(one)) for one in profile.findings)
+        findings.display = bool(profile.findings)
+        self.query_one("#profile-text", Static).update(_about(profile))
+
+    @on(OptionList.OptionHighlighted, "#profile-findings")
+    def _explain_finding(self) -> None:
+        profile, finding = self._marked, self._finding
+        if profile is None or finding is None or not self.query_one("#profile-findings").has_focus:
+            return
+        lines = [finding_line(finding)]
+        lines += [Content(f"    {strip_controls(text)}") for text in Excerpts().show(finding.place)]
+        if finding.fix and finding.fix.edit:
+            lines.append(Content.assemble(("  x", "bold $accent"), " makes this mend"))
+        self.query_one("#profile-text", Static).update(Content("\n").join(lines))
+
+    @on(OptionList.OptionSelected, "#profiles")
     def _choose(self, event: OptionList.OptionSelected) -> None:
         name = event.option.id or "local"
         self.post_message(Chosen(replace(self.walk.selection, profile=name), "review"))
+
+    @on(OptionList.OptionSelected, "#profile-findings")
+    def _edit_found(self) -> None:
+        finding = self._finding
+        self._open_profile(finding.key if finding else None)
 
     def action_next(self) -> None:
         """On with the marked profile."""
@@ -114,34 +176,89 @@ class EnvironmentStage(StageView):
         """Read the env files again."""
         self.show()
 
-    def action_inventory(self) -> None:
-        """Ask the marked profile's backend what it has now."""
-        option = self.query_one("#profiles", OptionList).highlighted_option
-        profile = self._find(option.id if option else None)
-        if profile is None or not profile.executor:
-            self.walk.wizard.say("This profile names no executor that could be asked.")
-            return
-        from ...core.backends.base import load_backend
+    def action_edit(self) -> None:
+        """Set keys of the marked profile."""
+        self._open_profile(None)
 
-        name, executor, values = profile.name, profile.executor, dict(profile.values)
-        self.walk.wizard.say(f"Asking {name} …")
+    def go_to(self, key: str) -> None:
+        """Open the profile that was chosen at a key."""
+        self._open_profile(key, self.walk.selection.profile)
+
+    def _open_profile(self, key: str | None, name: str | None = None) -> None:
+        profile = self._marked
+        name = name or (profile.name if profile else None)
+        if name is None:
+            self.walk.wizard.say("Mark a profile first.")
+            return
+        if profile is not None and profile.name == name and not profile.place.file:
+            self.walk.wizard.say(f"'{name}' is built in: g makes an env file that defines it anew.")
+            return
+        from ..screens.profile import ProfileScreen
+
+        selection = self.walk.selection
+        self.app.push_screen(ProfileScreen(name, selection.cwd, selection.env_file, key))
+
+    def action_generate(self) -> None:
+        """Make an env file with the site's values."""
+        from ..screens.env_file import EnvFileScreen
+
+        self.app.push_screen(EnvFileScreen(self.walk.selection.cwd))
+
+    def action_mend(self) -> None:
+        """Make the marked finding's mend, or the first one that can be made."""
+        profile = self._marked
+        if profile is None or not self.walk.wizard.may_change("Mending"):
+            return
+        chosen = [self._finding, *profile.findings]
+        mendable = next((one for one in chosen if one and one.fix and one.fix.edit), None)
+        if mendable is None:
+            what = "None of these can be mended" if profile.findings else "Nothing is wrong"
+            self.walk.wizard.say(f"{what} without you. e edits the profile.")
+            return
+        finding = mendable
 
         def work(_stop: threading.Event) -> None:
-            import yaml
+            from ...core.env.mend import mend
 
-            found = asyncio.run(load_backend(executor, values).inventory(values))
-            self.post_message(Counted(name, yaml.safe_dump(found, sort_keys=False)))
+            for one in mend([finding]):
+                one.write()
+                words = [line for line in one.diff.splitlines() if line[:1] in "+-"][2:]
+                self.post_message(Mended("\n".join([f"Mended {one.path.name}:", *words])))
 
         begin(self, work)
 
+    @on(Mended)
+    def _say_mended(self, message: Mended) -> None:
+        self.walk.wizard.say(message.words)
+        self.show()
+
+    def action_inventory(self) -> None:
+        """Ask the marked profile's backend what it has now."""
+        profile = self._marked
+        if profile is None or not profile.executor:
+            self.walk.wizard.say("This profile names no executor that could be asked.")
+            return
+        name, executor, values = profile.name, profile.executor, profile.values
+        self.walk.show_command(f"tunedeck queue {name}")
+        self.walk.begin_errand(
+            f"Asking {name}",
+            lambda: inventory_of(executor, values),
+            lambda found: Counted(name, found),
+            owner=self,
+        )
+
     @on(Counted)
     def _show_inventory(self, message: Counted) -> None:
-        option = self.query_one("#profiles", OptionList).highlighted_option
-        if option is not None and option.id == message.name:
-            from ...core.text import strip_controls
-
-            text = Content.assemble((f"{safe(message.name)} has now\n", "bold"))
-            self.query_one("#profile-text", Static).update(text + strip_controls(message.text))
+        profile = self._marked
+        if profile is None or profile.name != message.name:
+            return
+        lines = [Content.assemble((f"{safe(message.name)} has now", "bold"))]
+        for table in tables_of(message.found):
+            if table.title:
+                lines.append(Content.styled(f"\n{table.title}", "bold $primary"))
+            lines += [Content(f"  {safe(text)}") for text in table.lines()]
+        self.query_one("#profile-text", Static).update(Content("\n").join(lines))
+        self.query_one("#profile-about").scroll_home(animate=False)
 
 
 def _line(profile: ProfileLook, width: int) -> Content:
@@ -156,13 +273,20 @@ def _line(profile: ProfileLook, width: int) -> Content:
         (f"{mark} ", color),
         (cell(profile.name, 24) + " ", "bold"),
         cell(profile.executor or "no executor", 10) + " ",
-        (cell(shape, 20), "$text-muted"),
-        (cell(place.rpartition("/")[2], max(width - 60, 8)), "$text-muted"),
+        (cell(shape, 21) + " ", "$text-muted"),
+        (cell(place.rpartition("/")[2], max(width - 62, 8)), "$text-muted"),
     )
 
 
+def _finding_row(finding: Finding) -> Content:
+    first = finding_line(finding).split("\n")[0]
+    place = f"  {safe(finding.place).rpartition('/')[2]}" if finding.place.file else ""
+    fix = "  x fixes" if finding.fix and finding.fix.edit else ""
+    return Content.assemble(first, (place, "$text-muted"), (fix, "$accent"))
+
+
 def _about(profile: ProfileLook) -> Content:
-    parts = [finding_line(finding) for finding in profile.findings]
+    parts = []
     for key, sourced in profile.explained.items():
         parts.append(
             Content.assemble(

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from rich.console import Group, RenderableType
-from rich.syntax import Syntax
-from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -21,35 +16,46 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from ...core.errors import TunedeckError
-from ...core.findings import blocking
-from ...core.prepare import Prepared, prepare
-from ...core.text import strip_controls
+from ...core.findings import Finding, blocking
+from ...core.prepare import Prepared, check_online, prepare
+from ...core.registry import Registry
+from ...core.since import since_last
 from ..background import begin
+from ..errand import Errand
 from ..words import finding_line, safe, trouble
+from .review_pages import Compared, copied, pages, render
 from .stage import StageView
 
 if TYPE_CHECKING:
+    from ...core.replay import Replay
     from ...core.resolve import Selection
-
-_PAGES = ("summary", "config", "what is sent")
 
 
 class Ready(Message):
     """A selection has been resolved, rendered and checked; or could not be."""
 
     def __init__(
-        self, selection: Selection, prepared: Prepared | None, error: TunedeckError | None
+        self,
+        selection: Selection,
+        prepared: Prepared | None,
+        compared: Compared,
+        error: TunedeckError | None = None,
     ) -> None:
         super().__init__()
-        self.selection, self.prepared, self.error = selection, prepared, error
+        self.selection, self.prepared = selection, prepared
+        self.compared, self.error = compared, error
 
 
 class Asked(Message):
-    """The backend has been asked too."""
+    """The backend has been asked too; with `send`, to submit if nothing stands in the way."""
 
-    def __init__(self, selection: Selection, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, *, send: bool) -> None:
         super().__init__()
-        self.selection, self.prepared = selection, prepared
+        self.prepared, self.send = prepared, send
+
+
+class NotAsked(Message):
+    """Asking the backend was given up."""
 
 
 class Submit(Message):
@@ -64,24 +70,30 @@ class ReviewStage(StageView):
     """Shows the very object that is sent."""
 
     HELP = (
-        "What will happen. Findings stand first; enter on one leads to its field. tab goes through "
-        "the findings and the pages: summary, resolved config, the exact script or command. "
-        "s submits what you see."
+        "What will happen. Findings stand first: enter on one leads to its field, f to that of the "
+        "first that is in the way. p goes through the pages: summary, what is other than last "
+        "time, resolved config, the exact script or command. o asks the place it runs at what it "
+        "says of it, s submits what you see; where it runs elsewhere and was not asked, it is "
+        "asked first."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "submit", "Submit", id="review.submit", tooltip="Send what is shown"),
-        Binding("p", "page", "Page", id="review.page", tooltip="Summary, config, what is sent"),
+        Binding("p", "page", "Page", id="review.page", tooltip="Summary, changes, config, script"),
+        Binding("f", "fix", "Fix", id="review.fix", tooltip="To the field that is in the way"),
+        Binding("o", "ask", "Ask", id="review.ask", tooltip="Ask the place that it runs at"),
         Binding("w", "save", "Save", id="review.save", tooltip="Save it as a replay"),
-        Binding("c", "copy", "Copy", id="review.copy", tooltip="Copy what is sent"),
+        Binding("c", "copy", "Copy", show=False, id="review.copy", tooltip="Copy what is sent"),
     ]
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.prepared: Prepared | None = None
+        self.asked = False
+        self._compared = Compared()
         self._page = 0
-        self._asking = False
-        self._warned = False
-        self._stop: threading.Event | None = None
+        self._findings: list[Finding] = []
+        self._errand: Errand | None = None
+        self._gave_up = False
 
     def compose(self) -> ComposeResult:
         """Findings above, a page below."""
@@ -95,132 +107,171 @@ class ReviewStage(StageView):
         self.query_one("#review-page").focus()
 
     def show(self) -> None:
-        """Prepare the selection without network, then with it where the backend is elsewhere."""
-        selection = self.walk.selection
-        self.prepared, self._asking, self._warned = None, True, False
-        if self._stop is not None:
-            self._stop.set()
+        """Prepare the selection, without network."""
+        selection, replay = self.walk.selection, self.walk.replay
+        self.prepared, self.asked, self._gave_up = None, False, False
         self.query_one("#review-head", Static).update("Resolving and checking …")
 
-        def work(stop: threading.Event) -> None:
+        def work(_stop: threading.Event) -> None:
             try:
                 prepared = asyncio.run(prepare(selection, online=False))
-                remote = prepared.backend.capabilities.remote
-                if stop.is_set():
-                    return
-                self.post_message(Ready(selection, prepared, None))
-                if remote:
-                    prepared = asyncio.run(prepare(selection, online=True))
+                compared = _compare(prepared, replay)
             except TunedeckError as error:
-                if not stop.is_set():
-                    self.post_message(Ready(selection, None, error))
-                return
-            if not stop.is_set():
-                self.post_message(Asked(selection, prepared))
+                self.post_message(Ready(selection, None, Compared(), error))
+            else:
+                self.post_message(Ready(selection, prepared, compared))
 
-        self._stop = begin(self, work)
+        begin(self, work)
 
     @on(Ready)
     def _ready(self, message: Ready) -> None:
         if message.selection != self.walk.selection:
             return
+        self._compared = message.compared
         if message.error is not None:
-            self._asking = False
             self._show_error(message.error)
         elif message.prepared is not None:
-            self._show_prepared(message.prepared)
-
-    @on(Asked)
-    def _asked(self, message: Asked) -> None:
-        if message.selection == self.walk.selection:
-            self._asking = False
+            self.prepared = message.prepared
+            self.asked = not message.prepared.backend.capabilities.remote
             self._show_prepared(message.prepared)
 
     def _show_error(self, error: TunedeckError) -> None:
         findings = getattr(error, "findings", ())
         head = Content.assemble(("✗ This cannot be launched as it is.", "bold $error"))
         self.query_one("#review-head", Static).update(head)
-        self._list([(finding_line(one), one.key or "") for one in findings])
+        self._list(list(findings))
         self.query_one("#review-text", Static).update(
             "" if findings else Content.assemble((trouble(error), "$error"))
         )
 
     def _show_prepared(self, prepared: Prepared) -> None:
-        self.prepared = prepared
         errors = len(blocking(prepared.findings))
         warnings = sum(finding.severity == "warning" for finding in prepared.findings)
+        profile = safe(prepared.plan.profile)
         if errors:
             head = Content.assemble((f"✗ {errors} error(s) stand in the way", "bold $error"))
+            head += Content.assemble("   ", ("f", "bold $accent"), " goes to the first")
         else:
             head = Content.assemble(("✓ Ready. ", "bold $success"), ("s", "bold"), " submits it")
         if warnings:
             head += Content.assemble((f"   ! {warnings} warning(s)", "$warning"))
-        if self._asking and prepared.backend.capabilities.remote:
-            head += Content.assemble((f"   asking {safe(prepared.plan.profile)} …", "$accent"))
+        if not self.asked:
+            state = "was not asked" if self._gave_up else "is not asked yet"
+            head += Content.assemble((f"   {profile} {state}: ", "$text-muted"), ("o", "bold"))
+        elif prepared.backend.capabilities.remote:
+            head += Content.assemble((f"   ✓ {profile} was asked", "$success"))
         self.query_one("#review-head", Static).update(head)
-        self._list([(finding_line(one), one.key or "") for one in prepared.findings])
+        self._list(prepared.findings)
         self._draw_page()
 
-    def _list(self, findings: list[tuple[Content, str]]) -> None:
+    def _list(self, findings: list[Finding]) -> None:
+        # What is only said stands on the summary.
+        self._findings = [one for one in findings if one.severity != "info"]
         listed = self.query_one("#findings", OptionList)
-        listed.set_options(
-            Option(words, id=f"{number}:{key}") for number, (words, key) in enumerate(findings)
-        )
-        listed.display = bool(findings)
+        listed.set_options(Option(finding_line(one)) for one in self._findings)
+        listed.display = bool(self._findings)
 
     @on(OptionList.OptionSelected, "#findings")
     def _to_field(self, event: OptionList.OptionSelected) -> None:
-        key = (event.option.id or "").partition(":")[2]
-        if key:
-            self.walk.go_to_field(key)
+        self.walk.go_to_field(self._findings[event.option_index])
+
+    def action_fix(self) -> None:
+        """To the field of the first finding that is in the way, or of the first there is."""
+        wanted = [*blocking(self._findings), *self._findings]
+        with_field = [one for one in wanted if one.key]
+        if with_field:
+            self.walk.go_to_field(with_field[0])
+        elif self._findings:
+            self.walk.wizard.say("None of this is about a field: see what is said to do.")
+        else:
+            self.walk.wizard.say("Nothing is in the way.")
 
     def _draw_page(self) -> None:
         if self.prepared is None:
             return
-        pages = (_summary, _config, _sent)
+        titles = list(pages())
+        title = titles[self._page]
         page = self.query_one("#review-page")
-        page.border_title = f"{_PAGES[self._page]} ({self._page + 1} of {len(_PAGES)}, p: next)"
-        parts = list(pages[self._page](self.prepared))
-        self.query_one("#review-text", Static).update(Group(*parts))
+        page.border_title = f"{title} ({self._page + 1} of {len(titles)}, p: next)"
+        self.query_one("#review-text", Static).update(render(title, self.prepared, self._compared))
 
     def action_page(self) -> None:
         """Show the next page."""
-        self._page = (self._page + 1) % len(_PAGES)
+        self._page = (self._page + 1) % len(pages())
         self._draw_page()
         self.query_one("#review-page").scroll_home(animate=False)
 
     def action_copy(self) -> None:
         """Copy the exact script, payload or command."""
         if self.prepared is None:
+            self.walk.wizard.say("There is nothing to copy yet: see what is said above.")
             return
-        submission = self.prepared.submission
-        payload = json.dumps(submission.payload, indent=2) if submission.payload else None
-        self.app.copy_to_clipboard(submission.script or payload or submission.command)
+        self.app.copy_to_clipboard(copied(self.prepared))
         self.walk.wizard.say("Copied what is sent, without the values of secrets.")
 
     def action_save(self) -> None:
         """Save the launch as a replay."""
-        if self.prepared is None or not self.walk.wizard.may_change("Saving"):
-            return
-        from ..saving import ask_and_save
+        if self.prepared is None:
+            self.walk.wizard.say("There is nothing to save yet: see what is said above.")
+        elif self.walk.wizard.may_change("Saving"):
+            from ..saving import ask_and_save
 
-        ask_and_save(self.walk.wizard, self.prepared.plan.to_json(), self.prepared.plan.name)
+            plan = self.prepared.plan
+            ask_and_save(self.walk.wizard, plan.to_json(), plan.name)
+
+    def action_ask(self) -> None:
+        """Ask the backend what it says of the plan: its preflight and its price."""
+        if self.prepared is None:
+            self.walk.wizard.say("There is nothing to ask about yet: see what is said above.")
+        elif not self.prepared.backend.capabilities.remote:
+            self.walk.wizard.say("It runs on this machine, which has been asked already.")
+        else:
+            self._ask(self.prepared, send=False)
+
+    def _ask(self, prepared: Prepared, *, send: bool) -> None:
+        if self._errand is not None and not self._errand.done:
+            self.walk.wizard.say(f"{safe(prepared.plan.profile)} is being asked; esc gives it up.")
+            return
+        self.walk.show_command(self.walk.command_line.replace("--dry-run", "--dry-run --online"))
+        self._errand = self.walk.begin_errand(
+            f"Asking {prepared.plan.profile}",
+            lambda: check_online(prepared),
+            lambda checked: Asked(checked, send=send),
+            NotAsked(),
+            owner=self,
+        )
+
+    @on(Asked)
+    def _asked(self, message: Asked) -> None:
+        if self.prepared is None or message.prepared.plan is not self.prepared.plan:
+            return
+        self.prepared, self.asked = message.prepared, True
+        self._show_prepared(message.prepared)
+        if not message.send:
+            return
+        if blocking(message.prepared.findings):
+            self.walk.wizard.say("Not submitted: see what stands in the way.", severity="warning")
+        else:
+            self.post_message(Submit(message.prepared, forced=False))
+
+    @on(NotAsked)
+    def _not_asked(self) -> None:
+        self._gave_up = True
+        if self.prepared is not None:
+            self._show_prepared(self.prepared)
 
     def action_submit(self) -> None:
         """Send what is shown, unless something stands in the way."""
         if self.prepared is None:
             self.walk.wizard.say("There is nothing to submit yet: see what is said above.")
+        elif not self.walk.wizard.may_change("Submitting"):
             return
-        if not self.walk.wizard.may_change("Submitting"):
-            return
-        if blocking(self.prepared.findings):
+        elif blocking(self.prepared.findings):
             self._ask_force(self.prepared)
-        elif self._asking and self.prepared.backend.capabilities.remote and not self._warned:
-            self._warned = True
-            name = safe(self.prepared.plan.profile)
-            self.walk.wizard.say(f"{name} has not answered yet. s again submits without.")
-        else:
+        elif self.asked or self._gave_up:
             self.post_message(Submit(self.prepared, forced=False))
+        else:
+            self._ask(self.prepared, send=True)
 
     def _ask_force(self, prepared: Prepared) -> None:
         from ..screens.ask import Confirm
@@ -230,67 +281,14 @@ class ReviewStage(StageView):
                 self.post_message(Submit(prepared, forced=True))
 
         count = len(blocking(prepared.findings))
-        question = f"{count} error(s) stand in the way. enter on one leads to its field. Submit?"
+        question = f"{count} error(s) stand in the way. f leads to the first. Submit?"
         self.app.push_screen(Confirm(question, "Submit all the same"), answered)
 
 
-def _summary(prepared: Prepared) -> Iterator[RenderableType]:
-    plan = prepared.plan
-    model = (plan.config.get("model") or {}).get("pretrained_model_name_or_path")
-    data = (plan.config.get("dataset") or {}).get("path_or_dataset_id")
-    rows = {
-        "run": f"{plan.run_id} ({plan.name})",
-        "step": plan.step,
-        "config": plan.config_name,
-        "changed": " ".join(plan.overrides),
-        "model": model,
-        "data": data,
-        "profile": f"{plan.profile} ({plan.executor})",
-        "shape": f"{plan.launch.nodes} node(s) × {plan.launch.nproc_per_node} process(es)",
-        "secrets": ", ".join(secret.name for secret in plan.secrets),
-        "folder": plan.run_dir,
-        "digest": plan.digest[:26] + "…",
-    }
-    if prepared.price:
-        rows |= prepared.price
-    text = Text()
-    for label, value in rows.items():
-        if value not in (None, ""):
-            text.append(f"{label:<9}", "dim").append(f"{safe(value)}\n")
-    for note in plan.notes:
-        text.append(f"! {safe(note)}\n", "yellow")
-    yield text
+def _compare(prepared: Prepared, replay: Replay | None) -> Compared:
+    from ...core.replay import changes_since
 
-
-def _config(prepared: Prepared) -> Iterator[RenderableType]:
-    import yaml
-
-    text = yaml.safe_dump(dict(prepared.plan.config), sort_keys=False, allow_unicode=True)
-    yield _code(text, "yaml")
-
-
-def _sent(prepared: Prepared) -> Iterator[RenderableType]:
-    submission = prepared.submission
-    shown = submission.to_json()
-    if submission.script:
-        yield _code(submission.script, "bash")
-    if submission.payload is not None:
-        yield _code(json.dumps(submission.payload, indent=2), "json")
-    yield Text("Command", style="bold")
-    yield _code(submission.command, "bash")
-    if shown["env"]:
-        yield Text("\nEnvironment", style="bold")
-        yield Text("\n".join(f"{name}={safe(value)}" for name, value in shown["env"].items()))
-    for file in submission.files:
-        yield Text(f"\n{safe(file.path)}  (mode {file.mode:o})", style="bold")
-        yield _code(file.content, "yaml" if file.path.endswith((".yaml", ".yml")) else "text")
-
-
-def _code(text: str, language: str) -> Syntax:
-    return Syntax(
-        strip_controls(text),
-        language,
-        theme="ansi_dark",
-        background_color="default",
-        word_wrap=True,
-    )
+    since = since_last(prepared.plan.to_json(), Registry())
+    if replay is None or replay.ingredients.lock is None:
+        return Compared(since)
+    return Compared(since, replay.name, changes_since(replay, prepared.plan))

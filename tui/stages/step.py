@@ -59,7 +59,8 @@ class StepStage(StageView):
         ids = [option.id for option in steps.options]
         chosen = self.walk.selection.step
         first = next((option.id for option in steps.options if not option.disabled), None)
-        at = chosen if chosen in ids else first
+        usual = "peft/automodel" if "peft/automodel" in ids else first
+        at = chosen if chosen in ids else usual
         steps.highlighted = ids.index(at) if at in ids else None
 
     @on(Input.Changed)

@@ -1,0 +1,251 @@
+"""Making an env file: the kind of place, the few values that only the site knows, and the file."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import threading
+from pathlib import Path
+from typing import ClassVar
+
+from rich.syntax import Syntax
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from ...core.env.generate import Generated, generate, init_words, write
+from ...core.env.generate_config import GeneratorConfig, config_names, load_generator
+from ...core.errors import UsageError
+from ...core.text import strip_controls
+from ..background import begin
+from ..words import cell, safe, trouble
+from .ask import AskText, Choose
+from .page import Page
+
+_ABOUT = {
+    "local": "this machine",
+    "slurm": "a Slurm cluster, behind SSH or here",
+    "lepton": "DGX Cloud Lepton",
+    "dgxcloud": "DGX Cloud Run:ai",
+    "hf_jobs": "Hugging Face Jobs",
+}
+
+
+class Made(Message):
+    """The file as it would be; or why there is none."""
+
+    def __init__(
+        self, config: GeneratorConfig, generated: Generated | None, error: UsageError | None
+    ) -> None:
+        super().__init__()
+        self.config, self.generated, self.error = config, generated, error
+
+
+class Saved(Message):
+    """The file has been written; a backup was made where there was one."""
+
+    def __init__(self, path: Path, backup: Path | None) -> None:
+        super().__init__()
+        self.path, self.backup = path, backup
+
+
+class EnvFileScreen(Page):
+    """The generator of env files as a form. Nothing is written before w.
+
+    Args:
+        cwd: where the file goes.
+    """
+
+    HELP = (
+        "Makes an env file with a profile for every kind of step. enter answers the marked "
+        "question; what is left open reads an environment variable. Below is the file as it would "
+        "be, or what would change in the one that is there. w writes it."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("w", "write", "Write", id="env-file.write", tooltip="Write the file"),
+        Binding(
+            "u",
+            "update",
+            "Update",
+            id="env-file.update",
+            tooltip="Update a file that is there; your comments and keys stay, a backup is kept",
+        ),
+        Binding("escape", "back", "Back", id="env-file.back"),
+    ]
+
+    def __init__(self, cwd: Path) -> None:
+        super().__init__()
+        self._cwd = cwd
+        self.kind = "slurm"
+        self.answers: dict[str, str] = {}
+        self._output: str | None = None
+        self._force = False
+        self._config: GeneratorConfig | None = None
+        self.generated: Generated | None = None
+
+    def body(self) -> ComposeResult:
+        """Questions above, the file below."""
+        yield OptionList(id="questions", markup=False)
+        yield Static(id="env-file-head", markup=False)
+        with VerticalScroll(id="env-file-page"):
+            yield Static(id="env-file-text", markup=False)
+
+    def on_mount(self) -> None:
+        """Work the file out in a thread."""
+        self.show_title("New env file")
+        self.query_one("#questions").focus()
+        self._make()
+
+    @property
+    def _overrides(self) -> list[str]:
+        named = [f"output_path={self._output}"] if self._output else []
+        return named + (["force=true"] if self._force else [])
+
+    def _make(self) -> None:
+        kind, overrides, answers, cwd = self.kind, self._overrides, dict(self.answers), self._cwd
+        self.show_command(shlex.join(init_words(kind, overrides, answers)))
+
+        def work(_stop: threading.Event) -> None:
+            config = load_generator(kind, overrides, cwd, answers)
+            try:
+                made = generate(kind, overrides, cwd, answers)
+            except UsageError as error:
+                self.post_message(Made(config, None, error))
+            else:
+                self.post_message(Made(config, made, None))
+
+        begin(self, work)
+
+    @on(Made)
+    def _show(self, message: Made) -> None:
+        self._config, self.generated = message.config, message.generated
+        self._list(message.config)
+        head, text = (
+            self.query_one("#env-file-head", Static),
+            self.query_one("#env-file-text", Static),
+        )
+        if message.error is not None:
+            there = message.error.place is not None and not self._force
+            hint = "   u updates it and keeps what is yours" if there else ""
+            head.update(Content.assemble((f"✗ {trouble(message.error)}", "$error"), hint))
+            text.update("")
+        elif message.generated is not None:
+            made = message.generated
+            still = len(made.open_values)
+            head.update(
+                Content.assemble(
+                    ("✓ ", "$success"),
+                    f"{len(made.profiles)} profiles   ",
+                    (f"! {still} value(s) still open   " if still else "", "$warning"),
+                    ("w", "bold $accent"),
+                    f" writes {safe(made.path.name)}",
+                )
+            )
+            changes = made.existing is not None
+            shown = (made.diff or "(no change)") if changes else made.text
+            text.update(
+                Syntax(
+                    strip_controls(shown),
+                    "diff" if changes else "toml",
+                    theme="ansi_dark",
+                    background_color="default",
+                    word_wrap=True,
+                )
+            )
+
+    def _list(self, config: GeneratorConfig) -> None:
+        width = self.size.width - 4
+        rows = [("kind", "Kind of place", f"{self.kind}: {_ABOUT.get(self.kind, '')}", True)]
+        for value in config.site:
+            given = self.answers.get(value.key) or os.environ.get(value.env, "")
+            rows.append(
+                (value.key, value.question, given or f"such as {value.example}", bool(given))
+            )
+        rows.append(("file", "File", config.output_path, True))
+        questions = self.query_one("#questions", OptionList)
+        at = questions.highlighted or 0
+        questions.set_options(
+            Option(
+                Content.assemble(
+                    (f"{'✓' if done else '?'} ", "$success" if done else "$warning"),
+                    cell(question, min(40, width // 2)) + " ",
+                    (cell(shown, max(width - 44, 10)), "bold" if done else "$text-muted"),
+                ),
+                id=key,
+            )
+            for key, question, shown, done in rows
+        )
+        questions.highlighted = min(at, len(rows) - 1)
+        questions.styles.height = min(len(rows), 8)
+
+    @on(OptionList.OptionSelected)
+    def _ask(self, event: OptionList.OptionSelected) -> None:
+        key, config = event.option.id or "", self._config
+        if config is None:
+            return
+        if key == "kind":
+            kinds = [(name, _ABOUT.get(name, "")) for name in config_names()]
+            self.app.push_screen(Choose("Kind of place", kinds, marked=self.kind), self._set_kind)
+        elif key == "file":
+            about = "Where it is written, from the folder of the launch."
+            self.app.push_screen(AskText("File", about, config.output_path), self._set_file)
+        else:
+            value = next(one for one in config.site if one.key == key)
+            about = (
+                f"{value.question}, such as {value.example}\n{key}; left open it reads {value.env}"
+            )
+
+            def answered(text: str | None) -> None:
+                if text is None:
+                    return
+                self.answers.pop(key, None)
+                if text.strip():
+                    self.answers[key] = text.strip()
+                questions = self.query_one("#questions", OptionList)
+                questions.action_cursor_down()
+                self._make()
+
+            given = self.answers.get(key) or os.environ.get(value.env, "")
+            self.app.push_screen(AskText(value.question, about, given), answered)
+
+    def _set_kind(self, kind: str | None) -> None:
+        if kind is not None and kind != self.kind:
+            self.kind, self.answers, self._output, self._force = kind, {}, None, False
+            self._make()
+
+    def _set_file(self, name: str | None) -> None:
+        if name and name.strip():
+            self._output = name.strip()
+            self._make()
+
+    def action_update(self) -> None:
+        """Update the file that is there, or no longer."""
+        self._force = not self._force
+        self._make()
+
+    def action_write(self) -> None:
+        """Write the file."""
+        made = self.generated
+        if made is None:
+            self.wizard.say("There is nothing to write yet: see what is said above.")
+        elif self.wizard.may_change("Writing an env file"):
+
+            def work(_stop: threading.Event) -> None:
+                self.post_message(Saved(made.path, write(made)))
+
+            begin(self, work)
+
+    @on(Saved)
+    def _saved(self, message: Saved) -> None:
+        kept = f" The file as it was is in {message.backup.name}." if message.backup else ""
+        self.wizard.say(f"Wrote {safe(message.path)}.{safe(kept)}")
+        self.app.pop_screen()
+
+    def action_back(self) -> None:
+        """Leave; nothing is written."""
+        self.app.pop_screen()

@@ -1,0 +1,269 @@
+"""One env profile as a form: what is set, where from, and what may be set besides."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+from pathlib import Path
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from ...core.env.edit import Edited, ProfileRow, edit_profile, override_of, profile_form
+from ...core.env.find import find_env_files
+from ...core.env.load import EnvFiles, load_env_files
+from ...core.errors import TunedeckError
+from ...core.findings import Finding
+from ...core.text import strip_controls
+from ..background import begin
+from ..words import cell, finding_line, safe, trouble
+from .ask import AskText, Confirm
+from .page import Page
+
+
+class Read(Message):
+    """The env files have been read, and the changes been tried on them."""
+
+    def __init__(
+        self, files: EnvFiles, rows: tuple[ProfileRow, ...], edited: Edited | None
+    ) -> None:
+        super().__init__()
+        self.files, self.rows, self.edited = files, rows, edited
+
+
+class Written(Message):
+    """The file has been written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+
+class ProfileScreen(Page):
+    """Sets keys of a profile; nothing is written before w.
+
+    Args:
+        name: the profile.
+        cwd: where env files are looked for.
+        env_file: an env file to use instead of those that are found.
+        key: the key to mark at first.
+    """
+
+    HELP = (
+        "The keys of one profile: first those that are set, with the file and line they come from, "
+        "then all that its executor knows. enter sets the marked key in this profile, backspace "
+        "undoes that, w writes the file; comments and everything else in it stay."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("w", "write", "Write", id="profile.write", tooltip="Write the env file"),
+        Binding("slash", "search", "Search", id="profile.search", tooltip="Find a key"),
+        Binding("backspace,delete", "reset", "Undo", id="profile.reset", tooltip="Undo the change"),
+        Binding("escape", "back", "Back", id="profile.back"),
+    ]
+
+    def __init__(
+        self, name: str, cwd: Path, env_file: Path | None = None, key: str | None = None
+    ) -> None:
+        super().__init__()
+        self._profile, self._cwd, self._env_file, self._wanted = name, cwd, env_file, key
+        self._files: EnvFiles | None = None
+        self._rows: tuple[ProfileRow, ...] = ()
+        self._edited: Edited | None = None
+        self.changes: dict[str, str] = {}
+
+    def body(self) -> ComposeResult:
+        """What is changed, search, keys, what there is to know of the marked one."""
+        yield Static(id="profile-head", markup=False)
+        yield Input(placeholder="search keys", id="key-search")
+        yield OptionList(id="keys", markup=False)
+        yield Static(id="key-about", markup=False)
+
+    def on_mount(self) -> None:
+        """Read in a thread."""
+        self.show_title("Profile", self._profile)
+        self.query_one("#keys").focus()
+        self._read()
+
+    def _read(self) -> None:
+        name, cwd, env_file, changes = self._profile, self._cwd, self._env_file, dict(self.changes)
+
+        def work(_stop: threading.Event) -> None:
+            files = load_env_files(find_env_files(cwd, env_file))
+            edited = edit_profile(files, name, changes.values()) if changes else None
+            self.post_message(Read(files, profile_form(files, name), edited))
+
+        begin(self, work)
+        words = ["set", name, *changes.values()] if changes else ["show", name]
+        file = ["--env-file", str(env_file)] if env_file else []
+        self.show_command(shlex.join(["tunedeck", "env", *words, *file]))
+
+    @on(Read)
+    def _take(self, message: Read) -> None:
+        self._files, self._rows, self._edited = message.files, message.rows, message.edited
+        self._list()
+
+    @property
+    def _findings(self) -> tuple[Finding, ...]:
+        return self._edited.findings if self._edited else ()
+
+    def _list(self) -> None:
+        typed = self.query_one("#key-search", Input).value.casefold().split()
+        rows = [
+            row
+            for row in self._rows
+            if all(word in f"{row.key} {row.description}".casefold() for word in typed)
+        ]
+        keys = self.query_one("#keys", OptionList)
+        marked = keys.highlighted_option
+        at = self._wanted or (marked.id if marked else None)
+        width = self.size.width - 4
+        options: list[Option] = []
+        for unset, title in ((False, "set"), (True, "may be set")):
+            own = [
+                row for row in rows if (row.value is None and row.key not in self.changes) == unset
+            ]
+            if own:
+                heading = Content.styled(title, "bold $primary")
+                options.append(Option(heading, id=f"title:{title}", disabled=True))
+                options += [Option(self._line(row, width), id=row.key) for row in own]
+        keys.set_options(options)
+        ids = [option.id for option in options if not option.disabled]
+        if at not in ids and at is not None:  # a finding may be about an item inside the key
+            at = next((key for key in ids if key and at.startswith(f"{key}.")), None)
+        self._wanted = None
+        keys.highlighted = keys.get_option_index(at or ids[0] or "") if ids else None
+        if at not in ids and ids:
+            keys.highlighted = keys.get_option_index(ids[0] or "")
+        self._explain()
+        wrong = sum(finding.severity == "error" for finding in self._findings)
+        parts: list[str | tuple[str, str]] = [
+            (f"{len(self.changes)} changed", "$warning" if self.changes else "$text-muted"),
+            ("   w writes them" if self.changes else "", "$accent"),
+        ]
+        if wrong:
+            parts.append((f"   ✗ {wrong} wrong as it would be", "bold $error"))
+        self.query_one("#profile-head", Static).update(Content.assemble(*parts))
+
+    def _line(self, row: ProfileRow, width: int) -> Content:
+        changed = row.key in self.changes
+        wrong = any(one.key == row.key and one.severity == "error" for one in self._findings)
+        mark, color = ("✗", "$error") if wrong else ("✎", "$warning") if changed else (" ", "")
+        first = min(34, width // 2)
+        value = "–" if row.value is None else str(row.value)
+        if changed:
+            value = self.changes[row.key].partition("=")[2]
+        elif row.own is not None:
+            mark, color = ("•", "$accent") if mark == " " else (mark, color)
+        return Content.assemble(
+            (f"{mark} {cell(row.key, first)} ", color),
+            (cell(value, max(width - first - 3, 4)), "bold" if changed else "$text-muted"),
+        )
+
+    @property
+    def _row(self) -> ProfileRow | None:
+        option = self.query_one("#keys", OptionList).highlighted_option
+        return next((row for row in self._rows if option and row.key == option.id), None)
+
+    @on(OptionList.OptionHighlighted)
+    def _explain(self) -> None:
+        row = self._row
+        if row is None:
+            self.query_one("#key-about", Static).update("")
+            return
+        origin = f"  from {safe(row.sourced.origin)}" if row.sourced else ""
+        lines = [
+            Content.assemble((row.key, "bold"), (f"  {row.type}{origin}", "$text-muted")),
+            Content(strip_controls(row.description)),
+        ]
+        lines += [finding_line(one) for one in self._findings if one.key == row.key]
+        self.query_one("#key-about", Static).update(Content("\n").join(lines))
+
+    @on(Input.Changed)
+    def _typed(self) -> None:
+        self._list()
+
+    @on(Input.Submitted)
+    def _to_list(self) -> None:
+        self.query_one("#keys").focus()
+
+    @on(OptionList.OptionSelected)
+    def _edit(self) -> None:
+        row, files = self._row, self._files
+        if row is None or files is None or not self.wizard.may_change("Editing a profile"):
+            return
+        before = self.changes.get(row.key)
+        value = before.partition("=")[2] if before else row.own
+        if value is None:
+            value = row.value
+
+        def wrong(text: str) -> str:
+            changes = {**self.changes, row.key: override_of(row, text)}
+            try:
+                edited = edit_profile(files, self._profile, changes.values())
+            except TunedeckError as error:
+                return trouble(error)
+            bad = [one for one in edited.findings if one.key == row.key and one.severity == "error"]
+            return bad[0].message if bad else ""
+
+        def typed(text: str | None) -> None:
+            if text is not None and text != str("" if value is None else value):
+                self.changes[row.key] = override_of(row, text)
+                self._read()
+
+        about = f"{row.description}\n{row.type}; nothing typed takes it out of this profile"
+        shown = "" if value is None else str(value)
+        self.app.push_screen(AskText(row.key, about, shown, wrong, keeps_wrong=True), typed)
+
+    def action_reset(self) -> None:
+        """Undo the change of the marked key."""
+        row = self._row
+        if row is None or row.key not in self.changes:
+            self.wizard.say("Nothing to undo: this key is as the file has it.")
+            return
+        del self.changes[row.key]
+        self._read()
+
+    def action_search(self) -> None:
+        """Type to find a key."""
+        self.query_one("#key-search").focus()
+
+    def action_write(self) -> None:
+        """Write the file with what was changed."""
+        edited = self._edited
+        if edited is None or not self.changes:
+            self.wizard.say("Nothing to write: enter on a key changes it.")
+            return
+        if not self.wizard.may_change("Writing"):
+            return
+
+        def work(_stop: threading.Event) -> None:
+            edited.mended.write()
+            self.post_message(Written(edited.mended.path))
+
+        begin(self, work)
+
+    @on(Written)
+    def _written(self, message: Written) -> None:
+        self.changes.clear()
+        self.wizard.say(f"Wrote {safe(message.path)}.")
+        self._read()
+
+    def action_back(self) -> None:
+        """Leave; what is not written is asked about first."""
+        if self.focused is not None and self.focused.id == "key-search":
+            self.query_one("#keys").focus()
+        elif self.changes:
+            question = f"Leave {len(self.changes)} change(s) to '{self._profile}' unwritten?"
+            self.app.push_screen(Confirm(question, "Leave"), self._leave_if)
+        else:
+            self.app.pop_screen()
+
+    def _leave_if(self, sure: bool | None) -> None:
+        if sure:
+            self.app.pop_screen()

@@ -239,6 +239,25 @@ def batch_and_mesh(plan: Plan, step: Step) -> Iterable[Finding]:
         )
 
 
+def setup(plan: Plan, step: Step) -> Iterable[Finding]:
+    """What the trainer's setup would refuse of the config and its model."""
+    if step.launch.schema != "sft":
+        return
+    from .models import facts_of
+    from .schema import TrainConfig
+    from .schema.conditions import conditions_of
+
+    config = TrainConfig.model_validate(plan.config)
+    for found in conditions_of(config, facts_of(plan.config), recipe="sft"):
+        yield Finding(
+            found.severity,
+            found.message,
+            _place(plan, found.key),
+            key=found.key,
+            fix=Fix(found.fix),
+        )
+
+
 def memory(plan: Plan, step: Step) -> Iterable[Finding]:
     """The estimate fits the GPUs of the profile, where both are known."""
     if step.launch.schema != "sft":
@@ -279,6 +298,7 @@ CHECKS: tuple[Check, ...] = (
     model,
     output_room,
     batch_and_mesh,
+    setup,
     memory,
 )
 """The checks that need no network, in no particular order."""

@@ -38,6 +38,15 @@ class FreezeConfig(Table):
     language_model: bool = Field(default=False, description="Leave the language model untrained.")
 
 
+class RewardModelConfig(Table):
+    """A model with a score in place of the next token, as reward learning trains it."""
+
+    enabled: bool = Field(default=False, description="Build a reward model.")
+    reward_model_type: Literal["bradley_terry"] = Field(
+        default="bradley_terry", description="`bradley_terry` gives one score a sequence."
+    )
+
+
 class ModelConfig(Table):
     """The model that is trained: loaded from a folder or hub id, or built from a config."""
 
@@ -66,7 +75,12 @@ class ModelConfig(Table):
     )
     force_hf: bool | None = Field(
         default=None,
-        description="Use the transformers implementation even where a faster one is known.",
+        description="Use transformers' implementation of a model that comes with its own "
+        "(trust_remote_code). Null does so where its own cannot give its weights tensor by tensor.",
+    )
+    reward_model_cfg: RewardModelConfig = Field(
+        default_factory=RewardModelConfig,
+        description="Build a model that scores sequences.",
     )
     config: Annotated[str, LocalPath("input")] | dict[str, Any] | None = Field(
         default=None,

@@ -189,10 +189,6 @@ class TrainConfig(Table):
     def remarks(self) -> list[tuple[str, str]]:
         """Dotted key and words for what is allowed but most likely not meant."""
         found = []
-        if self.distributed.sequence_parallel and self.distributed.tp_size == 1:
-            found.append(
-                ("distributed.sequence_parallel", "sequence_parallel does nothing with tp_size 1")
-            )
         steps = self.step_scheduler.max_steps
         for start, schedule in self.lr_phases():
             if steps is not None and start + (schedule.lr_warmup_steps or 0) >= steps:

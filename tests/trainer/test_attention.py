@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunedeck.trainer.attention import DOCUMENTS, attends_by_document, document_attention
 from tunedeck.trainer.batches import Batch, Layout
+from tunedeck.trainer.kinds import Kind, class_of
 from tunedeck.trainer.loss import SupervisedLoss
-from tunedeck.trainer.model import model_class_of
 from tunedeck.trainer.rows import TokenRow
 
 from .helpers import KINDS
@@ -149,7 +149,7 @@ def test_only_models_of_attention_alone_take_documents(
     kind: str, sizes: dict[str, Any], wanted: bool
 ) -> None:
     config = AutoConfig.for_model(kind, hidden_size=32, num_hidden_layers=2, **sizes)
-    assert attends_by_document(model_class_of(config, remote=False), config) is wanted
+    assert attends_by_document(class_of(Kind.TEXT, config, remote=False), config) is wanted
 
 
 def test_a_half_precision_batch_on_a_gpu_goes_to_the_flash_kernel(

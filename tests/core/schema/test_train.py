@@ -164,14 +164,10 @@ def test_all_that_does_not_go_together_is_said_at_once() -> None:
 
 def test_allowed_but_pointless_settings_are_remarked_on() -> None:
     made = config(
-        distributed={"sequence_parallel": True},
         step_scheduler={"max_steps": 5},
         lr_scheduler={"lr_warmup_steps": 5},
     )
-    assert [key for key, _ in made.remarks()] == [
-        "distributed.sequence_parallel",
-        "lr_scheduler",
-    ]
+    assert [key for key, _ in made.remarks()] == ["lr_scheduler"]
     assert config().remarks() == []
 
 

@@ -1,0 +1,124 @@
+"""What a run's settings must not be together: one table, for preflight and for the trainer.
+
+They are the conditions of NeMo RL's `nemo_rl.models.automodel.setup`, apart from those that the
+schema itself refuses (an unknown format, an unknown kind of reward model, template variables that
+are no mapping) and those of the mesh (`mesh_misfits`). Packing with context parallelism, which is
+an error there, works here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from .model_facts import ModelFacts
+
+if TYPE_CHECKING:
+    from .train import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Settings that do not go together.
+
+    Attributes:
+        name: a short name.
+        key: the dotted key to change.
+        holds: whether a config and its model are in this condition.
+        message: what is wrong.
+        fix: what to do about it.
+        severity: an error keeps a run from starting; a warning is said.
+        recipe: the recipe it is about; None for all that set a model up.
+    """
+
+    name: str
+    key: str
+    holds: Callable[[TrainConfig, ModelFacts], bool]
+    message: str
+    fix: str
+    severity: Literal["error", "warning"] = "error"
+    recipe: str | None = None
+
+
+CONDITIONS: tuple[Condition, ...] = (
+    Condition(
+        "packing_vision",
+        "packed_sequence.packed_sequence_size",
+        lambda config, model: _packs(config) and model.vision,
+        "Packing does not go with a model that takes images.",
+        "Set packed_sequence.packed_sequence_size=0.",
+    ),
+    Condition(
+        "packing_reward",
+        "packed_sequence.packed_sequence_size",
+        lambda config, model: _packs(config) and config.model.reward_model_cfg.enabled,
+        "Packing does not go with a reward model, which scores whole sequences.",
+        "Set packed_sequence.packed_sequence_size=0.",
+    ),
+    Condition(
+        "force_hf_refused",
+        "model.force_hf",
+        lambda config, model: config.model.force_hf is False and _cannot_convert(config, model),
+        "The model's own implementation has a state dict adapter without "
+        "convert_single_tensor_to_hf: its weights cannot be given tensor by tensor.",
+        "Set model.force_hf=true to use transformers' implementation.",
+    ),
+    Condition(
+        "force_hf_set",
+        "model.force_hf",
+        lambda config, model: config.model.force_hf is None and _cannot_convert(config, model),
+        "The model's own implementation cannot give its weights tensor by tensor: transformers' "
+        "implementation is used, as by model.force_hf=true.",
+        "Set model.force_hf=true to say so yourself.",
+        severity="warning",
+    ),
+    Condition(
+        "sequence_parallel_alone",
+        "distributed.sequence_parallel",
+        lambda config, model: (
+            config.distributed.sequence_parallel and config.distributed.tp_size == 1
+        ),
+        "sequence_parallel does nothing with tp_size 1.",
+        "Set distributed.tp_size, or leave sequence_parallel out.",
+        severity="warning",
+    ),
+    Condition(
+        "reward_sft",
+        "model.reward_model_cfg.enabled",
+        lambda config, model: config.model.reward_model_cfg.enabled,
+        "The recipe sft predicts tokens, and a reward model scores sequences.",
+        "Set model.reward_model_cfg.enabled=false.",
+        recipe="sft",
+    ),
+)
+"""All of them."""
+
+
+def conditions_of(
+    config: TrainConfig, model: ModelFacts, *, recipe: str | None = None
+) -> Iterator[Condition]:
+    """The conditions that a config and its model are in.
+
+    Args:
+        config: the run's config.
+        model: from `model_facts`.
+        recipe: also those of this recipe.
+    """
+    for condition in CONDITIONS:
+        if condition.recipe in (None, recipe) and condition.holds(config, model):
+            yield condition
+
+
+def uses_own_code(config: TrainConfig, model: ModelFacts) -> bool:
+    """Whether a model is built by the implementation that it comes with, not by transformers'."""
+    wanted = model.own_code and config.model.trust_remote_code and config.model.force_hf is not True
+    return wanted and model.converts
+
+
+def _cannot_convert(config: TrainConfig, model: ModelFacts) -> bool:
+    return model.own_code and config.model.trust_remote_code and not model.converts
+
+
+def _packs(config: TrainConfig) -> bool:
+    return config.packed_sequence.packed_sequence_size > 0

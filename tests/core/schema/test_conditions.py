@@ -1,0 +1,164 @@
+"""Each condition is found from the config and the model's files alone, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tunedeck.core.findings import Finding
+from tunedeck.core.locations import assets_dir
+from tunedeck.core.models import facts_of
+from tunedeck.core.schema import TrainConfig
+from tunedeck.core.schema.conditions import CONDITIONS, conditions_of, uses_own_code
+from tunedeck.core.schema.model_facts import ModelFacts, model_facts, own_code_file
+
+VISION = {"model_type": "qwen2_vl", "vision_config": {"depth": 1}}
+OWN = {"model_type": "llama", "auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}}
+PLAIN = "class Own:\n    pass\n"
+ADAPTED = "class Own:\n    def __init__(self):\n        self.state_dict_adapter = Adapter()\n"
+CONVERTS = ADAPTED + "class Adapter:\n    def convert_single_tensor_to_hf(self, name, t): ...\n"
+
+TEXT = model_facts({"model_type": "llama"})
+CANNOT = model_facts(OWN, ADAPTED)
+REMOTE = {"trust_remote_code": True}
+PACKED = {"packed_sequence_size": 64}
+REWARD = {"reward_model_cfg": {"enabled": True}}
+
+
+def config(**tables: Any) -> TrainConfig:
+    model = {"pretrained_model_name_or_path": "org/model", **tables.pop("model", {})}
+    data = {"path_or_dataset_id": "train.jsonl"}
+    return TrainConfig.model_validate({"model": model, "dataset": data, **tables})
+
+
+@pytest.mark.parametrize(
+    ("tables", "facts", "expected"),
+    [
+        ({}, TEXT, set()),
+        ({"packed_sequence": PACKED}, TEXT, set()),
+        ({}, model_facts(VISION), set()),
+        ({"packed_sequence": PACKED}, model_facts(VISION), {"packing_vision"}),
+        ({"model": REWARD}, TEXT, {"reward_sft"}),
+        ({"model": REWARD, "packed_sequence": PACKED}, TEXT, {"packing_reward", "reward_sft"}),
+        ({"distributed": {"sequence_parallel": True}}, TEXT, {"sequence_parallel_alone"}),
+        ({"distributed": {"sequence_parallel": True, "tp_size": 2}}, TEXT, set()),
+        ({"model": {**REMOTE, "force_hf": False}}, CANNOT, {"force_hf_refused"}),
+        ({"model": {**REMOTE}}, CANNOT, {"force_hf_set"}),
+        ({"model": {**REMOTE, "force_hf": True}}, CANNOT, set()),
+        ({"model": {"force_hf": False}}, CANNOT, set()),
+        ({"model": {**REMOTE, "force_hf": False}}, model_facts(OWN, CONVERTS), set()),
+        ({"model": {**REMOTE, "force_hf": False}}, model_facts(OWN, PLAIN), set()),
+    ],
+)
+def test_a_condition_is_found_where_it_holds_and_nowhere_else(
+    tables: dict[str, Any], facts: ModelFacts, expected: set[str]
+) -> None:
+    found = conditions_of(config(**tables), facts, recipe="sft")
+    assert {condition.name for condition in found} == expected
+
+
+def test_every_condition_of_the_table_is_in_the_test_above() -> None:
+    (mark,) = test_a_condition_is_found_where_it_holds_and_nowhere_else.pytestmark  # type: ignore[attr-defined]
+    covered = {name for _, _, names in mark.args[1] for name in names}
+    assert covered == {condition.name for condition in CONDITIONS}
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"model": {"torch_dtype": "float8"}},
+        {"model": {"reward_model_cfg": {"enabled": True, "reward_model_type": "regression"}}},
+        {"tokenizer": {"chat_template_kwargs": "enable_thinking"}},
+    ],
+)
+def test_what_has_no_meaning_is_refused_by_the_schema(tables: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        config(**tables)
+
+
+@pytest.mark.parametrize(
+    ("force_hf", "code", "expected"),
+    [
+        (None, PLAIN, True),
+        (None, CONVERTS, True),
+        (None, ADAPTED, False),
+        (True, PLAIN, False),
+        (False, PLAIN, True),
+        (None, None, True),
+        (None, "def broken(", True),
+    ],
+)
+def test_the_models_own_code_is_used_where_it_can_and_may(
+    force_hf: bool | None, code: str | None, expected: bool
+) -> None:
+    facts = model_facts(OWN, code)
+    assert uses_own_code(config(model={**REMOTE, "force_hf": force_hf}), facts) is expected
+    assert not uses_own_code(config(model={"force_hf": force_hf}), facts)
+    assert not uses_own_code(config(model={**REMOTE, "force_hf": force_hf}), TEXT)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("modeling_own.Own", "modeling_own.py"),
+        ("owner/other--modeling_own.Own", None),
+        (None, None),
+        ("nonsense", None),
+    ],
+)
+def test_the_file_of_a_models_own_code_is_the_one_beside_its_config(
+    name: str | None, file: str | None
+) -> None:
+    assert own_code_file({"auto_map": {"AutoModelForCausalLM": name}}) == file
+
+
+def preflight(tmp_path: Path, model: dict[str, Any], code: str, *overrides: str) -> list[Finding]:
+    from tunedeck.core.catalog import load_catalog
+    from tunedeck.core.preflight import setup
+    from tunedeck.core.resolve import Selection, resolve
+
+    folder = tmp_path / "model"
+    shutil.copytree(assets_dir() / "base", folder)
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, **model}))
+    (folder / "modeling_own.py").write_text(code)
+    chosen = (f"model.pretrained_model_name_or_path={folder}", *overrides)
+    plan = resolve(Selection("peft/automodel", "tiny", chosen, cwd=tmp_path))
+    return list(setup(plan, load_catalog().find("peft/automodel")))
+
+
+def test_preflight_finds_them_from_the_models_files(tmp_path: Path) -> None:
+    (found,) = preflight(
+        tmp_path, OWN, ADAPTED, "model.trust_remote_code=true", "model.force_hf=false"
+    )
+    assert (found.severity, found.key) == ("error", "model.force_hf")
+    assert found.place.line is None or found.place.file
+    assert found.fix is not None
+    assert "force_hf=true" in found.fix.words
+
+
+def test_preflight_finds_a_vision_model_that_packs(tmp_path: Path) -> None:
+    (found,) = preflight(tmp_path, VISION, "", "packed_sequence.packed_sequence_size=64")
+    assert (found.severity, found.key) == ("error", "packed_sequence.packed_sequence_size")
+
+
+def test_a_model_that_is_not_here_or_is_damaged_tells_nothing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[1")
+    for name in ("org/nowhere", str(tmp_path)):
+        facts = facts_of({"model": {"pretrained_model_name_or_path": name}})
+        assert facts == ModelFacts("")
+
+
+def test_they_are_found_without_torch() -> None:
+    code = (
+        "import sys; import tunedeck.core.schema.conditions, tunedeck.core.models; "
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

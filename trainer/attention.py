@@ -17,6 +17,9 @@ from transformers.masking_utils import sdpa_mask
 DOCUMENTS = "documents"
 """What transformers knows this attention by (`attn_implementation`)."""
 
+SHARED = "documents_of_ranks"
+"""The same where several ranks share a sequence; see `parallel/sequences.py`."""
+
 _LAYERS = {"full_attention", "sliding_attention"}
 _FLASH_HEAD = 256
 
@@ -36,7 +39,7 @@ def attends_by_document(model_class: type[nn.Module], config: PretrainedConfig) 
 
 def attends_in_line(attn_implementation: str) -> bool:
     """Whether rows that lie in one line cost no more than rows of their own."""
-    return attn_implementation in (DOCUMENTS, "flash_attention_2", "flash_attention_3")
+    return attn_implementation in (DOCUMENTS, SHARED, "flash_attention_2", "flash_attention_3")
 
 
 def carries_state(model_class: type[nn.Module], config: PretrainedConfig) -> bool:
@@ -81,21 +84,24 @@ def document_attention(
     Returns:
         [rows, length, heads, head_dim], and no weights.
     """
-    within = _Within(dropout, scaling, sliding_window, softcap, s_aux)
+    within = Within(dropout, scaling, sliding_window, softcap, s_aux)
     if cu_seq_lens_q is None or attention_mask is not None:
         return within(query, key, value, attention_mask).transpose(1, 2), None
-    if within.plain and query.is_cuda and value.dtype != torch.float32 and not dropout:
+    if within.on_gpu(query, value):
         longest = max_length_q or query.shape[2]
-        if query.shape[-1] == value.shape[-1] <= _FLASH_HEAD:
-            return _variable_length(query, key, value, cu_seq_lens_q, longest, within), None
+        return variable_length(query, key, value, cu_seq_lens_q, longest, within), None
     lengths = cu_seq_lens_q.diff().tolist()
     parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
     # Joined along the tokens of [rows, length, heads, head_dim], which the next layer reads.
     return torch.cat([within(*part).transpose(1, 2) for part in parts], dim=1), None
 
 
-class _Within:
-    """Attention within one document, or within rows that are one each."""
+class Within:
+    """Attention within one document, or within rows that are one each.
+
+    Args:
+        dropout, scaling, window, softcap, sinks: as `document_attention` has them.
+    """
 
     def __init__(
         self,
@@ -113,13 +119,21 @@ class _Within:
         """Whether the kernels compute it."""
         return self._softcap is None and self._sinks is None
 
+    def on_gpu(self, query: Tensor, value: Tensor) -> bool:
+        """Whether one kernel computes all documents of a sequence: CUDA, half precision."""
+        fits = query.shape[-1] == value.shape[-1] <= _FLASH_HEAD
+        half = query.is_cuda and value.dtype != torch.float32
+        return self.plain and half and fits and not self._dropout
+
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """[rows, heads, length, head_dim] of what the queries see."""
+        """[rows, heads, length, head_dim] of what the queries, the last of the keys, see."""
         length, seen = query.shape[2], key.shape[2]
         if mask is None and self.window is not None and seen > self.window:
             mask = _band(length, seen, self.window, query.device)
+        elif mask is None and 1 < length < seen:
+            mask = _band(length, seen, seen, query.device)
         if not self.plain:
             return self._explicit(query, key, value, mask)
         return F.scaled_dot_product_attention(
@@ -159,10 +173,28 @@ def _band(length: int, seen: int, window: int, device: torch.device) -> Tensor:
     return everything.tril(seen - length).triu(seen - length - window + 1)
 
 
-def _variable_length(
-    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, within: _Within
+def variable_length(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bounds: Tensor,
+    longest: int,
+    within: Within,
+    seen_bounds: Tensor | None = None,
+    longest_seen: int = 0,
 ) -> Tensor:
-    """All documents in one flash attention kernel; CUDA, half precision."""
+    """All documents in one flash attention kernel; CUDA, half precision.
+
+    Args:
+        query: [1, heads, tokens, head_dim].
+        key: the same with the number of key/value heads, and perhaps more tokens.
+        value: as `key`.
+        bounds: [documents + 1] int32, where the queries of each begin, and the last ones end.
+        longest: the most queries of a document.
+        within: what applies in each.
+        seen_bounds: the same of the keys, where more are seen than ask; queries see as its last.
+        longest_seen: the most keys of a document.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
     # Under autocast the rotation leaves queries and keys in float32.
@@ -170,9 +202,9 @@ def _variable_length(
     attended = varlen_attn(
         *states,
         bounds,
-        bounds,
+        bounds if seen_bounds is None else seen_bounds,
         longest,
-        longest,
+        longest_seen or longest,
         scale=within.scaling,
         window_size=(-1 if within.window is None else within.window - 1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
@@ -181,7 +213,7 @@ def _variable_length(
     return attended.unsqueeze(0)
 
 
-def _mask(
+def causal_mask(
     *, q_length: int, kv_length: int, attention_mask: Tensor | None = None, **rest: Any
 ) -> Tensor | None:
     """No mask where a row is plainly causal or the boundaries say it; else that of SDPA."""
@@ -194,4 +226,4 @@ def _mask(
 
 
 AttentionInterface.register(DOCUMENTS, document_attention)
-AttentionMaskInterface.register(DOCUMENTS, _mask)
+AttentionMaskInterface.register(DOCUMENTS, causal_mask)

@@ -26,6 +26,7 @@ from .optim import set_rate
 from .out_of_memory import MicroBatches
 from .parallel.context import DistributedContext
 from .parallel.fsdp import synchronize_gradients
+from .parallel.sequences import share_sequences
 from .parallel.tensors import whole_on_main
 from .pending import PendingSteps, Settled, Taken
 from .preempt import StopRequest
@@ -115,6 +116,7 @@ class TrainingLoop:
             state.model,
             autocast=runtime.dtype if runtime.autocast else None,
             sources=len(plan.data.sources),
+            shared=share_sequences(context),
         )
         self._context, self._defer = context, config.distributed.defer_fsdp_grad_sync
         self._sizes = sizes

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from .batches import Batch
+from .parallel.sequences import SharedSequences
 
 
 def document_arguments(batch: Batch) -> dict[str, Any]:
@@ -41,15 +42,22 @@ class SupervisedLoss:
         model: a causal language model of transformers, possibly with adapters inside.
         autocast: format that matrix products are computed in; None leaves it to the weights.
         sources: of the data set, told apart where there are several.
+        shared: the ranks that each compute a part of every sequence.
 
     Raises:
         ValueError: the model has no output head that can be found.
     """
 
     def __init__(
-        self, model: PreTrainedModel, *, autocast: torch.dtype | None = None, sources: int = 1
+        self,
+        model: PreTrainedModel,
+        *,
+        autocast: torch.dtype | None = None,
+        sources: int = 1,
+        shared: SharedSequences | None = None,
     ) -> None:
         self._model, self._autocast = model, autocast
+        self._shared = shared
         self._by_source = _BySource(sources)
         self._positions: Tensor | None = None
         head = model.get_output_embeddings()
@@ -63,6 +71,8 @@ class SupervisedLoss:
         Rows are padded at the right, which no earlier position attends to, so no padding mask is
         built and the causal kernels apply.
         """
+        if self._shared is not None:
+            batch = self._shared.cut(batch)
         self._positions = batch.positions
         kind = batch.input_ids.device.type
         try:

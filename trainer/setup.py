@@ -19,7 +19,7 @@ from ..core.chat import resolve_templates
 from ..core.errors import UsageError
 from ..core.schema import TrainConfig
 from ..core.schema.model import TokenizerConfig
-from .attention import carries_state
+from .attention import SHARED, carries_state
 from .checkpoint import Checkpoints
 from .lora import add_adapter
 from .model import (
@@ -36,6 +36,7 @@ from .parallel.apply import parallelize
 from .parallel.load import load_weights
 from .parallel.mesh import check_mesh, join
 from .parallel.meta import empty_model, fill, stand_ins
+from .parallel.sequences import check_context_parallel
 from .parallel.tensor import check_tensor_parallel
 from .runtime import DistributedContext, ModelAndOptimizerState, RuntimeConfig
 from .schedule import Schedule
@@ -112,6 +113,10 @@ def validate_and_prepare_config(
             "carry one row into the next where rows share a sequence.",
             fix="Set packed_sequence.packed_sequence_size=0.",
         )
+    attention = config.model.attn_implementation
+    if config.distributed.cp_size > 1:
+        check_context_parallel(model_class, model_config)
+        attention = SHARED
     if (tp_size := config.distributed.tp_size) > 1:
         check_tensor_parallel(model_config, tp_size)
     if processor is not None:
@@ -121,8 +126,7 @@ def validate_and_prepare_config(
         model_config=model_config,
         model_class=model_class,
         dtype=dtype,
-        attn_implementation=config.model.attn_implementation
-        or default_attention(model_class, model_config),
+        attn_implementation=attention or default_attention(model_class, model_config),
         device=device,
         autocast=device.type == "cuda" and config.peft is not None and dtype != torch.float32,
         max_grad_norm=config.optimizer.max_grad_norm,
@@ -138,7 +142,6 @@ def _refuse_unavailable(config: TrainConfig) -> None:
         "checkpoint.async_save": config.checkpoint.async_save,
         "compile.enabled": config.compile.enabled,
         "distributed.cpu_offload": sizes.cpu_offload,
-        "distributed.cp_size": sizes.cp_size > 1,
         "distributed.ep_size": sizes.ep_size > 1,
     }
     for key, asked in refused.items():

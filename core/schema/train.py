@@ -151,14 +151,9 @@ class TrainConfig(Table):
     def _conflicts(self) -> Iterator[tuple[str, str, str]]:
         """Key, message and remedy of what does not go together.
 
-        Among them is what NeMo RL's `validate_and_prepare_config` refuses.
+        Among them is what NeMo RL's `validate_and_prepare_config` refuses, but for packed sequences
+        with context parallelism, which work here.
         """
-        if self.packed_sequence.packed_sequence_size and self.distributed.cp_size > 1:
-            yield (
-                "packed_sequence.packed_sequence_size",
-                "packed sequences do not go with cp_size > 1",
-                "Set packed_sequence.packed_sequence_size=0 or distributed.cp_size=1.",
-            )
         if self.dataset.streaming and self.step_scheduler.max_steps is None:
             yield (
                 "step_scheduler.max_steps",

@@ -133,14 +133,6 @@ def test_milestones_must_fit_their_schedules(marks: list[Any]) -> None:
             "not a multiple",
         ),
         (
-            {
-                "packed_sequence": {"packed_sequence_size": 64},
-                "distributed": {"cp_size": 2},
-            },
-            "",
-            "packed sequences",
-        ),
-        (
             {"dataset": {"path_or_dataset_id": "a", "streaming": True}},
             "",
             "no known length",

@@ -37,9 +37,9 @@ class Hub:
     def api(self) -> HfApi:
         """The library's client, told to give up on an answer that does not come."""
         from huggingface_hub import HfApi, get_session
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils import logging
 
-        disable_progress_bars()
+        logging.set_verbosity_error()  # what it tries again it says on stderr
         # The session is the library's own for this process; its default is to wait for ever.
         get_session().timeout = ANSWER_S
         return HfApi(endpoint=self.endpoint, library_name="tunedeck", library_version=__version__)
@@ -69,6 +69,9 @@ class Hub:
         _require(method, function, given)
 
         def work() -> Any:
+            from huggingface_hub.utils import disable_progress_bars
+
+            disable_progress_bars()  # each time: some of its methods turn them on as they end
             answer = function(*args, **given)
             return list(answer) if inspect.isgenerator(answer) else answer
 

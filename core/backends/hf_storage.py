@@ -22,6 +22,9 @@ _EXCLUDED = [".*", "*/.*", "__pycache__/*", "*/__pycache__/*"]
 
 _LINKS = ("latest", "best")
 
+_BY_ITSELF: dict[str, bool] = {"safe": False}
+"""The library tries requests for storage again by itself: not once more for each of its tries."""
+
 
 async def upload(hub: Hub, storage: Storage, uploads: Sequence[Upload]) -> None:
     """Put into the bucket what is not there yet; make the bucket, private, if there is none.
@@ -32,29 +35,30 @@ async def upload(hub: Hub, storage: Storage, uploads: Sequence[Upload]) -> None:
         UsageError: if an input has changed since it was planned.
         TunedeckError: if the service refuses.
     """
-    await hub.call("create_bucket", storage.bucket, private=True, exist_ok=True)
+    bucket = storage.bucket
+    await hub.call("create_bucket", bucket, private=True, exist_ok=True)
     files = {u: storage.inside(u.target) for u in uploads if not Path(u.source).is_dir()}
     files |= {u: storage.inside(u.target) for u in uploads if u.kind == "code"}
-    there = {file.path for file in await hub.call(
-        "get_bucket_paths_info", storage.bucket, list(files.values()))}  # fmt: skip
+    known = await hub.call("get_bucket_paths_info", bucket, list(files.values()), **_BY_ITSELF)
+    there = {file.path for file in known}
     missing = {u: name for u, name in files.items() if name not in there}
     for one in uploads:
         if one.kind != "code" and (one not in files or one in missing):
             await asyncio.to_thread(_check, one)
     if missing:
         add = [(str(_source(one)), name) for one, name in missing.items()]
-        await hub.call("batch_bucket_files", storage.bucket, add=add)
+        await hub.call("batch_bucket_files", bucket, add=add, **_BY_ITSELF)
     for one in uploads:
         if one not in files:
-            target = f"hf://buckets/{storage.bucket}/{storage.inside(one.target)}"
-            await hub.call(
-                "sync_bucket", one.source, target, ignore_times=True, exclude=_EXCLUDED, quiet=True
-            )
+            target = f"hf://buckets/{bucket}/{storage.inside(one.target)}"
+            options = {"ignore_times": True, "exclude": _EXCLUDED, "quiet": True, **_BY_ITSELF}
+            await hub.call("sync_bucket", one.source, target, **options)
 
 
 async def put(hub: Hub, storage: Storage, path: str, content: bytes) -> None:
     """Write one small file into the bucket; `path` is the job's."""
-    await hub.call("batch_bucket_files", storage.bucket, add=[(content, storage.inside(path))])
+    add = [(content, storage.inside(path))]
+    await hub.call("batch_bucket_files", storage.bucket, add=add, **_BY_ITSELF)
 
 
 async def files_of(hub: Hub, bucket: str, prefix: str) -> list[RemoteFile]:
@@ -91,7 +95,7 @@ async def download(
     Raises:
         NotFoundError: if there is none.
     """
-    options = {"raise_on_missing_files": True}
+    options = {"raise_on_missing_files": True, **_BY_ITSELF}
     await hub.call("download_bucket_files", bucket, [(path, str(target))], **options)
     on_bytes(target.stat().st_size)
 

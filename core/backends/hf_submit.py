@@ -26,13 +26,8 @@ async def submit(hub: Hub, submission: Submission) -> Handle:
     """
     payload = submission.payload or {}
     namespace, body = payload["namespace"], payload["job"]
-    prepared = False
 
     async def send() -> Handle:
-        nonlocal prepared
-        if not prepared:
-            await _prepare(hub, submission, payload)
-            prepared = True
         job = await hub.call(
             "run_job", safe=False, namespace=namespace, **_options(submission, body)
         )
@@ -41,6 +36,9 @@ async def submit(hub: Hub, submission: Submission) -> Handle:
             raise Passing("Hugging Face answered with another job.", acted=True)
         return handle
 
+    if existing := await find(hub, namespace, submission.run_id):
+        return existing
+    await _prepare(hub, submission, payload)
     return await submit_once(lambda: find(hub, namespace, submission.run_id), send)
 
 

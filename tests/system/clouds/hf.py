@@ -7,6 +7,7 @@ storage is a local folder here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
@@ -116,6 +117,7 @@ class FakeHub(FakeService):
         self.held = False
         self.expired: set[str] = set()
         self._hashes: dict[tuple[str, int, int], str] = {}
+        self._written: list[Path] = []
         for method, path, handler in (
             ("GET", "/api/whoami-v2", self._whoami),
             ("GET", "/api/jobs/hardware", self._hardware),
@@ -393,46 +395,66 @@ class FakeHub(FakeService):
     # The storage.
 
     def _xet_token(self, request: Request) -> Reply:
-        self._folder(request)
-        return self._storage_access()
+        """A local storage opens for one process at a time: each client gets one of its own.
 
-    def _storage_access(self) -> Reply:
-        place = f"local://{self.folder / 'cas'}"
+        One that writes gets an empty one, and one that reads a copy of the service's.
+        """
+        self._account(request)
+        if "x-own" in request.headers:
+            return self._access(self.folder / "cas" / request.found["name"])
+        self._folder(request)
+        if request.path.endswith("read-token"):
+            place = self._copy(self.folder / "cas" / "own")
+        else:
+            place = self.folder / "cas" / secrets.token_hex(4)
+            self._written.append(place)
+        return self._access(place)
+
+    def _access(self, place: Path) -> Reply:
         expires = int(time.time()) + 3600
         return Reply(
             200,
-            {"casUrl": place, "exp": expires, "accessToken": "xet"},
+            {"casUrl": f"local://{place}", "exp": expires, "accessToken": "xet"},
             {
-                "X-Xet-Cas-Url": place,
+                "X-Xet-Cas-Url": f"local://{place}",
                 "X-Xet-Access-Token": "xet",
                 "X-Xet-Token-Expiration": str(expires),
             },
         )
 
+    def _copy(self, place: Path) -> Path:
+        copy = self.folder / "cas" / secrets.token_hex(4)
+        shutil.copytree(place, copy)
+        return copy
+
     def _xet_upload(self, path: Path) -> str:
         from hf_xet import SKIP_SHA256
 
-        with _xet().new_upload_commit(**self._own_access("write")) as commit:
+        with _xet().new_upload_commit(**self._as_itself("own")) as commit:
             handle = commit.start_upload_file(str(path), sha256=SKIP_SHA256)
         found: str = handle.result().xet_info.hash
         return found
 
     def _xet_download(self, digest: str, path: Path) -> None:
+        """Fetch a file from where a client has written it."""
         from hf_xet import XetFileInfo
 
         draft = self.folder / "incoming" / secrets.token_hex(8)
         draft.parent.mkdir(exist_ok=True)
-        with _xet().new_file_download_group(**self._own_access("read")) as group:
-            group.start_download_file(XetFileInfo(digest, None), str(draft))
-        shutil.move(draft, path)
+        for place in reversed(self._written):
+            with contextlib.suppress(RuntimeError, ValueError, OSError):
+                with _xet().new_file_download_group(
+                    **self._as_itself(self._copy(place).name)
+                ) as group:
+                    group.start_download_file(XetFileInfo(digest, None), str(draft))
+                shutil.move(draft, path)
+                return
+        raise AssertionError(f"nobody has written {digest}")
 
-    def _own_access(self, kind: str) -> dict[str, Any]:
-        """The storage as the service itself reaches it: by a bucket that always is there."""
-        if not self.bucket("ada/own").is_dir():
-            self.make_bucket("ada/own")
+    def _as_itself(self, storage: str) -> dict[str, Any]:
         return {
-            "token_refresh_url": f"{self.url}/api/buckets/ada/own/xet-{kind}-token",
-            "token_refresh_headers": {"authorization": f"Bearer {TOKEN}"},
+            "token_refresh_url": f"{self.url}/api/buckets/ada/{storage}/xet-write-token",
+            "token_refresh_headers": {"authorization": f"Bearer {TOKEN}", "x-own": "1"},
             "custom_headers": {},
             "progress_callback": None,
         }

@@ -16,7 +16,7 @@ _USUAL = (
     *("*.json", "*.yaml", "job.sh", "*.jsonl", "node_*.txt"),
     *("checkpoints/latest/*", "checkpoints/best/*", "merged/*"),
 )
-_NOT_USUAL = ("training_state.pt", ".*")
+_NOT_USUAL = (".*",)
 _PART = ".part"
 
 

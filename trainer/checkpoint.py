@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-
-from ..core.errors import TunedeckError, UsageError
+from ..core.errors import UsageError
+from .training_state import STATE_FOLDER, SavedState, weights_of
 
 if TYPE_CHECKING:
-    import peft
+    from peft import PeftModel
+    from torch import nn
     from torch.optim import Optimizer
+    from transformers import PreTrainedModel
 
-STATE_FILE = "training_state.pt"
+STATE_FILE = f"{STATE_FOLDER}/training_state.json"
+"""Where the run stood; beside it are the shards of what it continues from."""
 _NAME = re.compile(r"step_(\d{6,})")
 _IN_PROGRESS, _REPLACED, _REMOVED = ".in_progress", ".replaced", ".removed"
 
@@ -39,33 +41,40 @@ class Checkpoints:
         self.folder = folder
         self._keep_last = keep_last
 
-    def save(self, step: int, write: Callable[[Path], None], *, best: bool) -> Path:
-        """Write a checkpoint, publish it, and remove those that are no longer kept.
-
-        Args:
-            step: optimizer steps taken.
-            write: puts the files into a folder.
-            best: whether it is the best one so far.
+    def begin(self, step: int) -> Path:
+        """Make room for a checkpoint that is about to be written; the folder it is written to.
 
         Raises:
-            TunedeckError: the disk is full or the folder not writable; nothing was published.
+            OSError: the folder is not writable.
+        """
+        _tidy(self.folder)
+        temporary = self.unfinished(step)
+        (temporary / STATE_FILE).parent.mkdir(parents=True)
+        return temporary
+
+    def unfinished(self, step: int) -> Path:
+        """The folder of a checkpoint while it is written."""
+        return self.folder / f"step_{step:06d}{_IN_PROGRESS}"
+
+    def discard(self, step: int) -> None:
+        """Remove what was written of a checkpoint that cannot be finished."""
+        shutil.rmtree(self.unfinished(step), ignore_errors=True)
+
+    def publish(self, step: int, *, best: bool) -> Path:
+        """Give a checkpoint its name, all of whose files are on the disk; remove old ones.
+
+        Args:
+            step: of the checkpoint.
+            best: whether it is the best one so far.
+
+        Returns:
+            Its folder.
+
+        Raises:
+            OSError: the folder is not writable.
         """
         final = self.folder / f"step_{step:06d}"
-        temporary = final.with_suffix(_IN_PROGRESS)
-        try:
-            _tidy(self.folder)
-            temporary.mkdir(parents=True)
-            write(temporary)
-            for path in (*temporary.rglob("*"), temporary):
-                _flush(path)
-        # torch's and safetensors' writers have errors of their own for a full disk.
-        except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise TunedeckError(
-                f"The checkpoint of step {step} cannot be saved in '{self.folder}': {error}",
-                fix="Make room or set checkpoint.checkpoint_dir, and resume from the one before.",
-            ) from error
-        self._publish(temporary, final)
+        self._publish(self.unfinished(step), final)
         self._link("latest", final)
         if best:
             self._link("best", final)
@@ -78,7 +87,7 @@ class Checkpoints:
         if final.exists():
             final.replace(replaced)
         temporary.replace(final)
-        _flush(self.folder)
+        flush(self.folder)
         shutil.rmtree(replaced, ignore_errors=True)
 
     def target(self, link: str) -> Path | None:
@@ -86,58 +95,22 @@ class Checkpoints:
         path = self.folder / link
         return self.folder / path.readlink() if path.is_symlink() else None
 
-    def load_adapter(self, adapter: peft.PeftModel, folder: Path) -> None:
-        """Put a checkpoint's adapter weights into an adapter of the same shape.
+    def load_weights(self, model: PreTrainedModel, adapter: PeftModel | None, folder: Path) -> None:
+        """Put a checkpoint's weights into a model, or into the adapter in it, piece by piece.
 
         Raises:
-            UsageError: the folder holds no adapter, or one of another shape.
+            UsageError: it holds other weights.
         """
-        import peft
-        import torch
-        from safetensors.torch import load_file
+        weights = weights_of(model, adapter=adapter is not None)
+        SavedState(folder).load_weights(weights)
 
-        from .parallel.tensors import piece_of
-
-        file = folder / "adapter_model.safetensors"
-        if not file.is_file():
-            raise UsageError(f"'{folder}' holds no adapter.", fix="Resume with the same peft.")
-        saved = load_file(file)
-        wanted: dict[str, torch.Tensor] = peft.get_peft_model_state_dict(adapter)
-        fix = "Resume with the peft settings that it was trained with."
-        if unknown := sorted(saved.keys() - wanted.keys()):
-            raise UsageError(
-                f"The adapter in '{folder}' has weights that peft does not ask for: {unknown[0]}.",
-                fix=fix,
-            )
-        for name, weight in wanted.items():
-            if name not in saved or saved[name].shape != weight.shape:
-                raise UsageError(
-                    f"The adapter in '{folder}' has another shape than peft asks for.", fix=fix
-                )
-            # All of them share their memory with the adapter.
-            weight.detach().copy_(piece_of(saved[name], weight))
-
-    def load_optimizer(self, optimizer: Optimizer, folder: Path) -> None:
-        """Put a checkpoint's optimizer state into an optimizer over the same parameters.
+    def load_optimizer(self, optimizer: Optimizer, model: nn.Module, folder: Path) -> None:
+        """Put a checkpoint's optimizer state into an optimizer over parameters of the same names.
 
         Raises:
             UsageError: it belongs to other parameters.
         """
-        from .parallel.tensors import piece_of
-
-        state = read_state(folder)["optimizer"]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        for index, parameter in enumerate(parameters):
-            for name, value in state["state"].get(index, {}).items():
-                if value.shape == parameter.shape:
-                    state["state"][index][name] = piece_of(value, parameter)
-        try:
-            optimizer.load_state_dict(state)
-        except ValueError as error:
-            raise UsageError(
-                f"The optimizer state in '{folder}' belongs to other parameters: {error}",
-                fix="Resume with the model, peft and optimizer settings that it was saved with.",
-            ) from error
+        SavedState(folder).load_optimizer(optimizer, model)
 
     def _link(self, name: str, target: Path) -> None:
         temporary = self.folder / f".{name}"
@@ -162,9 +135,9 @@ def find_checkpoint(path: str) -> Path:
     """
     folder = Path(path).expanduser()
     for place in (folder.parent, folder, folder / "checkpoints"):
-        _tidy(place)
+        _bring_back(place)
     for candidate in (folder, folder / "latest", folder / "checkpoints" / "latest"):
-        if (candidate / STATE_FILE).is_file():
+        if has_state(candidate):
             return candidate.resolve()
     there = "There is nothing" if not folder.exists() else "There is no complete checkpoint"
     raise UsageError(
@@ -173,37 +146,36 @@ def find_checkpoint(path: str) -> Path:
     )
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """The training state of a checkpoint: optimizer, position, random state.
+def checkpoints_before(checkpoint: Path) -> list[Path]:
+    """The published checkpoints beside one that are of earlier steps, the newest first."""
+    beside = _published(checkpoint.parent) if _NAME.fullmatch(checkpoint.name) else iter(())
+    earlier = (path for path in beside if _step(path) < _step(checkpoint))
+    return sorted(earlier, key=_step, reverse=True)
 
-    Raises:
-        UsageError: the file is damaged.
-    """
-    import torch
 
-    try:
-        state: dict[str, Any] = torch.load(
-            folder / STATE_FILE, map_location="cpu", weights_only=True
-        )
-    except (OSError, RuntimeError, EOFError) as error:
-        raise UsageError(
-            f"The training state in '{folder}' cannot be read: {error}",
-            fix="Resume from the checkpoint before it.",
-        ) from error
-    return state
+def has_state(folder: Path) -> bool:
+    """Whether a folder is a checkpoint that a run can continue from."""
+    return (folder / STATE_FILE).is_file()
+
+
+def _bring_back(folder: Path) -> None:
+    """Give checkpoints their names that a process was killed in the middle of replacing."""
+    for path in folder.glob(f"step_*{_REPLACED}"):
+        if not path.with_suffix("").exists():
+            path.replace(path.with_suffix(""))
 
 
 def _tidy(folder: Path) -> None:
     """Put right what a killed process left: unfinished, half deleted, or half replaced folders."""
+    _bring_back(folder)
     for path in folder.glob("step_*.*"):
-        name = path.with_suffix("")
-        if path.suffix == _REPLACED and not name.exists():
-            path.replace(name)
-        elif path.suffix in (_IN_PROGRESS, _REPLACED, _REMOVED):
+        if path.suffix in (_IN_PROGRESS, _REPLACED, _REMOVED):
             shutil.rmtree(path)
 
 
 def _published(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        return iter(())
     return (path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
 
 
@@ -211,7 +183,8 @@ def _step(path: Path) -> int:
     return int(path.name.removeprefix("step_"))
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of files, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -13,7 +13,7 @@ import torch
 from ..core.chat import ChatTokenizer
 from ..core.schema import TrainConfig
 from .batches import Batch, Collate
-from .checkpoint import STATE_FILE, Checkpoints
+from .checkpoint_writer import Moment
 from .data import TrainingRows
 from .digests import digest_text, rows_digest, weights_digest
 from .evaluate import Validation, evaluate, validation_batches
@@ -27,7 +27,6 @@ from .out_of_memory import MicroBatches
 from .parallel.context import DistributedContext
 from .parallel.fsdp import synchronize_gradients
 from .parallel.sequences import share_sequences
-from .parallel.tensors import whole_on_main
 from .pending import PendingSteps, Settled, Taken
 from .preempt import StopRequest
 from .progress import Progress, random_state
@@ -35,9 +34,9 @@ from .quarantine import quarantine
 from .rows import TokenRows
 from .runtime import ModelAndOptimizerState, RuntimeConfig
 from .samples import answers
+from .saving import Saver
 from .step import StepResult, train_step
 from .tracking import Tracker
-from .weights import Weights
 
 
 class Ending(StrEnum):
@@ -77,9 +76,8 @@ class TrainingLoop:
         state: model, optimizer and learning rate.
         plan: steps, epochs and the micro-batches of each step still to come.
         validation: None if nothing is validated.
-        weights: saves the model.
         tokenizer: renders sample prompts.
-        checkpoints: the checkpoint folder.
+        saver: saves checkpoints.
         progress: where the run stands; kept up to date.
         tracker: sends metrics on.
         stop: whether the run has been asked to end.
@@ -96,9 +94,8 @@ class TrainingLoop:
         state: ModelAndOptimizerState,
         plan: TrainingPlan,
         validation: ValidationSet | None,
-        weights: Weights,
         tokenizer: ChatTokenizer,
-        checkpoints: Checkpoints,
+        saver: Saver,
         progress: Progress,
         tracker: Tracker,
         stop: StopRequest,
@@ -109,8 +106,8 @@ class TrainingLoop:
         assert state.optimizer is not None and state.scheduler is not None
         self._config, self._run_dir, self._plan = config, run_dir, plan
         self._model, self._optimizer, self._rate = state.model, state.optimizer, state.scheduler
-        self._validation, self._weights, self._tokenizer = validation, weights, tokenizer
-        self._checkpoints, self._progress = checkpoints, progress
+        self._validation, self._tokenizer = validation, tokenizer
+        self._saver, self._progress = saver, progress
         self._tracker, self._stop, self._device = tracker, stop, runtime.device
         self._loss_sum = SupervisedLoss(
             state.model,
@@ -168,7 +165,7 @@ class TrainingLoop:
         if self._stop():
             return self._stopped(random_state())
         self._sample()
-        self._save(random_state(), best=improved)
+        self._save(random_state(), best=improved, last=True)
         return ending
 
     def _step(self, micro_batches: list[Batch], random: dict[str, Any]) -> bool:
@@ -291,50 +288,38 @@ class TrainingLoop:
         ):
             say(f"sample {line({'step': step, 'prompt': prompt, 'answer': answer})}")
 
-    def _save(self, random: dict[str, Any], *, best: bool) -> None:
-        """Publish a checkpoint of this step.
+    def _save(self, random: dict[str, torch.Tensor], *, best: bool, last: bool = False) -> None:
+        """Save a checkpoint of this step.
 
         Args:
             random: the random state that the next step starts from.
             best: whether its validation loss is the lowest so far.
+            last: whether the run ends here.
+
+        Raises:
+            TunedeckError: it cannot be saved.
         """
         step = self._progress.step
+        if self._saved == step and last:
+            self._saver.wait(last=True)
         if not self._config.checkpoint.enabled or self._saved == step:
             return
         self._settle()
         self._ledger.weigh(weights_digest(self._trained()))
         self._ledger.flush()
-        started = time.perf_counter()
-        main = self._context.main
-
-        def write(folder: Path | None) -> None:
-            self._write(folder, random)
-
-        path = None
-        if main:
-            path = self._checkpoints.save(step, write, best=best)
-        else:
-            write(None)
-        self._context.barrier()
+        self._saver.save(self._moment(random, best=best), last=last)
         self._saved = step
-        self._stop.took(save=time.perf_counter() - started)
-        say(f"tunedeck: saved {path}")
+        self._stop.took(save=self._saver.seconds)
 
-    def _write(self, folder: Path | None, random: dict[str, Any]) -> None:
-        """Put all that a run can go on from into a folder; None on ranks that do not write."""
-        self._weights.save(folder)
-        optimizer = whole_on_main(self._optimizer.state_dict(), main=self._context.main)
-        if folder is not None:
-            progress = self._progress.state()
-            state = {"progress": progress, "optimizer": optimizer, "random": random}
-            torch.save(state, folder / STATE_FILE)
+    def _moment(self, random: dict[str, torch.Tensor], *, best: bool = False) -> Moment:
+        return Moment(self._progress.step, self._progress.state(), random, best)
 
     def _trained(self) -> Iterator[tuple[str, torch.Tensor]]:
         return ((n, p) for n, p in self._model.named_parameters() if p.requires_grad)
 
     def _stopped(self, random: dict[str, Any]) -> Ending:
         self._log()
-        self._save(random, best=False)
+        self._save(random, best=False, last=True)
         say(f"tunedeck: stopped by {self._stop.reason} after step {self._progress.step}")
         return Ending.STOPPED
 
@@ -348,7 +333,7 @@ class TrainingLoop:
             self._config,
             bad,
             self._plan.data.place,
-            lambda folder: self._write(folder, taken.random),
+            lambda folder: self._saver.save_aside(folder, self._moment(taken.random)),
             self._context,
         )
 

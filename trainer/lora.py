@@ -5,9 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import peft
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -15,7 +17,9 @@ from ..core.errors import UsageError
 from ..core.schema.adapter import LoraConfig
 from ..core.schema.model import ModelConfig
 from ..core.text import did_you_mean
+from .adapter import WEIGHTS_FILE
 from .model import base_name
+from .parallel.tensors import piece_of
 
 
 def add_adapter(model: PreTrainedModel, config: LoraConfig, base: ModelConfig) -> peft.PeftModel:
@@ -49,6 +53,32 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig, base: ModelConfig) -
         # PEFT reads a property that transformers has renamed.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         return peft.get_peft_model(model, settings)
+
+
+def load_adapter(adapter: peft.PeftModel, folder: Path) -> None:
+    """Put the weights of an adapter in PEFT's form into one of the same shape.
+
+    Raises:
+        UsageError: the folder holds no adapter, or one of another shape.
+    """
+    file = folder / WEIGHTS_FILE
+    fix = "Use the peft settings that it was trained with."
+    if not file.is_file():
+        raise UsageError(f"'{folder}' holds no adapter.", fix=fix)
+    saved = load_file(file)
+    wanted: dict[str, Tensor] = peft.get_peft_model_state_dict(adapter, save_embedding_layers=False)
+    if unknown := sorted(saved.keys() - wanted.keys()):
+        raise UsageError(
+            f"The adapter in '{folder}' has weights that peft does not ask for: {unknown[0]}.",
+            fix=fix,
+        )
+    for name, weight in wanted.items():
+        if name not in saved or saved[name].shape != weight.shape:
+            raise UsageError(
+                f"The adapter in '{folder}' has another shape than peft asks for.", fix=fix
+            )
+        # All of them share their memory with the adapter.
+        weight.detach().copy_(piece_of(saved[name], weight))
 
 
 def target_modules(model: PreTrainedModel, config: LoraConfig) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,16 +48,21 @@ class Progress:
         """As plain values."""
         return asdict(self)
 
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Progress:
+        """From plain values; None stands for NaN, which JSON does not know."""
+        return cls(**{key: math.nan if value is None else value for key, value in state.items()})
 
-def random_state() -> dict[str, Any]:
+
+def random_state() -> dict[str, torch.Tensor]:
     """The state of torch's generators, which dropout and new weights draw from."""
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
-def set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: Mapping[str, torch.Tensor]) -> None:
     """Continue drawing where `random_state` was taken."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():

@@ -18,7 +18,6 @@ from ..core.errors import TunedeckError, UsageError
 from ..core.files import write_atomic
 from ..core.schema import TrainConfig
 from .batches import Batch
-from .checkpoint import Checkpoints
 from .parallel.context import DistributedContext
 from .pending import Settled
 
@@ -64,7 +63,7 @@ def quarantine(
     config: TrainConfig,
     bad: Settled,
     place: Callable[[int], str],
-    save: Callable[[Path | None], None],
+    save: Callable[[Path], None],
     context: DistributedContext,
 ) -> TunedeckError:
     """Keep a step, and word the error that the run ends with; all ranks call it together.
@@ -74,7 +73,7 @@ def quarantine(
         config: of the run.
         bad: the step.
         place: file and line of a row.
-        save: writes a checkpoint into a folder, or takes part in that with None.
+        save: puts a checkpoint of the weights into a folder.
         context: the ranks.
     """
     taken = bad.taken
@@ -91,13 +90,11 @@ def quarantine(
     places = sorted({one for share in shares for one in share["places"]})
     kept = f"It is kept in {folder}"
     try:
+        save(folder / WEIGHTS)
         if context.main:
-            Checkpoints(folder / WEIGHTS, keep_last=1).save(taken.step - 1, save, best=False)
             write_atomic(folder / CONFIG_FILE, config.model_dump_json(exclude={"run"}))
             numbers = {"step": taken.step, "loss": bad.loss, "grad_norm": bad.grad_norm}
             torch.save({**numbers, "places": places, "shares": shares}, folder / STEP_FILE)
-        else:
-            save(None)
     except (TunedeckError, OSError) as error:
         kept = f"It could not be kept: {error}"
     said = ", ".join(places[:_NAMED])

@@ -20,8 +20,8 @@ from ..core.errors import UsageError
 from ..core.schema import TrainConfig
 from ..core.schema.model import TokenizerConfig
 from .attention import SHARED, carries_state
-from .checkpoint import Checkpoints
-from .lora import add_adapter
+from .checkpoint import Checkpoints, has_state
+from .lora import add_adapter, load_adapter
 from .model import (
     build_model,
     check_vocabulary,
@@ -139,7 +139,6 @@ def _refuse_unavailable(config: TrainConfig) -> None:
     refused = {
         "dataset.streaming": config.dataset.streaming,
         "peft.quantization": config.peft is not None and config.peft.quantization is not None,
-        "checkpoint.async_save": config.checkpoint.async_save,
         "compile.enabled": config.compile.enabled,
         "distributed.cpu_offload": sizes.cpu_offload,
         "distributed.ep_size": sizes.ep_size > 1,
@@ -197,7 +196,8 @@ def setup_model_and_optimizer(
         checkpoint_manager: restores `weights_path` and `optimizer_path`.
         total_steps: the length of the run, which the learning rate is spread over.
         init_optimizer: build optimizer and learning rate; off for inference.
-        weights_path: checkpoint folder whose weights are used in place of the model's own.
+        weights_path: checkpoint folder whose weights are used in place of the model's own: its
+            shards, else its Hugging Face or PEFT form.
         optimizer_path: checkpoint folder whose optimizer state is used.
 
     Raises:
@@ -205,7 +205,8 @@ def setup_model_and_optimizer(
     """
     check_vocabulary(runtime_config.model_config, len(tokenizer))
     source: str | None = config.model.pretrained_model_name_or_path
-    if weights_path is not None and config.peft is None:
+    has_shards = weights_path is not None and has_state(weights_path)
+    if weights_path is not None and config.peft is None and not has_shards:
         source = str(weights_path)
     alone = distributed_context.device_mesh is None
     if alone:
@@ -224,14 +225,17 @@ def setup_model_and_optimizer(
             fill(model, device)
         else:
             load_weights(model, source, config.model.revision, device)
-    if adapter is not None and weights_path is not None:
-        checkpoint_manager.load_adapter(adapter, weights_path)
+    if weights_path is not None:
+        if has_shards:
+            checkpoint_manager.load_weights(model, adapter, weights_path)
+        elif adapter is not None:
+            load_adapter(adapter, weights_path)
     optimizer = scheduler = None
     if init_optimizer:
         optimizer = build_optimizer(model, config.optimizer)
         scheduler = Schedule(config.optimizer.lr, config.lr_phases(), total_steps)
         if optimizer_path is not None:
-            checkpoint_manager.load_optimizer(optimizer, optimizer_path)
+            checkpoint_manager.load_optimizer(optimizer, model, optimizer_path)
     return ModelAndOptimizerState(model, adapter, optimizer, scheduler)
 
 

@@ -17,18 +17,20 @@ from ..core.files import write_atomic
 from ..core.schema import TrainConfig
 from . import tracking
 from .batches import Collate, Layout
-from .checkpoint import Checkpoints, find_checkpoint, read_state
+from .checkpoint import Checkpoints
 from .data import layout_of, length, prepare_table, training_rows
 from .loop import Ending, TrainingLoop, TrainingPlan, ValidationSet
 from .metrics import line, say
 from .out_of_memory import MicroBatches
 from .parallel.context import DistributedContext
-from .parallel.mesh import first, first_on_each_machine, launched_rank, leave
+from .parallel.mesh import first_on_each_machine, launched_rank, leave
 from .parallel.share import Share
 from .preempt import StopRequest
 from .prepare import Blend
-from .progress import Progress, set_random_state
+from .progress import Progress
+from .restoring import Restored
 from .runtime import RuntimeConfig
+from .saving import Saver
 from .setup import (
     get_tokenizer,
     setup_distributed,
@@ -72,9 +74,9 @@ def _train(
     """Train on this process's share of the data; all processes of the run do so together."""
     _seed(config)
     _quiet()
-    with first(context):
-        path = config.checkpoint.restore_from
-        restored = find_checkpoint(path) if path else None
+    path = config.checkpoint.restore_from
+    restored = Restored(path, context) if path else None
+    restored_from = restored.folder if restored is not None else None
     tokenizer = get_tokenizer(
         tokenizer_config(config), trust_remote_code=config.model.trust_remote_code
     )
@@ -88,8 +90,7 @@ def _train(
                 "validation_dataset", config.validation_dataset, config, chat_format, runtime
             )
 
-    saved = read_state(restored) if restored is not None else None
-    progress = Progress(**saved["progress"]) if saved is not None else Progress()
+    progress = restored.progress if restored is not None else Progress()
     _, total_steps = length(config, data.epoch_length)
     checkpoints = Checkpoints(
         Path(config.checkpoint.checkpoint_dir or run_dir / "checkpoints"),
@@ -102,39 +103,42 @@ def _train(
         context,
         checkpoints,
         total_steps=total_steps,
-        weights_path=restored,
-        optimizer_path=restored,
+        weights_path=restored_from,
+        optimizer_path=restored_from,
     )
     _announce(state.model, total_steps, context.world_size)
     if restored is not None:
-        say(f"tunedeck: resumed from {restored} after step {progress.step}")
+        say(f"tunedeck: resumed from {restored_from} after step {progress.step}")
 
     share = Share(context.data_rank, context.sizes.data_ranks)
     loader = data.loader(
         config, start=progress.samples, share=share, pin=runtime.device.type == "cuda"
     )
     tracker = tracking.Tracker(config if context.main else _untracked(config), run_dir)
+    weights = Weights(state.model, state.adapter, tokenizer, find_base(config.model))
+    saver = Saver(config.checkpoint, checkpoints, state, weights, context)
     loop = TrainingLoop(
         config,
         run_dir,
         state=state,
         plan=TrainingPlan(data, loader),
         validation=_validation_set(config, validation, layout_of(config, chat, runtime), share),
-        weights=Weights(state.model, state.adapter, tokenizer, find_base(config.model)),
         tokenizer=chat,
-        checkpoints=checkpoints,
+        saver=saver,
         progress=progress,
         tracker=tracker,
         stop=stop,
         runtime=runtime,
         context=context,
-        sizes=MicroBatches(config, runtime, context, folder=checkpoints.folder, restored=restored),
+        sizes=MicroBatches(
+            config, runtime, context, folder=checkpoints.folder, restored=restored_from
+        ),
     )
-    if saved is not None:
-        set_random_state(saved["random"])
-    if context.seed_offset:
+    if restored is not None:
+        restored.set_random_state(config.rng.seed)
+    elif context.seed_offset:
         # Other tokens, other dropout. What was drawn before was for all the same.
-        torch.manual_seed(config.rng.seed + progress.step + context.seed_offset * 2**32)
+        torch.manual_seed(config.rng.seed + context.seed_offset * 2**32)
     exit_code = int(ExitCode.FAILURE)
     stop.agree = context.any
     stop.training = True
@@ -142,6 +146,7 @@ def _train(
         ending = loop.run()
         exit_code = stop.exit_code if ending is Ending.STOPPED else 0
     finally:
+        saver.close()
         tracker.finish(exit_code)
     if context.main:
         _report(config, run_dir, checkpoints, progress, ending)

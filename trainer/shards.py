@@ -102,19 +102,34 @@ def write_model(folder: Path, entries: Iterable[Entry], produce: Callable[[Entry
     Raises:
         OSError: the disk is full or the folder not writable.
     """
+    entries = list(entries)
+    for name, held in by_file(entries).items():
+        write_file(folder / name, held, produce)
+    write_index(folder, entries)
+
+
+def by_file(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """What each file holds, in order."""
     files: dict[str, list[Entry]] = {}
     for entry in entries:
         files.setdefault(entry.file, []).append(entry)
-    for name, held in files.items():
-        _write_file(folder / name, held, produce)
-    if len(files) > 1:
-        total = sum(entry.size for held in files.values() for entry in held)
-        where = {entry.name: name for name, held in files.items() for entry in held}
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return files
 
 
-def _write_file(path: Path, entries: list[Entry], produce: Callable[[Entry], Tensor]) -> None:
+def write_index(folder: Path, entries: Iterable[Entry]) -> Path | None:
+    """Tell readers which file holds which tensor; None, and nothing, where there is one file."""
+    files = by_file(entries)
+    if len(files) < 2:
+        return None
+    total = sum(entry.size for held in files.values() for entry in held)
+    where = {entry.name: name for name, held in files.items() for entry in held}
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return folder / INDEX
+
+
+def write_file(path: Path, entries: Iterable[Entry], produce: Callable[[Entry], Tensor]) -> None:
+    """Write one safetensors file, holding one tensor at a time; see `write_model`."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     # Readers expect each tensor to start at a multiple of its item size: wide formats come first.

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from .base import Ignored, LocalPath, Names, Positive, Spelling, Table
 
-_CONSOLIDATED = {"final": True, "every": True, "all": True, "none": False}
+_CONSOLIDATED = {"every": True, "all": True, "true": True, "none": False, "false": False}
 
 
 class CheckpointConfig(Table):
@@ -24,11 +24,13 @@ class CheckpointConfig(Table):
         default="safetensors", description="File format of the weights."
     )
     save_consolidated: Annotated[
-        bool,
+        bool | Literal["final"],
         BeforeValidator(lambda v: _CONSOLIDATED.get(v.lower(), v) if isinstance(v, str) else v),
     ] = Field(
         default=True,
-        description="Also write the weights as one Hugging Face folder that loads anywhere.",
+        description="Also write a model's weights in Hugging Face form, which loads anywhere: with "
+        "every checkpoint (true), with the last and the best ones (`final`), or not at all. An "
+        "adapter is always written so.",
     )
     keep_last: Annotated[Positive | None, Spelling("max_recent_checkpoints")] = Field(
         default=2,

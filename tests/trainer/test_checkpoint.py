@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tunedeck.core.errors import TunedeckError, UsageError
+from tunedeck.core.errors import UsageError
 from tunedeck.trainer.checkpoint import STATE_FILE, Checkpoints, find_checkpoint
 
 
-def write(folder: Path) -> None:
-    (folder / STATE_FILE).write_text("state")
+def save(checkpoints: Checkpoints, step: int, *, best: bool = False) -> Path:
+    (checkpoints.begin(step) / STATE_FILE).write_text("state")
+    return checkpoints.publish(step, best=best)
 
 
 def names(folder: Path) -> set[str]:
@@ -23,7 +24,7 @@ def names(folder: Path) -> set[str]:
 def test_old_checkpoints_go_and_those_a_link_points_to_stay(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "c", keep_last=2)
     for step in range(1, 6):
-        checkpoints.save(step, write, best=step == 2)
+        save(checkpoints, step, best=step == 2)
     assert names(tmp_path / "c") == {
         *("step_000002", "step_000004", "step_000005"),
         *("latest", "best"),
@@ -35,12 +36,12 @@ def test_old_checkpoints_go_and_those_a_link_points_to_stay(tmp_path: Path) -> N
 def test_all_are_kept_where_that_is_asked_for(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep_last=None)
     for step in range(1, 6):
-        checkpoints.save(step, write, best=False)
+        save(checkpoints, step)
     assert len(list(tmp_path.glob("step_*"))) == 5
 
 
 def test_a_checkpoint_is_found_by_itself_its_folder_or_its_run(tmp_path: Path) -> None:
-    saved = Checkpoints(tmp_path / "checkpoints", keep_last=2).save(3, write, best=True)
+    saved = save(Checkpoints(tmp_path / "checkpoints", keep_last=2), 3, best=True)
     for path in (saved, tmp_path / "checkpoints", tmp_path, tmp_path / "checkpoints/best"):
         assert find_checkpoint(str(path)) == saved.resolve()
 
@@ -58,13 +59,9 @@ from pathlib import Path
 from tunedeck.trainer import checkpoint
 folder, moment, step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-def write(target):
-    (target / checkpoint.STATE_FILE).write_text("new")
-    if moment == "writing":
-        die()
 checkpoints = checkpoint.Checkpoints(folder, keep_last=1)
 if moment == "publishing":
-    checkpoint._flush = lambda path: die() if path == folder else None
+    checkpoint.flush = lambda path: die() if path == folder else None
 if moment == "replacing":
     original = Path.replace
     def replace(self, target):
@@ -72,7 +69,10 @@ if moment == "replacing":
     Path.replace = replace
 if moment == "deleting":
     checkpoint.shutil.rmtree = lambda path, **_: die() if path.suffix == ".removed" else None
-checkpoints.save(step, write, best=False)
+(checkpoints.begin(step) / checkpoint.STATE_FILE).write_text("new")
+if moment == "writing":
+    die()
+checkpoints.publish(step, best=False)
 """
 
 
@@ -91,24 +91,11 @@ def test_a_kill_in_the_middle_of_a_save_loses_no_published_checkpoint(
     moment: str, step: int, tmp_path: Path
 ) -> None:
     checkpoints = Checkpoints(tmp_path, keep_last=1)
-    checkpoints.save(1, write, best=False)
+    save(checkpoints, 1)
     script = [sys.executable, "-c", KILLED, str(tmp_path), moment, str(step)]
     done = subprocess.run(script, timeout=60, check=False, env={**os.environ})
     assert done.returncode == -signal.SIGKILL
     found = find_checkpoint(str(tmp_path))
     assert (found / STATE_FILE).read_text() in ("state", "new")
-    checkpoints.save(3, write, best=False)
+    save(checkpoints, 3)
     assert names(tmp_path) == {"step_000003", "latest"}
-
-
-def test_a_full_disk_loses_that_save_alone(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep_last=2)
-    checkpoints.save(1, write, best=False)
-
-    def fail(folder: Path) -> None:
-        write(folder)
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(TunedeckError, match=r"step 2 cannot be saved.*No space left"):
-        checkpoints.save(2, fail, best=False)
-    assert names(tmp_path) == {"step_000001", "latest"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import UsageError
@@ -100,6 +100,9 @@ def _partitions(rows: list[Mapping[str, Any]]) -> Table:
 
 
 def _jobs(rows: list[Mapping[str, Any]]) -> Table:
+    """Slurm's jobs are in partitions; those of the clouds have columns of their own."""
+    if any("partition" not in row for row in rows):
+        return replace(_table("jobs", rows), title="My jobs")
     return Table(
         "My jobs",
         ("job", "name", "partition", "state", "elapsed", "nodes", "waits for"),

@@ -118,6 +118,7 @@ EXECUTORS = {
     "local": "local:LocalBackend",
     "slurm": "slurm:SlurmBackend",
     "hf_jobs": "hf:HFJobsBackend",
+    "lepton": "lepton:LeptonBackend",
 }
 """Executor name → `module:class` below this package; a backend is imported when it is used."""
 

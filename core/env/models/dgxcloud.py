@@ -74,6 +74,11 @@ class DGXCloudProfile(BaseProfile):
     preemptibility: Literal["preemptible", "non-preemptible"] | None = Field(
         None, description="Whether the workload may be preempted."
     )
+    launched_from_cluster: bool = Field(
+        False,
+        description="Whether the machine that launches sees the volumes at the same paths, as a "
+        "workspace of the project does: code, inputs and logs then go over them.",
+    )
     custom_spec: dict[str, Any] = Field(
         default_factory=dict,
         description="Further fields of the workload's spec, as the API has them.",

@@ -65,6 +65,16 @@ class LeptonProfile(BaseProfile):
     can_preempt: bool | None = Field(
         None, description="Whether the job may take nodes from those of lower priority."
     )
+    launched_from_cluster: bool = Field(
+        False,
+        description="Whether the machine that launches sees the mounts at the same paths, as a "
+        "development pod does: it then writes code and inputs there itself.",
+    )
+    carrier_shape: str | None = Field(
+        None,
+        description="Shape of the small jobs that bring larger inputs to the storage; "
+        "cpu.small where this is not set.",
+    )
     custom_spec: dict[str, Any] = Field(
         default_factory=dict, description="Further fields of the job's spec, as the API has them."
     )

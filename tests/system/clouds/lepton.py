@@ -49,15 +49,15 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,35}")
 _ENV_NAME = re.compile(r"[A-Za-z._-][A-Za-z0-9._-]*")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _PRIORITY = re.compile(r"(?:low|mid|high)-\d000")
-_RESERVED_MOUNTS = frozenset(
-    "/ /bin /boot /dev /etc /lib /lib64 /media /opt /proc /run /sbin /srv /sys /usr /usr/bin "
-    "/usr/lib /usr/local /usr/sbin /var /sys/fs/cgroup /sys/kernel/security /proc/sys "
-    "/proc/bus".split()
-)
-_RESERVED_VARIABLES = frozenset(
-    "LEPTON_WORKSPACE_ID LEPTON_DEPLOYMENT_NAME LEPTON_JOB_NAME LEPTON_RESOURCE_ACCELERATOR_TYPE "
-    "LEPTON_WORKSPACE_ORIGIN_URL".split()
-)
+_RESERVED_MOUNTS = frozenset([
+    "/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/media", "/opt", "/proc", "/run",
+    "/sbin", "/srv", "/sys", "/usr", "/usr/bin", "/usr/lib", "/usr/local", "/usr/sbin", "/var",
+    "/sys/fs/cgroup", "/sys/kernel/security", "/proc/sys", "/proc/bus",
+])  # fmt: skip
+_RESERVED_VARIABLES = frozenset([
+    "LEPTON_WORKSPACE_ID", "LEPTON_DEPLOYMENT_NAME", "LEPTON_JOB_NAME",
+    "LEPTON_RESOURCE_ACCELERATOR_TYPE", "LEPTON_WORKSPACE_ORIGIN_URL",
+])  # fmt: skip
 _MASTER = "${LEPTON_JOB_WORKER_PREFIX}-0.${LEPTON_SUBDOMAIN}"
 _NS = 1_000_000_000
 
@@ -198,7 +198,9 @@ class FakeLepton(FakeService):
 
     def storage(self, mount: dict[str, Any]) -> Path:
         """The folder that stands for what is mounted."""
-        folder = self.folder / "storage" / mount["from"].replace(":", "_") / mount["path"].strip("/")
+        folder = (
+            self.folder / "storage" / mount["from"].replace(":", "_") / mount["path"].strip("/")
+        )
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

@@ -1,0 +1,110 @@
+"""A run whose files lie on storage that is mounted into its job: where, and how they get there."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...bundle import bundle
+from ...env.models.base import Mounted
+from ...errors import UsageError
+from ...plan import Plan
+from ..slurm_layout import Layout, Upload
+from .parcel import Split, receive, split, summary
+from .start import Start, unpack
+
+RUNS = "tunedeck"
+"""The folder for runs in a `workspace`, where the profile names no other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The folders of a run.
+
+    Attributes:
+        layout: where run, code and inputs lie, as the job sees them.
+        uploads: what must be there before the step starts.
+        parcels: how each of them gets there; None where this machine writes them itself.
+    """
+
+    layout: Layout
+    uploads: tuple[Upload, ...]
+    parcels: Split | None
+
+    @classmethod
+    def of(cls, plan: Plan, mounted: Sequence[Mounted], keys: Sequence[str]) -> Place:
+        """The place of a plan.
+
+        Args:
+            plan: the plan.
+            mounted: what the profile mounts.
+            keys: the profile keys that may name the folder for runs, the first that is set counts.
+
+        Raises:
+            UsageError: if the profile names no folder, or one that is lost with the job.
+        """
+        values = plan.profile_values
+        root = job_root(values, keys)
+        if not any(_below(root, mount.target) for mount in mounted):
+            raise UsageError(
+                f"Runs would go to {root}, which no mount of the profile holds: it would be lost "
+                "with the job.",
+                fix="Mount storage there, or choose a folder below a mount.",
+            )
+        layout = Layout.under(root, plan)
+        code, *inputs = layout.uploads(plan)
+        folder = str(values.get("code_src_dir") or "").rstrip("/")
+        if folder:
+            short = posixpath.basename(code.target)
+            code = Upload(code.kind, code.source, f"{folder}/{short}", code.digest)
+        archive = Upload(code.kind, code.source, f"{code.target}.tar.gz", bundle().digest)
+        uploads = (archive, *inputs)
+        here = bool(values.get("launched_from_cluster"))
+        return cls(layout, uploads, None if here else split(uploads))
+
+    @property
+    def shared(self) -> str:
+        """The folder that all uploads lie below."""
+        folder = f"{self.layout.root}/.tunedeck"
+        return posixpath.commonpath([folder, *(upload.target for upload in self.uploads)])
+
+    def start(self, plan: Plan, **more: Any) -> Start:
+        """The script's facts. The run's folder outlives the job: nothing is copied at its end."""
+        here = receive(plan.run_id, self.shared, self.parcels) if self.parcels else []
+        archive = next(upload for upload in self.uploads if upload.kind == "code")
+        return Start(
+            run_dir=self.layout.run_dir,
+            keep_dir="",
+            code=[*here, *unpack(archive.target)],
+            config=self.layout.config(plan),
+            **more,
+        )
+
+    def summary(self) -> list[Mapping[str, object]]:
+        """What the preview says of the uploads."""
+        if self.parcels is None:
+            return [{**upload.to_json(), "by": "this machine"} for upload in self.uploads]
+        return summary(self.parcels)
+
+
+def job_root(values: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """The folder for runs, as jobs see it.
+
+    Raises:
+        UsageError: if the profile names none, or one that is not absolute.
+    """
+    root = next((str(values[key]) for key in keys if values.get(key)), "")
+    if not root and values.get("workspace"):
+        root = f"{str(values['workspace']).rstrip('/')}/{RUNS}"
+    if not root.startswith("/"):
+        said = f"'{root}' is no absolute path" if root else "The profile names no folder for runs"
+        raise UsageError(
+            f"{said}.", fix=f'Set {keys[0]} to a folder below a mount: {keys[0]} = "/…"'
+        )
+    return root.rstrip("/")
+
+
+def _below(path: str, folder: str) -> bool:
+    return f"{posixpath.normpath(path)}/".startswith(f"{posixpath.normpath(folder).rstrip('/')}/")

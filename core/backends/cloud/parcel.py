@@ -1,0 +1,286 @@
+"""Files that travel in a job's environment, for storage that only jobs can write to.
+
+A Linux process takes no environment variable over 128 KiB, and Kubernetes no object over 1.5 MiB.
+So the code and small inputs go along with the run itself, in variables of 96 KiB; what is larger
+goes ahead of it, in jobs that do nothing but write their part to the mounted storage (`carriers`).
+Either way it ends up under its digest, and is complete wherever it is there.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import io
+import secrets
+import shlex
+import shutil
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ...bundle import bundle
+from ...errors import UsageError
+from ...inputs import content_digest
+from ..slurm_layout import Upload
+
+VARIABLE = "TUNEDECK_PARCEL_"
+"""What the names of the variables begin with; a number of three digits follows."""
+
+ALONG_LIMIT = 256 << 10
+"""Bytes of inputs that travel with the run itself, beside the code."""
+
+CARRIED_LIMIT = 32 << 20
+"""Bytes of one input that travel at all."""
+
+PART_BYTES = 576 << 10
+"""Bytes of an archive in one carrier."""
+
+_VARIABLE_SIZE = 96 << 10
+_ENVIRONMENT_LIMIT = 1 << 20
+_WAIT_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How each upload travels.
+
+    Attributes:
+        along: in the environment of the run itself.
+        ahead: by carriers, before the run.
+    """
+
+    along: tuple[Upload, ...]
+    ahead: tuple[Upload, ...]
+
+
+def split(uploads: Sequence[Upload]) -> Split:
+    """The code and the smallest inputs go along, as many as fit; the rest goes ahead.
+
+    Raises:
+        UsageError: if an input is too large to travel in this way.
+    """
+    along, ahead, room = [], [], ALONG_LIMIT
+    for upload in sorted(uploads, key=lambda one: one.size or 0):
+        size = upload.size or 0
+        if size > CARRIED_LIMIT:
+            raise UsageError(
+                f"{upload.source} has {size / (1 << 20):.0f} MiB; what travels with a run may have "
+                f"{CARRIED_LIMIT >> 20}.",
+                fix="Put it on the storage that the profile mounts, and name its path there. Or "
+                "launch where that storage is mounted too, with launched_from_cluster = true.",
+            )
+        if size <= room:
+            room -= size
+            along.append(upload)
+        else:
+            ahead.append(upload)
+    return Split(tuple(along), tuple(ahead))
+
+
+def pack(uploads: Iterable[Upload], shared: str) -> bytes:
+    """An archive (tar, gzip) of uploads by their paths below a folder; the same bytes each time.
+
+    Raises:
+        UsageError: if an input has changed since it was planned.
+    """
+    packed = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for upload in uploads:
+            name = str(PurePosixPath(upload.target).relative_to(shared))
+            for inner, path in _files(upload):
+                data = path.read_bytes()
+                entry = tarfile.TarInfo(f"{name}/{inner}" if inner else name)
+                entry.size, entry.mode = len(data), 0o644
+                tar.addfile(entry, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def parts_of(archive: bytes) -> list[bytes]:
+    """An archive in pieces, one for each carrier."""
+    return [archive[at : at + PART_BYTES] for at in range(0, len(archive), PART_BYTES)]
+
+
+def variables(data: bytes) -> dict[str, str]:
+    """Bytes as environment variables.
+
+    Raises:
+        UsageError: if they are too many for one job.
+    """
+    text = base64.b64encode(data).decode()
+    if len(text) > _ENVIRONMENT_LIMIT:
+        raise UsageError(
+            f"What travels in the job's environment has {len(text) >> 10} KiB; "
+            f"{_ENVIRONMENT_LIMIT >> 10} are the most that a job can take.",
+            fix="Put the inputs on the mounted storage, and name their paths there.",
+        )
+    pieces = range(0, len(text), _VARIABLE_SIZE)
+    return {
+        f"{VARIABLE}{number:03d}": text[at : at + _VARIABLE_SIZE]
+        for number, at in enumerate(pieces)
+    }
+
+
+def carrier_names(upload: Upload, place: str, count: int) -> list[str]:
+    """The names of an upload's carriers: the same for the same content at the same place."""
+    known = hashlib.sha256(f"{upload.digest}\0{upload.target}\0{place}".encode()).hexdigest()[:12]
+    return [f"tunedeck-{known}-{number:03d}" for number in range(count)]
+
+
+def carrier_script(upload: Upload, shared: str, number: int, count: int) -> str:
+    """What a carrier runs: write its part; whoever finds all parts there puts them together."""
+    name = str(PurePosixPath(upload.target).relative_to(shared))
+    known = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return _CARRIER.format(
+        parts=shlex.quote(f"{shared}/incoming/{known}"),
+        target=shlex.quote(upload.target),
+        name=shlex.quote(name),
+        number=f"{number:03d}",
+        count=count,
+        put=_joined(),
+    )
+
+
+def receive(run_id: str, shared: str, parcels: Split) -> list[str]:
+    """Shell lines of the run's start: put in place what came along, wait for what went ahead.
+
+    `$rank` is the node's number: the first one writes, and the others wait for its word.
+    """
+    lines = []
+    if parcels.along:
+        lines += _RECEIVE.format(
+            word=shlex.quote(f"{shared}/incoming/{run_id}"),
+            shared=shlex.quote(shared),
+            put=_joined(),
+            moves="\n".join(_move(upload, shared) for upload in parcels.along),
+            wait=_WAIT_S,
+        ).splitlines()
+    for upload in parcels.ahead:
+        lines += _AWAIT.format(target=shlex.quote(upload.target), wait=_WAIT_S).splitlines()
+    return lines
+
+
+def put(uploads: Iterable[Upload]) -> None:
+    """Copy uploads onto storage that this machine sees at the same paths as the jobs do.
+
+    Raises:
+        UsageError: if an input has changed since it was planned, or the storage cannot be written.
+    """
+    for upload in uploads:
+        target = Path(upload.target)
+        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        try:
+            if target.exists():
+                continue
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            for inner, path in _files(upload):
+                place = draft / inner if inner else draft
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, place)
+            draft.rename(target)
+        except OSError as error:
+            raise UsageError(
+                f"{target} cannot be written from this machine: {error.strerror or error}",
+                fix="Set launched_from_cluster = false where the storage is not mounted here.",
+            ) from error
+
+
+def summary(parcels: Split) -> list[Mapping[str, object]]:
+    """What the preview says of the uploads."""
+    ways = ((parcels.along, "the job's environment"), (parcels.ahead, "jobs that go ahead"))
+    return [{**one.to_json(), "by": way} for uploads, way in ways for one in uploads]
+
+
+def _files(upload: Upload) -> Iterable[tuple[str, Path]]:
+    source = bundle().archive() if upload.kind == "code" else Path(upload.source)
+    if upload.kind != "code" and content_digest(source)[0] != upload.digest:
+        raise UsageError(f"{source} has changed since the run was planned.", fix="Start it again.")
+    if not source.is_dir():
+        yield "", source
+        return
+    for path in sorted(source.rglob("*")):
+        inner = path.relative_to(source)
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in inner.parts)
+        if path.is_file() and not hidden:
+            yield inner.as_posix(), path
+
+
+def _joined() -> str:
+    return f'for name in "${{!{VARIABLE}@}}"; do printf %s "${{!name}}"; done | base64 -d'
+
+
+def _move(upload: Upload, shared: str) -> str:
+    name = shlex.quote(str(PurePosixPath(upload.target).relative_to(shared)))
+    target, folder = (
+        shlex.quote(upload.target),
+        shlex.quote(str(PurePosixPath(upload.target).parent)),
+    )
+    return (
+        f"    mkdir -p {folder} && if [ ! -e {target} ]; then "
+        f'mv "$incoming"/{name} {target} || [ -e {target} ]; fi &&'
+    )
+
+
+_CARRIER = """\
+# Part {number} of {count} of an input. Written by tunedeck.
+set -u -o pipefail
+parts={parts} target={target}
+if [ -e "$target.ready" ] && [ -e "$target" ]; then exit 0; fi
+mkdir -p "$parts" || exit 1
+{put} > "$parts/.part.{number}" && mv "$parts/.part.{number}" "$parts/part.{number}" || exit 1
+if [ "$(ls "$parts" | grep -c '^part')" = {count} ] && mkdir "$parts/whole" 2> /dev/null; then
+  mkdir -p "$(dirname "$target")"
+  if cat "$parts"/part.* | tar -xzf - -C "$parts/whole" &&
+    {{ [ -e "$target" ] || mv "$parts/whole"/{name} "$target"; }}; then
+    rm -f "$target.failed"
+    : > "$target.ready"
+    rm -rf "$parts"
+  else
+    echo "tunedeck: error: the parts of $target make no whole"
+    : > "$target.failed"
+    rm -rf "$parts"
+    exit 1
+  fi
+fi
+"""
+
+_RECEIVE = """\
+word={word} incoming={word}.files
+if [ "$rank" = 0 ]; then
+  rm -f "$word.failed"
+  if (
+    set -o pipefail
+    mkdir -p "$incoming" &&
+    {put} | tar -xzf - -C "$incoming" &&
+{moves}
+    true
+  ); then
+    : > "$word.ready"
+  else
+    : > "$word.failed"
+  fi
+  rm -rf "$incoming"
+fi
+for ((waited = 0; waited < {wait}; waited++)); do
+  if [ -e "$word.ready" ] || [ -e "$word.failed" ]; then break; fi
+  sleep 1
+done
+if [ ! -e "$word.ready" ]; then
+  echo "tunedeck: error: code and inputs could not be put into" {shared}
+  exit 2
+fi
+unset "${{!TUNEDECK_PARCEL_@}}\""""
+
+_AWAIT = """\
+for ((waited = 0; waited < {wait}; waited++)); do
+  if [ -e {target}.ready ] || [ -e {target}.failed ]; then break; fi
+  sleep 1
+done
+if [ ! -e {target} ] || [ ! -e {target}.ready ]; then
+  echo "tunedeck: error: an input is not on the storage:" {target}
+  exit 2
+fi"""

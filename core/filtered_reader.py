@@ -11,7 +11,7 @@ from .log_filter import LogFilter
 from .spool_reader import SpoolReader
 
 _PIECE = 4096
-"""Lines that are looked at in one go: some milliseconds."""
+_AT_ONCE = 4 * _PIECE
 
 
 class FilteredReader:
@@ -52,11 +52,15 @@ class FilteredReader:
         return min(bisect_left(self._numbers, number), max(len(self) - 1, 0))
 
     def refresh(self) -> bool:
-        """Take in what the log says since. True if it was replaced or truncated meanwhile."""
+        """Take in some of what the log says since. True if it was replaced or truncated meanwhile.
+
+        It looks at so many lines that a screen that calls this ten times a second never waits.
+        """
         replaced = self.reader.refresh()
         if replaced:
             self._numbers, self._seen = array("Q"), 0
             self._chosen = self.wanted.chooser()
+        self.catch_up(limit=_AT_ONCE)
         return replaced
 
     def catch_up(self, *, limit: int | None = None, ended: bool = False) -> bool:

@@ -20,6 +20,9 @@ _ERROR = (
 )
 _WARNING = rb"\b(?:WARN|WARNING|Warning|warning)\b|\b[A-Z]\w*Warning\b"
 
+TROUBLE = re.compile(_ERROR)
+"""An error, anywhere in a line: what the jump to the next error looks for."""
+
 
 @dataclass(frozen=True)
 class LogFilter:

@@ -74,9 +74,13 @@ class CompareScreen(Page):
     def on_mount(self) -> None:
         """Read the logs in a thread, as they grow."""
         self.show_title("Runs side by side")
-        self.show_command(f"tunedeck runs metrics {self._records[0].run_id}")
+        self._say_command()
         self._stop = begin(self, self._read)
         self._draw()
+
+    def _say_command(self) -> None:
+        runs = " ".join(record.run_id for record in self._records)
+        self.show_command(f"tunedeck runs metrics {runs} --plot --key {self._key}")
 
     def on_unmount(self) -> None:
         """Stop reading."""
@@ -137,6 +141,7 @@ class CompareScreen(Page):
 
         def chosen(key: str | None) -> None:
             self._key = key or self._key
+            self._say_command()
             self._draw()
 
         choices = [(key, title_of(key)) for key in keys]

@@ -2,47 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import aclosing
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Grid, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from ...core.choices import selection_of
-from ...core.curves import Curves, PointReader
-from ...core.drafts import Draft, Stage
-from ...core.errors import TunedeckError
+from ...core.curves import Curves
+from ...core.log_filter import LogFilter
 from ...core.progress import Pace, planned_steps
 from ...core.registry import Registry
-from ...core.resolve import Selection
-from ...core.spool_reader import SpoolReader
-from ...core.states import RunState
-from ...core.watch import Changed, Trouble, backend_of, watch
-from ..background import begin
-from ..widgets.chart import Chart, Line, title_of
+from ...core.watch import backend_of
+from ..widgets.chart import FIRST, Chart, Line, title_of
 from ..widgets.log_view import LogView
-from ..words import MARKS, cell, safe, trouble
+from ..words import safe
+from . import run_onward as onward
 from .ask import AskText, Choose, Confirm
 from .page import Page
-from .run_messages import Found, News, Opened, Points, Told
+from .run_feed import Feed
+from .run_messages import Fetched, Found, News, Opened, Points, Told, Troubled
+from .run_state import state_lines
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ...core.record import RunRecord
 
 _LOG_PACE_S = 0.1
-_POINTS_PACE_S = 0.25
 _WIDE = 110
 _LAYOUTS = ("both", "log", "chart")
-_FIRST = ("loss", "val_loss", "lr", "grad_norm", "tokens_per_s", "mem_gib")
+_CHARTS = 6
 
 
 class RunScreen(Page):
@@ -54,23 +48,21 @@ class RunScreen(Page):
 
     HELP = (
         "One run. Leaving the screen leaves the run alone: esc goes home, and home brings you "
-        "back. Above is where it stands, then the curve (v shows another value), then the log."
+        "back. Above is where it stands, then the curve (v shows another value, l all curves at "
+        "once, or the log alone), then the log. g brings the run's files home, n opens a step "
+        "that takes its result, a changes it and launches it anew."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Back", id="run.back", tooltip="Go back; the run goes on"),
         Binding("v", "value", "Value", id="run.value", tooltip="Draw another measured value"),
         Binding(
-            "l",
-            "layout",
-            "Layout",
-            show=False,
-            id="run.layout",
-            tooltip="One or both",
+            "l", "layout", "Layout", show=False, id="run.layout", tooltip="Log, curves or both"
         ),
         Binding("d", "facts", "Facts", id="run.facts", tooltip="All that is known of the run"),
         Binding("x", "cancel", "Cancel", id="run.cancel", tooltip="Stop the run"),
         Binding("r", "resume", "Resume", show=False, id="run.resume", tooltip="Go on"),
         Binding("n", "next", "Next", id="run.next", tooltip="Open a step that takes its result"),
+        Binding("g", "fetch", "Fetch", show=False, id="run.fetch", tooltip="Bring its files home"),
         Binding("a", "again", "Again", show=False, id="run.again", tooltip="Change it and rerun"),
         Binding("s", "save", "Save", show=False, id="run.save", tooltip="Save it as a replay"),
     ]
@@ -80,12 +72,11 @@ class RunScreen(Page):
         self.record = record
         self.curves = Curves()
         self.pace = Pace(planned_steps(record.plan))
+        self.wanted = LogFilter()
         self._key = "loss"
         self._arrangement = 0
         self._opened = False
-        self._stops: list[threading.Event] = []
-        self._search: threading.Event | None = None
-        self._registry = Registry()
+        self._feed = Feed(self, record)
 
     def body(self) -> ComposeResult:
         """State, outcome, curve, log; the facts take their place on demand."""
@@ -93,6 +84,7 @@ class RunScreen(Page):
         yield Static(id="outcome", markup=False)
         with Vertical(id="panes"):
             yield Chart(id="chart")
+            yield Grid(*(Chart() for _ in range(_CHARTS)), id="charts")
             yield LogView(id="log")
         with VerticalScroll(id="facts"):
             yield Static(id="facts-text", markup=False)
@@ -100,69 +92,35 @@ class RunScreen(Page):
     def on_mount(self) -> None:
         """Show what is known, and begin to watch."""
         self.show_title("Run", self.record.name, self.record.run_id)
-        self.show_command(f"tunedeck runs logs -f {self.record.run_id}")
         self.query_one("#facts").display = False
+        self._say_command()
         self.query_one("#log").focus()
         self._arrange()
-        reader = SpoolReader(self.record.log)
-        self._stops = [
-            begin(self, lambda _stop: self._open(reader)),
-            begin(self, self._measure),
-            begin(self, self._watch),
-            begin(self, lambda _stop: self._tell(self.record)),
-        ]
+        self._feed.start()
         self.set_interval(_LOG_PACE_S, self._tick)
         self._show_state()
 
     def on_unmount(self) -> None:
         """Stop watching; the run goes on."""
-        for stop in [*self._stops, *([self._search] if self._search else [])]:
-            stop.set()
+        self._feed.stop()
 
-    # What happens in threads.
+    def _say_command(self) -> None:
+        words = ["tunedeck runs logs -f", self.record.run_id, *self.wanted.options()]
+        if self._arrangement == _LAYOUTS.index("chart"):
+            words = ["tunedeck runs metrics", self.record.run_id]
+        if self.query_one("#facts").display:
+            words = ["tunedeck runs show", self.record.run_id]
+        self.show_command(" ".join(words))
 
-    def _open(self, reader: SpoolReader) -> None:
-        reader.refresh()
-        self.post_message(Opened(reader))
-
-    def _measure(self, stop: threading.Event) -> None:
-        reader = PointReader(self.record.log)
-        while not stop.is_set():
-            for batch in reader.batches():
-                self.post_message(Points(batch))
-            stop.wait(_POINTS_PACE_S)
-
-    def _watch(self, stop: threading.Event) -> None:
-        record = self.record
-        if record.state.terminal:
-            return
-
-        async def follow() -> None:
-            offset = record.log.stat().st_size if record.log.exists() else 0
-            events_ = watch(record, backend_of(record), self._registry, offset=offset)
-            async with aclosing(events_):
-                async for event in events_:
-                    if stop.is_set():
-                        return
-                    if isinstance(event, Changed):
-                        self.post_message(News(event.record))
-                    elif isinstance(event, Trouble):
-                        self.app.call_from_thread(self.wizard.say, event.text, severity="warning")
-
-        asyncio.run(follow())
-
-    def _tell(self, record: RunRecord) -> None:
-        from ..facts import facts_of, outcome_of
-
-        self.post_message(Told(outcome_of(record), facts_of(record)))
-
-    # What comes of it on the screen.
+    # What is told by threads.
 
     @on(Opened)
     def _show_log(self, message: Opened) -> None:
         self.query_one(LogView).attach(message.reader)
         self._opened = True
         self._tick()
+        if self.wanted and not len(message.reader):
+            self.wizard.say(f"No line so far is of {self.wanted}. t shows all lines again.")
 
     def _tick(self) -> None:
         if self._opened:
@@ -182,8 +140,11 @@ class RunScreen(Page):
         self.record = message.record
         self._show_state()
         if self.record.state.terminal:
-            record = self.record
-            self._stops.append(begin(self, lambda _stop: self._tell(record)))
+            self._feed.tell(self.record)
+
+    @on(Troubled)
+    def _say_trouble(self, message: Troubled) -> None:
+        self.wizard.say(message.text, severity="warning")
 
     @on(Told)
     def _show_told(self, message: Told) -> None:
@@ -191,45 +152,28 @@ class RunScreen(Page):
         self.query_one("#outcome").display = bool(message.outcome.plain)
         self.query_one("#facts-text", Static).update(message.facts)
 
+    def _keys(self) -> list[str]:
+        """What was measured, that which one looks at first before the rest."""
+        order = {key: number for number, key in enumerate(FIRST)}
+        return sorted(self.curves.by_key, key=lambda key: (order.get(key, len(order)), key))
+
     def _draw(self) -> None:
-        curve = self.curves.by_key.get(self._key)
-        lines = [Line(self.record.name, curve)] if curve else []
-        self.query_one(Chart).show(self._key, lines)
+        def lines(key: str) -> list[Line]:
+            curve = self.curves.by_key.get(key)
+            return [Line(self.record.name, curve)] if curve else []
+
+        if _LAYOUTS[self._arrangement] != "chart":
+            self.query_one("#chart", Chart).show(self._key, lines(self._key))
+            return
+        keys = self._keys()
+        for number, chart in enumerate(self.query_one("#charts").query(Chart)):
+            chart.display = number < max(len(keys), 1)
+            key = keys[number] if number < len(keys) else "loss"
+            chart.show(key, lines(key))
 
     def _show_state(self) -> None:
-        self.query_one("#state", Static).update(
-            Content("\n").join(list(self._state_lines(self.size.width - 2)))
-        )
-
-    def _state_lines(self, width: int) -> Iterator[Content]:
-        from ...core.cli.live import span
-
-        record = self.record
-        mark, color = MARKS[record.state]
-        word = f" ({safe(record.word)})" if record.word and record.word != record.state else ""
-        reason = f": {safe(record.reason)}" if record.reason else ""
-        where = f"  on {safe(record.profile)}"
-        yield Content.assemble(
-            (f"{mark} {record.state}", f"bold {color}"), cell(f"{word}{reason}{where}", width - 12)
-        )
-        latest = self.curves.latest
-        parts: list[str | tuple[str, str]] = []
-        share = self.pace.share
-        if share is not None:
-            filled = round(share * 20)
-            parts += [("━" * filled, "$accent"), ("─" * (20 - filled) + " ", "$text-muted")]
-        if "step" in latest:
-            total = f"/{self.pace.total}" if self.pace.total else ""
-            parts.append(f"step {latest['step']}{total}  ")
-        if (left := self.pace.seconds_left) is not None and not record.state.terminal:
-            parts.append((f"{span(left)} left  ", "bold"))
-        took_until = record.ended_at or time.time()
-        if record.started_at is not None:
-            parts.append((f"{span(took_until - record.started_at)}  ", "$text-muted"))
-        for key, name in (("loss", "loss"), ("val_loss", "val"), ("tokens_per_s", "tokens/s")):
-            if key in latest:
-                parts.append(f"{name} {latest[key]:.4g}  ")
-        yield Content.assemble(*parts).truncate(max(width, 1), ellipsis=True)
+        lines = state_lines(self.record, self.curves, self.pace, self.size.width - 2)
+        self.query_one("#state", Static).update(Content("\n").join(list(lines)))
 
     # Laying out.
 
@@ -238,14 +182,17 @@ class RunScreen(Page):
         self._arrange()
 
     def _arrange(self) -> None:
-        self.query_one("#body").set_class(self.app.size.width >= _WIDE, "wide")
+        body = self.query_one("#body")
+        body.set_class(self.app.size.width >= _WIDE, "wide")
         for layout in _LAYOUTS:
-            self.query_one("#body").set_class(_LAYOUTS[self._arrangement] == layout, layout)
+            body.set_class(_LAYOUTS[self._arrangement] == layout, layout)
 
     def action_layout(self) -> None:
-        """Show log and curve, the log alone, or the curve alone."""
+        """Show log and curve, the log alone, or all curves at once."""
         self._arrangement = (self._arrangement + 1) % len(_LAYOUTS)
         self._arrange()
+        self._draw()
+        self._say_command()
 
     def action_facts(self) -> None:
         """Show or hide all facts."""
@@ -253,13 +200,11 @@ class RunScreen(Page):
         facts.display = not facts.display
         self.query_one("#body").set_class(facts.display, "facts")
         (facts if facts.display else self.query_one("#log")).focus()
+        self._say_command()
 
     def action_value(self) -> None:
         """Choose which value is drawn."""
-        keys = sorted(
-            self.curves.by_key,
-            key=lambda key: (_FIRST.index(key) if key in _FIRST else len(_FIRST), key),
-        )
+        keys = self._keys()
         if not keys:
             self.wizard.say("Nothing has been measured yet.")
             return
@@ -271,22 +216,12 @@ class RunScreen(Page):
 
         self.app.push_screen(Choose("Value to draw", choices, marked=self._key), chosen)
 
-    # Searching.
+    # Searching and filtering.
 
     @on(LogView.Wanted)
     def _look_for(self, wanted: LogView.Wanted) -> None:
-        if self._search is not None:
-            self._search.set()
-
-        def look(stop: threading.Event) -> None:
-            with SpoolReader(self.record.log) as reader:
-                number = reader.find(
-                    wanted.pattern, wanted.start, backwards=wanted.backwards, stopped=stop.is_set
-                )
-            if not stop.is_set():
-                self.post_message(Found(number))
-
-        self._search = begin(self, look)
+        shown = self.query_one(LogView).reader
+        self._feed.find(wanted.pattern, wanted.start, backwards=wanted.backwards, shown=shown)
 
     @on(Found)
     def _show_found(self, found: Found) -> None:
@@ -306,10 +241,29 @@ class RunScreen(Page):
         about = "Text to look for in the log, capitals or not. f goes to the next one, F back."
         self.app.push_screen(AskText("Search the log", about, ""), typed)
 
+    @on(LogView.FilterAsked)
+    def _ask_filter(self) -> None:
+        filters = [LogFilter(), LogFilter(level="error"), LogFilter(level="warning")]
+        ranks = range(self.record.plan["launch"]["world_size"])
+        filters += [LogFilter(rank) for rank in ranks]
+        filters += [LogFilter(rank, "error") for rank in ranks]
+        by_name = {str(one): one for one in filters}
+
+        def chosen(name: str | None) -> None:
+            if name is not None and by_name[name] != self.wanted:
+                self.wanted = by_name[name]
+                self._feed.open(self.wanted)
+                self._say_command()
+
+        choices = [(name, "") for name in by_name]
+        self.app.push_screen(Choose("Lines to show", choices, marked=str(self.wanted)), chosen)
+
     # Doing something with the run.
 
     def action_back(self) -> None:
-        """Leave the screen."""
+        """Leave the screen; what the network is being asked is given up first."""
+        if self.give_up():
+            return
         if self.query_one("#facts").display:
             self.action_facts()
         else:
@@ -330,47 +284,43 @@ class RunScreen(Page):
         from ...core.launch import cancel
 
         record = self.record
-        self.wizard.say("Cancelling …")
+        self.begin_errand(
+            f"Cancelling {record.run_id}",
+            lambda: cancel(record, backend_of(record), Registry()),
+            News,
+        )
 
-        def work(_stop: threading.Event) -> None:
-            done = asyncio.run(cancel(record, backend_of(record), self._registry))
-            self.post_message(News(done))
+    def action_fetch(self) -> None:
+        """Bring the run's files home: its result, its configs, what it measured."""
+        from ...core.fetch import fetch
 
-        begin(self, work)
+        record = self.record
+
+        async def bring() -> list[Path]:
+            return await fetch(record, backend_of(record), None, told)
+
+        def told(name: str, here: int, whole: int) -> None:
+            errand.what = f"Fetching {safe(name)}: {here / 1e6:.1f} of {whole / 1e6:.1f} MB"
+
+        errand = self.begin_errand(f"Fetching files of {record.run_id}", bring, Fetched)
+
+    @on(Fetched)
+    def _say_fetched(self, message: Fetched) -> None:
+        self.wizard.say(f"{len(message.paths)} file(s) are in {self.record.run_dir}.")
+        self._feed.tell(self.record)
 
     def action_resume(self) -> None:
         """Review a run that goes on from the last checkpoint of this one."""
-        if not self.record.state.terminal:
-            self.wizard.say("It goes on as it is; only a run that has ended can be resumed.")
-            return
-        from ...core.resolve import resume_selection
-
-        try:
-            self._walk(resume_selection(self.record, ()), "review")
-        except TunedeckError as error:
-            self.wizard.say(trouble(error), severity="warning")
+        onward.resume(self.wizard, self.record)
 
     def action_again(self) -> None:
         """Change what this run was made of, and launch it anew."""
-        self._walk(selection_of(self.record), "config")
+        onward.again(self.wizard, self.record)
 
     def action_next(self) -> None:
         """Choose a step that takes what this run has made."""
-        if self.record.state is not RunState.SUCCEEDED:
-            self.wizard.say("Only what a run has finished can be handed on.")
-            return
-        chosen = Selection("", from_run=self.record.run_id)
-        self._walk(chosen, "step", made_by=self.record.step)
-
-    def _walk(self, selection: Selection, stage: Stage, *, made_by: str | None = None) -> None:
-        from .launch import LaunchScreen
-
-        self.app.push_screen(LaunchScreen(Draft.begin(selection, stage), made_by=made_by))
+        onward.next_step(self.wizard, self.record)
 
     def action_save(self) -> None:
         """Save the run's ingredients under a name."""
-        if not self.wizard.may_change("Saving"):
-            return
-        from ..saving import ask_and_save
-
-        ask_and_save(self.wizard, self.record.plan, self.record.name)
+        onward.save(self.wizard, self.record)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual.content import Content
 from textual.message import Message
 
 from ...core.curves import Batch
+from ...core.filtered_reader import FilteredReader
 from ...core.spool_reader import SpoolReader
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class Points(Message):
 class Opened(Message):
     """The log has been indexed and can be shown."""
 
-    def __init__(self, reader: SpoolReader) -> None:
+    def __init__(self, reader: SpoolReader | FilteredReader) -> None:
         super().__init__()
         self.reader = reader
 
@@ -52,3 +54,19 @@ class Told(Message):
     def __init__(self, outcome: Content, facts: Content) -> None:
         super().__init__()
         self.outcome, self.facts = outcome, facts
+
+
+class Troubled(Message):
+    """Something that is being tried again, in words."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+
+class Fetched(Message):
+    """Files of the run were brought home."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        super().__init__()
+        self.paths = paths

@@ -212,8 +212,8 @@ class EnvironmentStage(StageView):
         chosen = [self._finding, *profile.findings]
         mendable = next((one for one in chosen if one and one.fix and one.fix.edit), None)
         if mendable is None:
-            what = "None of these can be mended" if profile.findings else "Nothing is wrong"
-            self.walk.wizard.say(f"{what} without you. e edits the profile.")
+            none = "None of this can be mended without you: enter on it edits its key."
+            self.walk.wizard.say(none if profile.findings else "Nothing is wrong with it.")
             return
         finding = mendable
 

@@ -19,9 +19,12 @@ _TITLES = {
     "mem_gib": "memory in GiB",
     "mfu": "model FLOPs utilization",
 }
+FIRST = ("loss", "val_loss", "lr", "grad_norm", "tokens_per_s", "mem_gib")
+"""The values that one looks at first, in this order."""
+
 _SMALLEST = (24, 4)
 
-__all__ = ["Chart", "Line", "title_of"]
+__all__ = ["FIRST", "Chart", "Line", "title_of"]
 
 
 def title_of(key: str) -> str:

@@ -17,10 +17,9 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from ...core.filtered_reader import FilteredReader
+from ...core.log_filter import TROUBLE
 from ...core.spool_reader import SpoolReader
-
-TROUBLE = re.compile(rb"(?i)\b(?:error|exception|traceback|fatal|out of memory|killed)\b|Error:")
-"""What the jump to the next error looks for."""
 
 _TROUBLE_TEXT = re.compile(TROUBLE.pattern.decode())
 _WIDEST = 4096
@@ -35,7 +34,8 @@ class LogView(ScrollView, can_focus=True):
 
     HELP = (
         "The log. It follows the run; scrolling up stops that and End goes on with it. / searches, "
-        "f and F go to the next match or the one before, e and E to errors, w wraps long lines."
+        "f and F go to the next match or the one before, e and E to errors, w wraps long lines. t "
+        "shows only the lines of one rank, or those that are serious; c copies what is seen."
     )
     DEFAULT_CSS = "LogView { scrollbar-size-horizontal: 0; }"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -46,6 +46,14 @@ class LogView(ScrollView, can_focus=True):
         Binding("slash", "search", "Search log", show=False, id="log.search"),
         Binding("f", "again(False)", "Next match", show=False, id="log.next"),
         Binding("F", "again(True)", "Match before", show=False, id="log.before"),
+        Binding(
+            "t",
+            "filter",
+            "Filter",
+            show=False,
+            id="log.filter",
+            tooltip="Only one rank, or what is serious",
+        ),
         Binding("c", "copy", "Copy lines", show=False, id="log.copy", tooltip="Copy what is seen"),
     ]
 
@@ -62,20 +70,33 @@ class LogView(ScrollView, can_focus=True):
     class SearchAsked(Message):
         """The person wants to type what is searched for."""
 
+    class FilterAsked(Message):
+        """The person wants to choose which lines are shown."""
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.reader = SpoolReader(Path(os.devnull))
+        self.reader: SpoolReader | FilteredReader = SpoolReader(Path(os.devnull))
         self.pattern: re.Pattern[bytes] | None = None
         self._marked: int | None = None
         self._page: list[Strip] = []
         self._page_for: tuple[object, ...] = ()
         self._version = 0
 
-    def attach(self, reader: SpoolReader) -> None:
-        """Show another log, which has been indexed already or is about to be."""
+    def attach(self, reader: SpoolReader | FilteredReader) -> None:
+        """Show another log, or the same through a filter, indexed already; one stays in place."""
+        at = self._marked if self._marked is not None else self.top
+        if isinstance(self.reader, FilteredReader):
+            at = self.reader.number(at) if at < len(self.reader) else 0
+        was_marked = self._marked is not None
         self.reader.close()
-        self.reader = reader
+        self.reader, self._marked = reader, None
         self._changed()
+        if not self.following:
+            at = reader.index_of(at) if isinstance(reader, FilteredReader) else at
+            if was_marked:
+                self.go_to(at)
+            else:
+                self.scroll_to(y=at, animate=False, immediate=True)
 
     def refresh_log(self) -> None:
         """Take in what the log says since, and show it if it is to be seen."""
@@ -224,6 +245,10 @@ class LogView(ScrollView, can_focus=True):
     def action_search(self) -> None:
         """Ask for a text to look for."""
         self.post_message(self.SearchAsked())
+
+    def action_filter(self) -> None:
+        """Ask which lines are to be shown."""
+        self.post_message(self.FilterAsked())
 
     def action_again(self, backwards: bool) -> None:
         """Go to another match of the last search."""

@@ -1,0 +1,134 @@
+"""Threads beside a run's screen that read, measure and watch, and tell it by messages."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from ...core.curves import PointReader
+from ...core.filtered_reader import FilteredReader
+from ...core.log_filter import LogFilter
+from ...core.registry import Registry
+from ...core.spool_reader import SpoolReader
+from ...core.watch import Changed, Trouble, backend_of, watch
+from ..background import begin
+from .run_messages import Found, News, Opened, Points, Told, Troubled
+
+if TYPE_CHECKING:
+    from textual.message_pump import MessagePump
+
+    from ...core.record import RunRecord
+
+_PACE_S = 0.25
+_PIECE = 50_000
+
+
+class Feed:
+    """Feeds a screen with what there is to know of a run.
+
+    Args:
+        owner: gets the messages.
+        record: the run.
+    """
+
+    def __init__(self, owner: MessagePump, record: RunRecord) -> None:
+        self._owner, self._record = owner, record
+        self._registry = Registry()
+        self._stops: list[threading.Event] = []
+        self._opening: threading.Event | None = None
+        self._search: threading.Event | None = None
+
+    def start(self) -> None:
+        """Begin to read, measure and watch."""
+        self.open(LogFilter())
+        self._stops += [begin(self._owner, self._measure), begin(self._owner, self._watch)]
+        self.tell(self._record)
+
+    def stop(self) -> None:
+        """Stop all of it; the run goes on."""
+        for stop in (*self._stops, self._opening, self._search):
+            if stop is not None:
+                stop.set()
+
+    def open(self, wanted: LogFilter) -> None:
+        """Index the log, or what a filter lets through of it, and hand it over."""
+        if self._opening is not None:
+            self._opening.set()
+        log, ended = self._record.log, self._record.state.terminal
+
+        def work(stop: threading.Event) -> None:
+            reader = SpoolReader(log)
+            reader.refresh()
+            if not wanted:
+                self._owner.post_message(Opened(reader))
+                return
+            chosen = FilteredReader(reader, wanted)
+            while not chosen.catch_up(limit=_PIECE, ended=ended):
+                if stop.is_set():
+                    reader.close()
+                    return
+            self._owner.post_message(Opened(chosen))
+
+        self._opening = begin(self._owner, work)
+
+    def find(
+        self,
+        pattern: re.Pattern[bytes],
+        start: int,
+        *,
+        backwards: bool,
+        shown: SpoolReader | FilteredReader,
+    ) -> None:
+        """Look for a line among those that are shown; the search before is given up."""
+        if self._search is not None:
+            self._search.set()
+        log = self._record.log
+
+        def look(stop: threading.Event) -> None:
+            if isinstance(shown, FilteredReader):
+                number = shown.find(pattern, start, backwards=backwards, stopped=stop.is_set)
+            else:
+                with SpoolReader(log) as reader:
+                    number = reader.find(pattern, start, backwards=backwards, stopped=stop.is_set)
+            if not stop.is_set():
+                self._owner.post_message(Found(number))
+
+        self._search = begin(self._owner, look)
+
+    def tell(self, record: RunRecord) -> None:
+        """Read what is known of a run as it is now."""
+        from ..facts import facts_of, outcome_of
+
+        def work(_stop: threading.Event) -> None:
+            self._owner.post_message(Told(outcome_of(record), facts_of(record)))
+
+        self._stops.append(begin(self._owner, work))
+
+    def _measure(self, stop: threading.Event) -> None:
+        reader = PointReader(self._record.log)
+        while not stop.is_set():
+            for batch in reader.batches():
+                self._owner.post_message(Points(batch))
+            stop.wait(_PACE_S)
+
+    def _watch(self, stop: threading.Event) -> None:
+        record = self._record
+        if record.state.terminal:
+            return
+
+        async def follow() -> None:
+            offset = record.log.stat().st_size if record.log.exists() else 0
+            events = watch(record, backend_of(record), self._registry, offset=offset)
+            async with aclosing(events):
+                async for event in events:
+                    if stop.is_set():
+                        return
+                    if isinstance(event, Changed):
+                        self._owner.post_message(News(event.record))
+                    elif isinstance(event, Trouble):
+                        self._owner.post_message(Troubled(event.text))
+
+        asyncio.run(follow())

@@ -1,0 +1,47 @@
+"""Where a run stands, in two lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from ...core.cli.live import span
+from ..words import MARKS, cell, safe
+
+if TYPE_CHECKING:
+    from ...core.curves import Curves
+    from ...core.progress import Pace
+    from ...core.record import RunRecord
+
+_BAR = 20
+_SHOWN = (("loss", "loss"), ("val_loss", "val"), ("tokens_per_s", "tokens/s"))
+
+
+def state_lines(record: RunRecord, curves: Curves, pace: Pace, width: int) -> Iterator[Content]:
+    """State with the backend's word and reason; below it how far it is, and its newest values."""
+    mark, color = MARKS[record.state]
+    word = f" ({safe(record.word)})" if record.word and record.word != record.state else ""
+    reason = f": {safe(record.reason)}" if record.reason else ""
+    where = f"  on {safe(record.profile)}"
+    yield Content.assemble(
+        (f"{mark} {record.state}", f"bold {color}"), cell(f"{word}{reason}{where}", width - 12)
+    )
+    latest = curves.latest
+    parts: list[str | tuple[str, str]] = []
+    share = pace.share
+    if share is not None:
+        filled = round(share * _BAR)
+        parts += [("━" * filled, "$accent"), ("─" * (_BAR - filled) + " ", "$text-muted")]
+    if "step" in latest:
+        total = f"/{pace.total}" if pace.total else ""
+        parts.append(f"step {latest['step']}{total}  ")
+    if (left := pace.seconds_left) is not None and not record.state.terminal:
+        parts.append((f"{span(left)} left  ", "bold"))
+    if record.started_at is not None:
+        until = record.ended_at or time.time()
+        parts.append((f"{span(until - record.started_at)}  ", "$text-muted"))
+    parts += [f"{name} {latest[key]:.4g}  " for key, name in _SHOWN if key in latest]
+    yield Content.assemble(*parts).truncate(max(width, 1), ellipsis=True)

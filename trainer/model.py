@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from ..core.errors import UsageError
 from ..core.schema.model import FreezeConfig, ModelConfig
 from .attention import DOCUMENTS, attends_by_document
+from .kinds import Kind, loader_of
 from .runtime import RuntimeConfig
 
 _TOWERS = {
@@ -60,16 +61,16 @@ def build_model(
     options: dict[str, Any] = {
         "dtype": runtime.dtype,
         "attn_implementation": runtime.attn_implementation,
-        "trust_remote_code": config.trust_remote_code,
+        "trust_remote_code": runtime.own_code,
     }
     if weights is None:
         from .parallel.meta import empty_model, fill
 
-        model = empty_model(config, runtime)
+        model = empty_model(runtime)
         fill(model, runtime.device)
         return model
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = loader_of(runtime.kind).from_pretrained(
             weights,
             config=runtime.model_config,
             revision=config.revision,
@@ -79,7 +80,9 @@ def build_model(
     except (OSError, ValueError, RuntimeError) as error:
         raise unloadable(weights, "model", error) from error
     model, loading = loaded
-    missing = sorted(loading["missing_keys"])
+    # A reward model's score begins anew on top of a language model.
+    new = ("score.",) if runtime.kind is Kind.REWARD else ()
+    missing = sorted(key for key in loading["missing_keys"] if not key.startswith(new))
     if missing:
         raise UsageError(
             f"'{weights}' lacks {len(missing)} weights of {type(model).__name__}, among them "
@@ -111,23 +114,6 @@ def default_attention(model_class: type[PreTrainedModel], config: PretrainedConf
     if attends_by_document(model_class, config):
         return DOCUMENTS
     return "sdpa" if model_class._supports_sdpa else "eager"
-
-
-def model_class_of(config: PretrainedConfig, *, remote: bool) -> type[PreTrainedModel]:
-    """The class that `AutoModelForCausalLM` would build for an architecture.
-
-    Raises:
-        UsageError: the architecture is no causal language model.
-    """
-    mapping: Any = AutoModelForCausalLM._model_mapping
-    if type(config) in mapping:
-        return cast(type[PreTrainedModel], mapping[type(config)])
-    if remote and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
-        return PreTrainedModel
-    raise UsageError(
-        f"'{config.model_type}' is not a causal language model.",
-        fix="Choose a model that transformers' AutoModelForCausalLM loads.",
-    )
 
 
 def check_vocabulary(config: PretrainedConfig, tokens: int) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from .kinds import Kind
 from .parallel.context import DistributedContext
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class RuntimeConfig(NamedTuple):
         device: where this process computes.
         autocast: whether matrix products of float32 adapters run in `dtype`.
         max_grad_norm: gradients are scaled down to this norm; None leaves them.
+        kind: what the model gives: tokens, tokens from images too, or a score.
+        own_code: whether the implementation that the model comes with is used.
     """
 
     model_config: PretrainedConfig
@@ -40,6 +43,8 @@ class RuntimeConfig(NamedTuple):
     device: torch.device
     autocast: bool
     max_grad_norm: float | None
+    kind: Kind = Kind.TEXT
+    own_code: bool = False
 
 
 class ModelAndOptimizerState(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..core.chat import resolve_templates
@@ -21,14 +22,14 @@ from ..core.schema import TrainConfig
 from ..core.schema.model import TokenizerConfig
 from .attention import SHARED, carries_state
 from .checkpoint import Checkpoints, has_state
+from .implementation import settle_implementation
+from .kinds import class_of, kind_of
 from .lora import add_adapter, load_adapter
 from .model import (
     build_model,
     check_vocabulary,
     default_attention,
     freeze,
-    load_model_config,
-    model_class_of,
     unloadable,
 )
 from .optim import build_optimizer
@@ -105,8 +106,9 @@ def validate_and_prepare_config(
     _refuse_unavailable(config)
     check_mesh(config)
     device = _device(rank)
-    model_config = load_model_config(config.model)
-    model_class = model_class_of(model_config, remote=config.model.trust_remote_code)
+    model_config, remote = settle_implementation(config)
+    kind = kind_of(config.model, model_config)
+    model_class = class_of(kind, model_config, remote=remote)
     if config.packed_sequence.packed_sequence_size and carries_state(model_class, model_config):
         raise UsageError(
             f"packed_sequence.packed_sequence_size: '{model_config.model_type}' has layers that "
@@ -130,6 +132,8 @@ def validate_and_prepare_config(
         device=device,
         autocast=device.type == "cuda" and config.peft is not None and dtype != torch.float32,
         max_grad_norm=config.optimizer.max_grad_norm,
+        kind=kind,
+        own_code=remote,
     )
 
 
@@ -212,7 +216,7 @@ def setup_model_and_optimizer(
     if alone:
         model = build_model(config.model, runtime_config, source)
     else:
-        model = empty_model(config.model, runtime_config)
+        model = empty_model(runtime_config)
     freeze(model, config.model.freeze)
     adapter = None
     if config.peft is not None:
@@ -243,11 +247,13 @@ def setup_reference_model_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """A copy of a model's weights in main memory, for a reference that stays as the model was.
 
     Returns:
-        Name to tensor on the CPU; pinned where a GPU will fetch them.
+        Name to tensor on the CPU, of sharded weights this rank's piece; pinned where a GPU will
+        fetch them.
     """
     pinned = torch.cuda.is_available()
     copies = {}
     for name, tensor in model.state_dict().items():
-        copy = torch.empty_like(tensor, device="cpu", pin_memory=pinned)
-        copies[name] = copy.copy_(tensor)
+        piece = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        copy = torch.empty_like(piece, device="cpu", pin_memory=pinned)
+        copies[name] = copy.copy_(piece)
     return copies

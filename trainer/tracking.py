@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from .. import __version__
+from ..core.code_digest import code_digest
+from ..core.env.secrets import is_secret_name, mask_text
 from ..core.errors import UsageError
 from ..core.schema import TrainConfig
 from ..core.schema.output import WandbConfig
+from ..core.submission import MASK
 
 if TYPE_CHECKING:
     import wandb
@@ -38,7 +42,8 @@ class Tracker:
     """Sends metrics to Weights & Biases, or nowhere.
 
     Args:
-        config: the run's config; it goes along without `run.env`, which may name secrets.
+        config: the run's config; it goes along without `run.env`, which may name secrets, and
+            with what looks like one masked.
         run_dir: offline files are put here.
 
     Raises:
@@ -61,7 +66,7 @@ class Tracker:
                 group=settings.group,
                 tags=settings.tags,
                 dir=run_dir,
-                config=config.model_dump(mode="json", exclude={"run"}),
+                config={**recorded_config(config), "tunedeck": _provenance()},
             )
         except wandb.Error as error:
             raise UsageError(
@@ -78,3 +83,33 @@ class Tracker:
         """Close the record."""
         if self._run is not None:
             self._run.finish(exit_code=exit_code)
+
+
+def recorded_config(config: TrainConfig) -> dict[str, Any]:
+    """A config as it may be shown to others: values of secrets are masked, wherever they stand."""
+    known = {value for name, value in os.environ.items() if is_secret_name(name)}
+    masked = _masked(
+        config.model_dump(mode="json", exclude={"run"}), frozenset(v for v in known if len(v) > 3)
+    )
+    assert isinstance(masked, dict)
+    return masked
+
+
+def _masked(value: Any, known: frozenset[str], name: str = "") -> Any:
+    if isinstance(value, dict):
+        return {key: _masked(item, known, key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_masked(item, known, name) for item in value]
+    if not isinstance(value, str):
+        return value
+    return MASK if is_secret_name(name) else mask_text(value, known)
+
+
+def _provenance() -> dict[str, str]:
+    """Which run of which code it is."""
+    run = {
+        "run_id": os.environ.get("TUNEDECK_RUN_ID"),
+        "run_name": os.environ.get("TUNEDECK_RUN_NAME"),
+    }
+    named = {key: value for key, value in run.items() if value}
+    return {"version": __version__, "code": code_digest(), **named}

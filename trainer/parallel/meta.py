@@ -11,23 +11,23 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from ...core.schema.model import ModelConfig
+from ..kinds import loader_of
 from ..runtime import RuntimeConfig
 from .tensors import piece_of
 
 _META = torch.device("meta")
 
 
-def empty_model(config: ModelConfig, runtime: RuntimeConfig) -> PreTrainedModel:
+def empty_model(runtime: RuntimeConfig) -> PreTrainedModel:
     """The architecture with shapes and formats, and no values (on the device `meta`)."""
     with _META:
-        built: Any = AutoModelForCausalLM.from_config(
+        built: Any = loader_of(runtime.kind).from_config(
             runtime.model_config,
             dtype=runtime.dtype,
             attn_implementation=runtime.attn_implementation,
-            trust_remote_code=config.trust_remote_code,
+            trust_remote_code=runtime.own_code,
         )
     return cast(PreTrainedModel, built)
 

@@ -98,6 +98,23 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape | None:
         return None
 
 
+def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The `config.json` of a training config's model; empty where it is not on this machine."""
+    table = config.get("model") or {}
+    given = table.get("config")
+    if isinstance(given, Mapping):
+        return dict(given)
+    name = given or table.get("pretrained_model_name_or_path")
+    folder = local_model_dir(name) if name else None
+    if folder is None:
+        return {}
+    try:
+        values = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
 def facts_of(config: Mapping[str, Any]) -> ModelFacts:
     """What a training config's model says of itself, as far as its files are on this machine."""
     table = config.get("model") or {}

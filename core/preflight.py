@@ -222,13 +222,18 @@ def batch_and_mesh(plan: Plan, step: Step) -> Iterable[Finding]:
     """Batch and parallel sizes divide the world size, with numbers that would work."""
     if step.launch.schema != "sft":
         return
-    from .schema.mesh import mesh_misfits
+    from .models import architecture_of
+    from .schema.mesh import architecture_misfits, mesh_misfits
     from .schema.optimization import StepSchedulerConfig
     from .schema.parallel import DistributedConfig
 
     parallel = DistributedConfig.model_validate(plan.config["distributed"])
     schedule = StepSchedulerConfig.model_validate(plan.config["step_scheduler"])
-    for misfit in mesh_misfits(parallel, schedule, plan.launch.world_size):
+    misfits = (
+        *mesh_misfits(parallel, schedule, plan.launch.world_size),
+        *architecture_misfits(parallel, architecture_of(plan.config)),
+    )
+    for misfit in misfits:
         edit = None if misfit.value is None else Edit("set", misfit.key, misfit.value)
         yield Finding(
             "error",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
@@ -20,13 +22,18 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
         raise ValueError("no parameter of the model is trainable")
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    # One fused update takes weights of one mesh; experts may be on another.
+    groups: dict[Any, dict[str, Any]] = {}
+    for decays in (True, False):
+        for parameter in trained:
+            if (parameter.ndim >= 2) is decays:
+                key = (decays, getattr(parameter, "device_mesh", None))
+                decay = config.weight_decay if decays else 0.0
+                group = groups.setdefault(key, {"params": [], "weight_decay": decay})
+                group["params"].append(parameter)
     kind = AdamW if config.name == "adamw" else Adam
     return kind(
-        [group for group in groups if group["params"]],
+        list(groups.values()),
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,

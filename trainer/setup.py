@@ -19,6 +19,7 @@ from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
 from ..core.chat import resolve_templates
 from ..core.errors import UsageError
 from ..core.schema import TrainConfig
+from ..core.schema.mesh import architecture_misfits
 from ..core.schema.model import TokenizerConfig
 from .attention import SHARED, carries_state
 from .checkpoint import Checkpoints, has_state
@@ -34,6 +35,7 @@ from .model import (
 )
 from .optim import build_optimizer
 from .parallel.apply import parallelize
+from .parallel.experts import check_expert_parallel
 from .parallel.load import load_weights
 from .parallel.mesh import check_mesh, join
 from .parallel.meta import empty_model, fill, stand_ins
@@ -119,8 +121,12 @@ def validate_and_prepare_config(
     if config.distributed.cp_size > 1:
         check_context_parallel(model_class, model_config)
         attention = SHARED
-    if (tp_size := config.distributed.tp_size) > 1:
-        check_tensor_parallel(model_config, tp_size)
+    if config.distributed.ep_size > 1:
+        check_expert_parallel(model_config)
+    if config.distributed.tp_size > 1:
+        check_tensor_parallel(model_config)
+    for misfit in architecture_misfits(config.distributed, model_config.to_dict()):
+        raise UsageError(f"{misfit.key}: {misfit.message}", fix=misfit.fix)
     if processor is not None:
         check_vocabulary(model_config, len(processor.tokenizer))
     dtype = _dtype(config.model.torch_dtype, device)
@@ -145,7 +151,6 @@ def _refuse_unavailable(config: TrainConfig) -> None:
         "peft.quantization": config.peft is not None and config.peft.quantization is not None,
         "compile.enabled": config.compile.enabled,
         "distributed.cpu_offload": sizes.cpu_offload,
-        "distributed.ep_size": sizes.ep_size > 1,
     }
     for key, asked in refused.items():
         if asked:

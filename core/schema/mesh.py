@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from .optimization import StepSchedulerConfig
 from .parallel import DistributedConfig
@@ -112,6 +112,35 @@ def mesh_misfits(
             f"Set step_scheduler.global_batch_size={near}{smaller}.",
             near,
         )
+
+
+_SHARED = {
+    "tp_size": ("num_attention_heads", "num_key_value_heads", "intermediate_size"),
+    "ep_size": ("num_experts", "num_local_experts", "n_routed_experts"),
+}
+"""What the ranks of a dimension share evenly, by its name in a model's `config.json`."""
+
+
+def architecture_misfits(config: DistributedConfig, model: Mapping[str, Any]) -> Iterator[Misfit]:
+    """What keeps a model's layers from being split over the mesh.
+
+    Args:
+        config: the sizes of the mesh.
+        model: the model's `config.json`; what it does not say is not judged.
+    """
+    text = model.get("text_config") or model
+    for key, names in _SHARED.items():
+        ranks = getattr(config, key)
+        for name in names:
+            size = text.get(name)
+            if isinstance(size, int) and size % ranks:
+                fitting = [n for n in _divisors(size) if n <= 2 * ranks]
+                yield Misfit(
+                    f"distributed.{key}",
+                    f"{ranks} ranks cannot share {name} = {size} of the model evenly.",
+                    f"Set distributed.{key} to one of {', '.join(map(str, fitting))}.",
+                )
+                break
 
 
 def _multiples(unit: int, near: int) -> str:

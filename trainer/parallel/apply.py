@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from ...core.schema.parallel import DistributedConfig
 from ..activation_checkpointing import checkpoint_activations
 from .context import DistributedContext
+from .experts import spread_experts
 from .fsdp import shard
 from .tensor import split_layers
 
@@ -29,9 +30,10 @@ def parallelize(
         config: which kinds of parallelism.
         dtype: format of the matrix products.
     """
+    experts = spread_experts(model, context) if context.ep_size > 1 else []
     if context.tp_size > 1:
         split_layers(model, context, sequence=config.sequence_parallel)
     if scope := config.activation_checkpointing:
         checkpoint_activations(model, scope)
     if context.device_mesh is not None:
-        shard(model, context, dtype=dtype, cpu_offload=config.cpu_offload)
+        shard(model, context, experts, dtype=dtype, cpu_offload=config.cpu_offload)

@@ -11,6 +11,10 @@ from torch import distributed as dist
 
 Group = dist.ProcessGroup
 
+# Before torch 2.13 they have other names.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 def add_up(x: Tensor, group: Group) -> Tensor:
     """The sum over the ranks; each rank's gradient is that of the sum."""
@@ -141,7 +145,7 @@ def _sum(x: Tensor, group: Group) -> Tensor:
 def _gather(x: Tensor, dim: int, group: Group) -> Tensor:
     first = x.detach().movedim(dim, 0).contiguous()
     whole = first.new_empty(group.size() * first.shape[0], *first.shape[1:])
-    dist.all_gather_into_tensor(whole, first, group=group)
+    _all_gather(whole, first, group=group)
     return whole.movedim(0, dim).contiguous()
 
 
@@ -152,7 +156,7 @@ def _slice(x: Tensor, dim: int, group: Group) -> Tensor:
 def _sum_slice(x: Tensor, dim: int, group: Group) -> Tensor:
     first = x.detach().movedim(dim, 0).contiguous()
     piece = first.new_empty(first.shape[0] // group.size(), *first.shape[1:])
-    dist.reduce_scatter_tensor(piece, first, group=group)
+    _reduce_scatter(piece, first, group=group)
     return piece.movedim(0, dim).contiguous()
 
 

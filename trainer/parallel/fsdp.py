@@ -5,7 +5,7 @@ https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ def blocks(model: PreTrainedModel) -> Iterator[nn.Module]:
 def shard(
     model: PreTrainedModel,
     context: DistributedContext,
+    experts: Sequence[nn.Module] = (),
     *,
     dtype: torch.dtype,
     cpu_offload: bool,
@@ -45,19 +46,22 @@ def shard(
     Args:
         model: its root must be the module that is called.
         context: weights are sharded over `shard`, and copied over `dp_replicate`.
+        experts: modules inside whose weights are spread over `ep` already.
         dtype: format of the matrix products.
         cpu_offload: shards lie in main memory while they are not used.
     """
     assert context.device_mesh is not None
-    mesh = context.device_mesh
+    names = ("dp_replicate", "shard") if context.sizes.dp_replicate > 1 else ("shard",)
     options: dict[str, Any] = {
-        "mesh": mesh["dp_replicate", "shard"] if context.sizes.dp_replicate > 1 else mesh["shard"],
         "mp_policy": MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32),
         "offload_policy": CPUOffloadPolicy() if cpu_offload else OffloadPolicy(),
     }
+    if context.expert_mesh is not None:
+        for module in experts:
+            fully_shard(module, mesh=context.expert_mesh[names], **options)
     for block in blocks(model):
-        fully_shard(block, **options)
-    fully_shard(model, **options)
+        fully_shard(block, mesh=context.device_mesh[names], **options)
+    fully_shard(model, mesh=context.device_mesh[names], **options)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)

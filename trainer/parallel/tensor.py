@@ -29,11 +29,11 @@ _STYLES = {"colwise": Shard(0), "rowwise": Shard(1)}
 _WITHIN = {*_STYLES, "replicated_with_grad_allreduce"}
 
 
-def check_tensor_parallel(config: PretrainedConfig, tp_size: int) -> None:
-    """Find out from the architecture whether its layers can be split over so many ranks.
+def check_tensor_parallel(config: PretrainedConfig) -> None:
+    """Find out from the architecture whether its layers can be split.
 
     Raises:
-        UsageError: it has no plan for it, or heads or widths do not divide.
+        UsageError: transformers has no plan for it.
     """
     text = config.get_text_config()
     if not getattr(text, "base_model_tp_plan", None):
@@ -41,14 +41,6 @@ def check_tensor_parallel(config: PretrainedConfig, tp_size: int) -> None:
             f"distributed.tp_size: transformers has no plan to split '{config.model_type}'.",
             fix="Set distributed.tp_size=1; fsdp2 shards any model.",
         )
-    for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
-        size = getattr(text, name, None)
-        if size is not None and size % tp_size:
-            fitting = [n for n in range(1, size + 1) if size % n == 0][:8]
-            raise UsageError(
-                f"distributed.tp_size: {tp_size} ranks cannot share {name} = {size}.",
-                fix=f"Set distributed.tp_size to one of {', '.join(map(str, fitting))}.",
-            )
 
 
 def split_layers(model: PreTrainedModel, context: DistributedContext, *, sequence: bool) -> None:
@@ -58,9 +50,6 @@ def split_layers(model: PreTrainedModel, context: DistributedContext, *, sequenc
         model: with its adapters.
         context: the ranks.
         sequence: sequence parallelism between the split layers.
-
-    Raises:
-        UsageError: an adapter is of a kind that cannot be split.
     """
     assert context.device_mesh is not None
     split = _Split(context.device_mesh["tp"], sequence=sequence)
@@ -133,11 +122,6 @@ class _Split:
         (self._rowwise if style == "rowwise" else self._local)(base)
         if base is module:
             return
-        if getattr(module, "use_dora", None) and any(module.use_dora.values()):
-            raise UsageError(
-                "peft.use_dora does not go with tensor parallelism: it needs whole columns.",
-                fix="Set peft.use_dora=false or distributed.tp_size=1.",
-            )
         down, up = module.lora_A["default"], module.lora_B["default"]
         if style == "colwise":
             self._weights(up, Shard(0))

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .runs import Run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+Trained = Callable[..., Run]
+STEPS: dict[str, Any] = {"global_batch_size": 4, "local_batch_size": 1, "max_steps": 3}
+
+
+@pytest.mark.parametrize("peft", [None, {"dim": 4, "alpha": 8}], ids=["full", "lora"])
+def test_spread_experts_train_as_those_of_one_process(
+    peft: dict[str, Any] | None, models_of: Callable[[str], Path], trained: Trained
+) -> None:
+    model = {"pretrained_model_name_or_path": str(models_of("mixtral"))}
+    tables = {"model": model, "peft": peft, "step_scheduler": STEPS}
+    alone = trained(1, **tables)
+    trained(2, **tables, distributed={"ep_size": 2}).assert_equals(alone)
+    trained(4, **tables, distributed={"ep_size": 2}).assert_equals(alone)
+
+
+def test_experts_and_sequences_are_spread_together(
+    models_of: Callable[[str], Path], trained: Trained
+) -> None:
+    model = {"pretrained_model_name_or_path": str(models_of("qwen3_moe"))}
+    tables = {"model": model, "step_scheduler": STEPS}
+    spread = trained(4, **tables, distributed={"ep_size": 2, "cp_size": 2})
+    spread.assert_equals(trained(1, **tables))
+
+
+def test_a_rank_whose_experts_no_token_chooses_goes_along(
+    models_of: Callable[[str], Path], trained: Trained
+) -> None:
+    """One expert a token, and a step of rows so few that most experts have none."""
+    config = {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 1}
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 260}
+    tables = {
+        "model": {"pretrained_model_name_or_path": None, "config": {**config, **sizes, **heads}},
+        "tokenizer": {"name": str(models_of("mixtral"))},
+        "step_scheduler": {"global_batch_size": 4, "local_batch_size": 1, "num_epochs": 1},
+        "dataset": {"split": "train[:5]"},
+    }
+    trained(4, **tables, distributed={"ep_size": 4}).assert_equals(trained(1, **tables))

@@ -42,7 +42,7 @@ def damage(folder: Path, names: Iterable[str]) -> str | None:
 
     Args:
         folder: the checkpoint.
-        names: paths below it, of files that have a digest.
+        names: paths below it.
 
     Returns:
         A sentence that names the file; None if all are whole.
@@ -51,6 +51,8 @@ def damage(folder: Path, names: Iterable[str]) -> str | None:
     for name in names:
         file = folder / name
         try:
+            if name not in recorded:
+                return f"{folder / SUMS_FILE} is damaged: it does not name {file}."
             if sha256(file) != recorded[name]:
                 return f"{file} is damaged: its content is not what was saved."
         except FileNotFoundError:

@@ -165,7 +165,7 @@ class TrainingLoop:
         if self._stop():
             return self._stopped(random_state())
         self._sample()
-        self._save(random_state(), best=improved, last=True)
+        self._save(random_state(), best=improved, last=True, finished=True)
         return ending
 
     def _step(self, micro_batches: list[Batch], random: dict[str, Any]) -> bool:
@@ -287,27 +287,38 @@ class TrainingLoop:
             self._model, self._tokenizer, settings.prompts, max_new_tokens=settings.max_new_tokens
         ):
             say(f"sample {line({'step': step, 'prompt': prompt, 'answer': answer})}")
+            if self._stop():
+                break
 
-    def _save(self, random: dict[str, torch.Tensor], *, best: bool, last: bool = False) -> None:
+    def _save(
+        self,
+        random: dict[str, torch.Tensor],
+        *,
+        best: bool,
+        last: bool = False,
+        finished: bool = False,
+    ) -> None:
         """Save a checkpoint of this step.
 
         Args:
             random: the random state that the next step starts from.
             best: whether its validation loss is the lowest so far.
             last: whether the run ends here.
+            finished: whether nothing is left to train.
 
         Raises:
             TunedeckError: it cannot be saved.
         """
         step = self._progress.step
-        if self._saved == step and last:
+        if last:
             self._saver.wait(last=True)
-        if not self._config.checkpoint.enabled or self._saved == step:
+        saved = self._saved == step and not (finished and self._saver.owes_form)
+        if not self._config.checkpoint.enabled or saved:
             return
         self._settle()
         self._ledger.weigh(weights_digest(self._trained()))
         self._ledger.flush()
-        self._saver.save(self._moment(random, best=best), last=last)
+        self._saver.save(self._moment(random, best=best), last=last, finished=finished)
         self._saved = step
         self._stop.took(save=self._saver.seconds)
 

@@ -71,9 +71,11 @@ class Restored:
 
 def _damage(folder: Path, together: Together) -> str | None:
     """What is wrong with the files that a run continues from; each rank looks at its share."""
-    names = sorted(name for name in read_sums(folder) if name.startswith(f"{STATE_FOLDER}/"))
-    if not names:
-        return f"{folder / SUMS_FILE} is missing or names no file of the training state."
+    recorded = read_sums(folder)
+    if not recorded:
+        return f"{folder / SUMS_FILE} is missing or empty."
+    there = (f"{STATE_FOLDER}/{path.name}" for path in (folder / STATE_FOLDER).iterdir())
+    names = sorted({*there, *(name for name in recorded if name.startswith(f"{STATE_FOLDER}/"))})
     mine = names[together.rank :: together.ranks]
     found: list[Any] = together(lambda: damage(folder, mine))
     return next((words for words in found if words is not None), None)

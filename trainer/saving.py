@@ -52,33 +52,34 @@ class Saver:
         context: DistributedContext,
     ) -> None:
         assert state.optimizer is not None
-        self._consolidate, self._checkpoints, self._context = (
-            config.save_consolidated,
-            checkpoints,
-            context,
-        )
+        self._consolidate = config.save_consolidated
+        self._checkpoints, self._context = checkpoints, context
         self._model, self._optimizer, self._weights = state.model, state.optimizer, weights
         self._writer = CheckpointWriter(weights, context, Together(context))
         self._executor = ThreadPoolExecutor(1, "checkpoint") if config.async_save else None
         self._writing: Future[None] | None = None
         self._failed = False
+        self.owes_form = False
+        """Whether the last checkpoint lacks the Hugging Face form that the last of a run gets."""
         self.seconds = 0.0
         """How long the longest save took, its part in the background included."""
 
-    def save(self, moment: Moment, *, last: bool) -> None:
+    def save(self, moment: Moment, *, last: bool, finished: bool = False) -> None:
         """Save a checkpoint, in the background if the run goes on meanwhile.
 
         Args:
             moment: where the run stands.
             last: whether the run ends here; then it is published when this returns.
+            finished: whether nothing is left to train.
 
         Raises:
             SaveError: this one cannot be saved, or the one before could not be.
         """
         self.wait()
         wanted = self._consolidate
-        final = wanted == "final" and (moment.best or last)
+        final = wanted == "final" and (moment.best or finished)
         usable = self._weights.is_adapter or wanted is True or final
+        self.owes_form = wanted == "final" and not usable
         moment = replace(moment, usable=usable)
         state = self._state(moment)
         if self._executor is None or last:
@@ -155,3 +156,13 @@ def _copied(state: dict[str, Any]) -> dict[str, Any]:
         return cast(dict[str, Any], stager.stage(state))
     finally:
         stager.close()
+
+
+_BYTES_PER_SECOND = 500e6
+
+
+def expected_seconds(state: ModelAndOptimizerState) -> float:
+    """How long a first save may take, by the size of what is saved, on a disk of no great speed."""
+    trained = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
+    # A weight in float32 and Adam's two moments.
+    return trained * 12 / _BYTES_PER_SECOND

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tunedeck.core.schema import TrainConfig
+from tunedeck.trainer.checksums import damage, read_sums
+
+from .runs import LOSS, WEIGHT, Run, pytest_approx, train_here
+from .workers import Workers
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+Trained = Callable[..., Run]
+STEPS = {"global_batch_size": 8, "local_batch_size": 2, "max_steps": 7, "ckpt_every_steps": 4}
+FULL: dict[str, Any] = {"step_scheduler": STEPS, "lr_scheduler": {"lr_decay_style": "cosine"}}
+LORA: dict[str, Any] = {**FULL, "peft": {"dim": 4, "alpha": 8}}
+TENSOR = {"distributed": {"tp_size": 2}}
+REPLICAS = {"distributed": {"dp_replicate_size": 2}}
+
+
+def resumed(
+    train: Trained, ranks: int, whole: Run, *, name: str, link: str = "step_000004", **tables: Any
+) -> Run:
+    """The rest of a run, from its fourth step on, in the middle of an epoch."""
+    checkpoint = {"restore_from": str(whole.folder / "checkpoints" / link), "keep_last": None}
+    return train(ranks, name=name, **{**tables, "checkpoint": checkpoint})
+
+
+def assert_same_end(rest: Run, whole: Run) -> None:
+    """The same losses from the fourth step on, and the same weights at the end."""
+    expected = whole.values("loss")[-3:]
+    assert rest.values("loss") == [pytest_approx(value, LOSS) for value in expected]
+    assert rest.values("lr") == whole.values("lr")[-3:]
+    mine, theirs = rest.weights(), whole.weights()
+    assert mine.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(mine[name], tensor, atol=WEIGHT, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("tables", [FULL, LORA], ids=["full", "lora"])
+def test_a_run_continues_on_another_number_of_ranks_and_another_mesh(
+    tables: dict[str, Any], trained: Trained
+) -> None:
+    keep = {"checkpoint": {"keep_last": None}}
+    alone = trained(1, **tables, **keep)
+    two = trained(2, **tables, **keep)
+    for whole, ranks, name, mesh in [
+        (alone, 2, "one_to_two", {}),
+        (two, 1, "two_to_one", {}),
+        (two, 4, "two_to_four", {}),
+        (two, 2, "shards_to_tensor_parallel", TENSOR),
+        (two, 4, "shards_to_replicas", REPLICAS),
+    ]:
+        rest = resumed(trained, ranks, whole, name=name, **tables, **mesh)
+        assert_same_end(rest, whole)
+    tensor = trained(2, name="tensor", **tables, **TENSOR, **keep)
+    assert_same_end(resumed(trained, 1, tensor, name="tensor_to_one", **tables), tensor)
+
+
+def test_each_rank_goes_on_drawing_where_it_stood(trained: Trained) -> None:
+    tables = {**LORA, "peft": {"dim": 4, "alpha": 8, "dropout": 0.3}}
+    whole = trained(2, **tables, checkpoint={"keep_last": None})
+    assert_same_end(resumed(trained, 2, whole, name="rest", **tables), whole)
+
+
+def test_what_is_written_in_the_background_is_of_its_step(trained: Trained) -> None:
+    steps = {"step_scheduler": {**STEPS, "ckpt_every_steps": 1}}
+    now = trained(2, **FULL | steps, checkpoint={"keep_last": None})
+    later = trained(
+        2, name="later", **FULL | steps, checkpoint={"keep_last": None, "is_async": True}
+    )
+    for step in range(1, 8):
+        one, other = (run.folder / "checkpoints" / f"step_{step:06d}" for run in (now, later))
+        names = {name for name in read_sums(one) if name.endswith(".safetensors")}
+        assert {name: read_sums(one)[name] for name in names} == {
+            name: read_sums(other)[name] for name in names
+        }
+        assert damage(other, read_sums(other)) is None
+    assert_same_end(resumed(trained, 2, later, name="rest", **FULL), later)
+
+
+def stop_inside_a_step(config: TrainConfig, folder: Path) -> int:
+    """Train, and let the second rank get a signal between two micro-batches of the fifth step."""
+    from tunedeck.trainer import loop
+
+    original, calls = loop.SupervisedLoss.__call__, 0
+
+    def counted(self: Any, *args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += torch.is_grad_enabled()
+        if calls == 4 * 2 + 1 and os.environ.get("RANK") == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args, **options)
+
+    loop.SupervisedLoss.__call__ = counted  # type: ignore[method-assign]
+    try:
+        return train_here(config, folder)
+    finally:
+        loop.SupervisedLoss.__call__ = original  # type: ignore[method-assign]
+
+
+def test_a_stop_in_the_middle_of_a_step_takes_that_step_again_as_a_whole(
+    trained: Trained, workers: Workers, configure: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    tables = {**LORA, "peft": {"dim": 4, "alpha": 8, "dropout": 0.3}}
+    whole = trained(2, **tables, optimizer={})
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+    config = configure(**tables, optimizer={"lr": 1e-2, "eps": 1e-3})
+    workers.send(2, stop_inside_a_step, config, stopped)
+    answers = workers.take(2)
+    assert [code for code, _ in answers] == [75, 75]
+    assert "stopped by" in answers[0][1]
+    result = json.loads((stopped / "result.json").read_text())
+    assert result["steps"] == 4
+    first = Run(answers[0][1], stopped, [])
+    rest = resumed(trained, 2, first, name="rest", link="latest", **tables)
+    found = first.values("loss") + rest.values("loss")
+    assert found == [pytest_approx(value, LOSS) for value in whole.values("loss")]
+    for name, tensor in whole.weights().items():
+        torch.testing.assert_close(rest.weights()[name], tensor, atol=WEIGHT, rtol=0)

@@ -145,12 +145,10 @@ def validate_and_prepare_config(
 
 def _refuse_unavailable(config: TrainConfig) -> None:
     """What the config can say and this trainer cannot do."""
-    sizes = config.distributed
     refused = {
         "dataset.streaming": config.dataset.streaming,
         "peft.quantization": config.peft is not None and config.peft.quantization is not None,
         "compile.enabled": config.compile.enabled,
-        "distributed.cpu_offload": sizes.cpu_offload,
     }
     for key, asked in refused.items():
         if asked:

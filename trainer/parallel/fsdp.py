@@ -54,11 +54,16 @@ def shard(
     names = ("dp_replicate", "shard") if context.sizes.dp_replicate > 1 else ("shard",)
     options: dict[str, Any] = {
         "mp_policy": MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32),
-        "offload_policy": CPUOffloadPolicy() if cpu_offload else OffloadPolicy(),
+        "offload_policy": CPUOffloadPolicy(pin_memory=torch.cuda.is_available())
+        if cpu_offload
+        else OffloadPolicy(),
     }
     if context.expert_mesh is not None:
         for module in experts:
             fully_shard(module, mesh=context.expert_mesh[names], **options)
+    if not model.all_tied_weights_keys:
+        # Gathered for the first layer alone, and not kept beside the output head.
+        fully_shard(model.get_input_embeddings(), mesh=context.device_mesh[names], **options)
     for block in blocks(model):
         fully_shard(block, mesh=context.device_mesh[names], **options)
     fully_shard(model, mesh=context.device_mesh[names], **options)

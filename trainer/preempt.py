@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
 
-from ..core.errors import TunedeckError
+from ..core.errors import TunedeckError, UsageError
 
 EXIT_PREEMPTED = 75
 """EX_TEMPFAIL of sysexits.h: every backend reads it as 'requeue and resume'."""
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _MARGIN = 1.5
+_DEADLINE = 1
+"""What ranks tell each other where time runs out; a signal is told as its number above it."""
 
 
 class RestartError(TunedeckError):
@@ -28,30 +29,45 @@ class StopRequest:
     """Whether the run has been asked to save and end, and why.
 
     Before training begins there is nothing to save, and a signal ends the process at once; so does
-    a second SIGINT. `TUNEDECK_DEADLINE` (Unix seconds) is when the machine will be
-    taken away.
+    a second SIGINT. The machine is taken away at `TUNEDECK_DEADLINE` (Unix seconds), or without it
+    at the end of the Slurm job.
+
+    Args:
+        signals: names of those that mean the machine will be taken away. SIGINT is a person's wish.
+
+    Raises:
+        UsageError: the deadline is no number.
     """
 
-    def __init__(self) -> None:
-        self.agree: Callable[[bool], bool] = bool
-        """Whether any rank of the run has been asked; all ranks ask together once they train."""
+    def __init__(self, signals: Iterable[str] = ("SIGTERM", "SIGUSR1")) -> None:
+        self.agree: Callable[[int], int] = int
+        """The greatest of what the ranks say; all ranks ask together once they train."""
         self.signal: signal.Signals | None = None
         self.training = False
-        deadline = os.environ.get("TUNEDECK_DEADLINE")
-        self._deadline = float(deadline) if deadline else None
-        self._step_seconds = self._save_seconds = 0.0
-        for number in _SIGNALS:
+        self._deadline = _deadline()
+        self._step_seconds = self._save_seconds = self._expected_save = 0.0
+        self._agreed = 0
+        for number in (*(signal.Signals[name] for name in signals), signal.SIGINT):
             signal.signal(number, self._notice)
 
     def _notice(self, number: int, _frame: FrameType | None) -> None:
         again = number == signal.SIGINT and self.signal is not None
         self.signal = signal.Signals(number)
         if again or not self.training:
-            raise SystemExit(self.exit_code)
+            raise SystemExit(_exit_code(self.signal))
 
     def __call__(self) -> bool:
-        """Whether to stop as soon as the step in hand is done."""
-        return self.agree(self.signal is not None or self._out_of_time())
+        """Whether to stop as soon as the step in hand is done; all ranks hear the same."""
+        if not self._agreed:
+            mine = _DEADLINE if self._out_of_time() else 0
+            if self.signal is not None:
+                mine = _DEADLINE + self.signal
+            self._agreed = self.agree(mine)
+        return self._agreed > 0
+
+    def expect(self, *, save: float) -> None:
+        """Tell how many seconds a save may take, until one has been measured."""
+        self._expected_save = save
 
     def took(self, *, step: float = 0.0, save: float = 0.0) -> None:
         """Learn how many seconds the longest step and the longest save take."""
@@ -59,17 +75,39 @@ class StopRequest:
         self._save_seconds = max(self._save_seconds, save)
 
     def _out_of_time(self) -> bool:
-        needed = _MARGIN * (self._step_seconds + self._save_seconds)
+        needed = _MARGIN * (self._step_seconds + (self._save_seconds or self._expected_save))
         return self._deadline is not None and time.time() + needed > self._deadline
 
     @property
     def reason(self) -> str:
         """Why the run ends, for the log."""
-        return self.signal.name if self.signal is not None else "the deadline"
+        number = self._signalled()
+        return number.name if number is not None else "the deadline"
 
     @property
     def exit_code(self) -> int:
         """75 asks for a requeue; a person's Ctrl-C does not."""
-        if self.signal is signal.SIGINT:
-            return 128 + signal.SIGINT
-        return EXIT_PREEMPTED
+        return _exit_code(self._signalled())
+
+    def _signalled(self) -> signal.Signals | None:
+        """The signal that any of the ranks got."""
+        if self._agreed > _DEADLINE:
+            return signal.Signals(self._agreed - _DEADLINE)
+        return None if self._agreed else self.signal
+
+
+def _exit_code(number: signal.Signals | None) -> int:
+    return 128 + signal.SIGINT if number is signal.SIGINT else EXIT_PREEMPTED
+
+
+def _deadline() -> float | None:
+    for name in ("TUNEDECK_DEADLINE", "SLURM_JOB_END_TIME"):
+        if text := os.environ.get(name):
+            try:
+                return float(text)
+            except ValueError as error:
+                raise UsageError(
+                    f"{name} is '{text}', and not a time in Unix seconds.",
+                    fix=f"Unset {name}, or set it to what `date +%s` prints, and the time left.",
+                ) from error
+    return None

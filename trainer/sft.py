@@ -16,9 +16,11 @@ from ..core.errors import ExitCode
 from ..core.files import write_atomic
 from ..core.schema import TrainConfig
 from . import tracking
+from .bar import progress_bar
 from .batches import Collate, Layout
 from .checkpoint import Checkpoints
 from .data import layout_of, length, prepare_table, training_rows
+from .implementation import check_recipe
 from .loop import Ending, TrainingLoop, TrainingPlan, ValidationSet
 from .metrics import line, say
 from .out_of_memory import MicroBatches
@@ -30,7 +32,7 @@ from .prepare import Blend
 from .progress import Progress
 from .restoring import Restored
 from .runtime import RuntimeConfig
-from .saving import Saver
+from .saving import Saver, expected_seconds
 from .setup import (
     get_tokenizer,
     setup_distributed,
@@ -54,8 +56,9 @@ def main(config: TrainConfig, run_dir: Path) -> int:
     Raises:
         TunedeckError: config or data are wrong, or training failed.
     """
-    stop = StopRequest()
+    stop = StopRequest(config.checkpoint.preempt_signals)
     tracking.check(config.wandb)
+    check_recipe(config)
     runtime = validate_and_prepare_config(config, None, rank=launched_rank())
     context = setup_distributed(config, runtime)
     try:
@@ -140,10 +143,12 @@ def _train(
         # Other tokens, other dropout. What was drawn before was for all the same.
         torch.manual_seed(config.rng.seed + context.seed_offset * 2**32)
     exit_code = int(ExitCode.FAILURE)
-    stop.agree = context.any
+    stop.agree = context.most
+    stop.expect(save=expected_seconds(state))
     stop.training = True
     try:
-        ending = loop.run()
+        with progress_bar(progress, total_steps):
+            ending = loop.run()
         exit_code = stop.exit_code if ending is Ending.STOPPED else 0
     finally:
         saver.close()

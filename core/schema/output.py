@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from .base import Ignored, LocalPath, Names, Positive, Spelling, Table
 
 _CONSOLIDATED = {"every": True, "all": True, "true": True, "none": False, "false": False}
+
+
+def _known(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in signal.Signals.__members__ or name in _NOT_CAUGHT:
+            raise PydanticCustomError(
+                "signal",
+                "'{name}' is no signal that a process can catch",
+                {"name": name, "fix": "Name signals such as SIGTERM, SIGUSR1 or SIGUSR2."},
+            )
+    return names
+
+
+_NOT_CAUGHT = ("SIGKILL", "SIGSTOP", "SIGINT")
+Signals = Annotated[Names, AfterValidator(_known)]
+"""Names of signals; SIGINT is a person's wish to end and always heard."""
 
 
 class CheckpointConfig(Table):
@@ -41,6 +59,11 @@ class CheckpointConfig(Table):
         default=False,
         validation_alias=AliasChoices("async_save", "is_async"),
         description="Write checkpoints in the background while training goes on.",
+    )
+    preempt_signals: Signals = Field(
+        default=("SIGTERM", "SIGUSR1"),
+        description="Signals, to any process of the run, on which it saves and ends so that its "
+        "launcher queues it again.",
     )
     restore_from: Annotated[str, LocalPath("input")] | None = Field(
         default=None,

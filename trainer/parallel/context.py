@@ -77,6 +77,10 @@ class DistributedContext(NamedTuple):
         """Whether the flag is set on any rank: all ranks ask together and hear the same."""
         return bool(self._reduced([float(flag)], dist.ReduceOp.MAX)[0])
 
+    def most(self, value: int) -> int:
+        """The greatest value of any rank: all ranks ask together and hear the same."""
+        return round(self._reduced([value], dist.ReduceOp.MAX)[0])
+
     def count(self, values: Sequence[int]) -> list[int]:
         """Sums over the shares of the rows; all ranks ask together."""
         if self.device_mesh is None:

@@ -105,7 +105,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
     if not finite:
         return "×" * min(width, len(values))
     low, high, middle = min(finite), max(finite), median(finite)
-    span = high - low or 1.0
+    span = high / 2 - low / 2 or 1.0  # halves, since the whole of two extremes is no number
     columns = min(width, len(values))
     text = ""
     for column in range(columns):
@@ -115,5 +115,5 @@ def sparkline(values: Sequence[float], width: int) -> str:
             text += "×"
             continue
         value = max(bucket, key=lambda v: abs(v - middle))
-        text += _BARS[min(int((value - low) / span * len(_BARS)), len(_BARS) - 1)]
+        text += _BARS[min(int((value / 2 - low / 2) / span * len(_BARS)), len(_BARS) - 1)]
     return text

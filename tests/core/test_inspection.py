@@ -166,7 +166,7 @@ def test_the_command_looks_at_a_training_config_as_the_wizard_does(
     found = json.loads(capsys.readouterr().out)
     assert found["rows"] == 600
     assert len(found["inspected"]) == 2
-    assert found["padding"]["local_batch_size"] == 16
+    assert found["padding"]["local_batch_size"] == 8
     assert cli([*look, "packed_sequence.packed_sequence_size=512"]) == 0
     printed = capsys.readouterr().out
     assert "padding with rows packed into 512 tokens" in printed

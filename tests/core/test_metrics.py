@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tunedeck.core.metrics import Metrics, parse_line, read_metrics, sparkline, to_json
@@ -130,5 +130,6 @@ class TestSparkline:
         assert sparkline([math.inf], 3) == "×"
 
     @given(st.lists(st.floats(), max_size=300), st.integers(0, 80))
+    @example([1.7976931348623157e308, -9.9e291], 1)
     def test_it_never_grows_over_its_width(self, values: list[float], width: int) -> None:
         assert len(sparkline(values, width)) == min(len(values), width)

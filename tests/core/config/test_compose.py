@@ -177,10 +177,13 @@ def test_a_config_without_a_schema_is_taken_as_it_is(write: Write) -> None:
 
 
 def test_remarks_stand_at_their_key(write: Write) -> None:
-    path = write("c.yaml", MINIMAL + "distributed:\n  sequence_parallel: true\n")
+    path = write(
+        "c.yaml",
+        MINIMAL + "step_scheduler:\n  max_steps: 5\nlr_scheduler:\n  lr_warmup_steps: 9\n",
+    )
     [remark] = compose(path, schema=TrainConfig).remarks
     assert remark.severity == "warning"
-    assert str(remark.place) == f"{path}:6:22"
+    assert str(remark.place) == f"{path}:7:1"
 
 
 def test_an_empty_file_is_an_empty_config(write: Write) -> None:

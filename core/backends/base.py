@@ -119,6 +119,7 @@ EXECUTORS = {
     "slurm": "slurm:SlurmBackend",
     "hf_jobs": "hf:HFJobsBackend",
     "lepton": "lepton:LeptonBackend",
+    "dgxcloud": "dgxcloud:DGXCloudBackend",
 }
 """Executor name → `module:class` below this package; a backend is imported when it is used."""
 

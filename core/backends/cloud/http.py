@@ -140,7 +140,7 @@ class Service:
         timeout = httpx.Timeout(answer_s, connect=CONNECT_S)
         try:
             async with httpx.AsyncClient(
-                base_url=self.base_url, timeout=timeout, verify=_tls()
+                base_url=self.base_url, timeout=timeout, verify=tls()
             ) as client:
                 yield client
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
@@ -176,7 +176,7 @@ class Service:
 
 
 @cache
-def _tls() -> ssl.SSLContext:
+def tls() -> ssl.SSLContext:
     """Verified TLS; reading the certificates takes long enough to do it once."""
     import httpx
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,37 @@ def test_a_stop_in_the_middle_of_a_step_takes_that_step_again_as_a_whole(
     assert found == [pytest_approx(value, LOSS) for value in whole.values("loss")]
     for name, tensor in whole.weights().items():
         torch.testing.assert_close(rest.weights()[name], tensor, atol=WEIGHT, rtol=0)
+
+
+def test_a_rank_that_is_killed_in_a_save_loses_no_published_checkpoint(
+    trained: Trained, configure: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    steps = {"step_scheduler": {**STEPS, "max_steps": 40, "ckpt_every_steps": 1}}
+    tables = {**LORA, **steps, "checkpoint": {"async_save": True}}
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    checkpoints = folder / "checkpoints"
+    config = configure(**tables, optimizer={"lr": 1e-2, "eps": 1e-3})
+    with Workers(2) as group:
+        group.send(2, train_here, config, folder)
+        until(lambda: len(list(checkpoints.glob("step_*"))) > 2)
+        until(lambda: list(checkpoints.glob("*.in_progress")))
+        os.kill(group.pid(1), signal.SIGKILL)
+        with pytest.raises((AssertionError, EOFError), match=r"closed by peer|^$"):
+            group.take(2)
+    whole = [path for path in checkpoints.glob("step_*") if path.suffix == ""]
+    assert (checkpoints / "latest").resolve() in whole
+    assert all(damage(path, read_sums(path)) is None for path in whole)
+    tables["checkpoint"] = {"restore_from": str(folder)}
+    rest = trained(2, name="rest", **tables)
+    losses = trained(2, name="whole", **{**tables, "checkpoint": {}}).values("loss")
+    assert 0 < len(rest.values("loss")) < 40
+    expected = losses[-len(rest.values("loss")) :]
+    assert rest.values("loss") == [pytest_approx(value, LOSS) for value in expected]
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)

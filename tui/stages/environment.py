@@ -16,13 +16,12 @@ from textual.message import Message
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from ...core.env.excerpt import Excerpts
 from ...core.findings import Finding
 from ...core.inventory import inventory_of, tables_of
 from ...core.profiles import ProfileLook, Profiles, look_at_profiles
-from ...core.text import strip_controls
 from ..background import begin
-from ..words import cell, finding_line, safe
+from ..words import safe
+from .environment_rows import finding_lines, finding_row, profile_row, value_lines
 from .stage import Chosen, StageView
 
 
@@ -112,7 +111,8 @@ class EnvironmentStage(StageView):
         options = self.query_one("#profiles", OptionList)
         width = self.app.size.width - 6
         options.set_options(
-            Option(_line(profile, width), id=profile.name) for profile in message.profiles.profiles
+            Option(profile_row(profile, width), id=profile.name)
+            for profile in message.profiles.profiles
         )
         names = [profile.name for profile in message.profiles.profiles]
         chosen = before.name if before else self.walk.selection.profile
@@ -143,20 +143,17 @@ class EnvironmentStage(StageView):
             return
         self.walk.show_profile_command(profile.name)
         findings = self.query_one("#profile-findings", OptionList)
-        findings.set_options(Option(_finding_row(one)) for one in profile.findings)
+        findings.set_options(Option(finding_row(one)) for one in profile.findings)
         findings.display = bool(profile.findings)
-        self.query_one("#profile-text", Static).update(_about(profile))
+        findings.highlighted = 0 if profile.findings else None
+        self._describe()
 
     @on(OptionList.OptionHighlighted, "#profile-findings")
-    def _explain_finding(self) -> None:
-        profile, finding = self._marked, self._finding
-        if profile is None or finding is None or not self.query_one("#profile-findings").has_focus:
-            return
-        lines = [finding_line(finding)]
-        lines += [Content(f"    {strip_controls(text)}") for text in Excerpts().show(finding.place)]
-        if finding.fix and finding.fix.edit:
-            lines.append(Content.assemble(("  x", "bold $accent"), " makes this mend"))
-        self.query_one("#profile-text", Static).update(Content("\n").join(lines))
+    def _describe(self) -> None:
+        """The marked finding with its line, then what the profile resolves to."""
+        if (profile := self._marked) is not None:
+            lines = finding_lines(self._finding) + value_lines(profile)
+            self.query_one("#profile-text", Static).update(Content("\n").join(lines))
 
     @on(OptionList.OptionSelected, "#profiles")
     def _choose(self, event: OptionList.OptionSelected) -> None:
@@ -259,40 +256,3 @@ class EnvironmentStage(StageView):
             lines += [Content(f"  {safe(text)}") for text in table.lines()]
         self.query_one("#profile-text", Static).update(Content("\n").join(lines))
         self.query_one("#profile-about").scroll_home(animate=False)
-
-
-def _line(profile: ProfileLook, width: int) -> Content:
-    errors = sum(finding.severity == "error" for finding in profile.findings)
-    mark, color = ("✗", "$error") if errors else ("✓", "$success")
-    values = profile.values
-    shape = f"{values.get('nodes') or 1} node(s)"
-    gpus = values.get("gpus_per_node")
-    shape += f" × {gpus} GPU(s)" if gpus else ""
-    place = str(profile.place) if profile.place.file else "built in"
-    return Content.assemble(
-        (f"{mark} ", color),
-        (cell(profile.name, 24) + " ", "bold"),
-        cell(profile.executor or "no executor", 10) + " ",
-        (cell(shape, 21) + " ", "$text-muted"),
-        (cell(place.rpartition("/")[2], max(width - 62, 8)), "$text-muted"),
-    )
-
-
-def _finding_row(finding: Finding) -> Content:
-    first = finding_line(finding).split("\n")[0]
-    place = f"  {safe(finding.place).rpartition('/')[2]}" if finding.place.file else ""
-    fix = "  x fixes" if finding.fix and finding.fix.edit else ""
-    return Content.assemble(first, (place, "$text-muted"), (fix, "$accent"))
-
-
-def _about(profile: ProfileLook) -> Content:
-    parts = []
-    for key, sourced in profile.explained.items():
-        parts.append(
-            Content.assemble(
-                (f"{key} ", "bold"),
-                safe(sourced.value),
-                (f"  {safe(sourced.origin)}", "$text-muted"),
-            )
-        )
-    return Content("\n").join(parts)

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input, OptionList
+
+from tests.conftest import Command
+from tests.tui.conftest import said, shown, until
+from tunedeck.core.backends.local import LocalBackend
+from tunedeck.core.drafts import Draft
+from tunedeck.core.resolve import Selection
+from tunedeck.tui.app import WizardApp
+from tunedeck.tui.screens.ask import Confirm
+from tunedeck.tui.screens.env_file import EnvFileScreen
+from tunedeck.tui.screens.launch import LaunchScreen
+from tunedeck.tui.screens.profile import ProfileScreen
+
+_ENV = """\
+# Ours.
+[base]
+executor = "local"  # stays
+nproc_per_node = 1
+
+[kid]
+extends = "base"
+time = "2h"
+"""
+
+
+@pytest.fixture
+def env_file(working_folder: Path) -> Path:
+    path = working_folder / "env.toml"
+    path.write_text(_ENV)
+    return path
+
+
+async def _environment(pilot: Pilot[None], profile: str = "kid") -> LaunchScreen:
+    chosen = Selection("peft/automodel", config="tiny", profile=profile)
+    screen = LaunchScreen(Draft.begin(chosen, "environment"))
+    await pilot.app.push_screen(screen)
+    await until(pilot, lambda: "env files" in shown(pilot) and "base" in shown(pilot))
+    return screen
+
+
+async def test_a_finding_is_shown_with_its_line_and_mended_by_one_key(env_file: Path) -> None:
+    async with WizardApp().run_test(size=(80, 24)) as pilot:
+        await _environment(pilot)
+        await until(pilot, lambda: "x fixes" in shown(pilot))
+        await pilot.press("tab")
+        await until(pilot, lambda: 'time = "2h"' in shown(pilot))
+        await pilot.press("x")
+        await until(pilot, lambda: '+time = "02:00:00"' in said(pilot))
+        await until(pilot, lambda: "x fixes" not in shown(pilot))
+    assert env_file.read_text() == _ENV.replace('"2h"', '"02:00:00"')
+
+
+async def test_read_only_mends_and_writes_nothing(env_file: Path) -> None:
+    async with WizardApp(read_only=True).run_test(size=(80, 24)) as pilot:
+        await _environment(pilot)
+        await until(pilot, lambda: "x fixes" in shown(pilot))
+        await pilot.press("x")
+        await until(pilot, lambda: "--read-only" in said(pilot))
+    assert env_file.read_text() == _ENV
+
+
+async def test_a_profile_is_edited_and_written_only_when_asked(env_file: Path) -> None:
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await _environment(pilot, "base")
+        await pilot.press("e")
+        await until(pilot, lambda: isinstance(app.screen, ProfileScreen))
+        screen = app.screen
+        assert isinstance(screen, ProfileScreen)
+        await until(pilot, lambda: "gpus_per_node" in shown(pilot))
+        keys = screen.query_one("#keys", OptionList)
+        keys.highlighted = keys.get_option_index("nproc_per_node")
+        await pilot.press("enter")
+        typed = app.screen.query_one(Input)
+        typed.value = "many"
+        await until(pilot, lambda: "✗" in shown(pilot))
+        await pilot.press("enter")
+        typed.value = "2"
+        await pilot.press("enter")
+        await until(pilot, lambda: "1 changed" in shown(pilot))
+        assert screen.command_line == "tunedeck env set base nproc_per_node=2"
+        assert env_file.read_text() == _ENV
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("n", "w")
+        await until(pilot, lambda: "Wrote" in said(pilot))
+        await until(pilot, lambda: "0 changed" in shown(pilot))
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, LaunchScreen))
+    assert env_file.read_text() == _ENV.replace("per_node = 1", "per_node = 2")
+
+
+async def test_the_built_in_profile_says_why_it_cannot_be_edited() -> None:
+    async with WizardApp().run_test(size=(80, 24)) as pilot:
+        screen = LaunchScreen(
+            Draft.begin(Selection("peft/automodel", config="tiny"), "environment")
+        )
+        await pilot.app.push_screen(screen)
+        await until(pilot, lambda: "built in" in shown(pilot))
+        await pilot.press("e")
+        await until(pilot, lambda: "is built in" in said(pilot))
+
+
+async def test_an_env_file_is_made_from_the_site_s_values_as_the_command_makes_it(
+    working_folder: Path, tmp_path: Path, tunedeck: Command
+) -> None:
+    app = WizardApp()
+    async with app.run_test(size=(120, 36)) as pilot:
+        await _walk_to_form(pilot)
+        screen = app.screen
+        assert isinstance(screen, EnvFileScreen)
+        await pilot.press("down", "enter")
+        app.screen.query_one(Input).value = "login.test"
+        await pilot.press("enter")
+        await until(pilot, lambda: 'host = "login.test"' in shown(pilot))
+        await pilot.press("enter")
+        app.screen.query_one(Input).value = "010"
+        await pilot.press("enter")
+        await until(pilot, lambda: screen.answers.get("slurm_base.account") == "010")
+        await until(pilot, lambda: 'account = "010"' in shown(pilot))
+        command = screen.command_line
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, LaunchScreen))
+        await until(pilot, lambda: "slurm_eval" in shown(pilot))
+    text = (working_folder / "env.slurm.toml").read_text()
+    assert tomllib.loads(text)["slurm_base"]["account"] == "010"
+    done = tunedeck(*shlex.split(command)[1:], "--yes")
+    assert done.returncode == 0
+    assert (tmp_path / "work" / "env.slurm.toml").read_text() == text
+
+
+async def _walk_to_form(pilot: Pilot[None]) -> None:
+    chosen = Selection("peft/automodel", config="tiny")
+    await pilot.app.push_screen(LaunchScreen(Draft.begin(chosen, "environment")))
+    await until(pilot, lambda: "built in" in shown(pilot))
+    await pilot.press("g")
+    await until(pilot, lambda: isinstance(pilot.app.screen, EnvFileScreen))
+    await until(pilot, lambda: "writes env.slurm.toml" in shown(pilot))
+
+
+async def test_a_file_that_is_there_is_updated_only_when_asked(working_folder: Path) -> None:
+    path = working_folder / "env.slurm.toml"
+    path.write_text('# mine\n[mine]\nexecutor = "local"\n')
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        chosen = Selection("peft/automodel", config="tiny")
+        await app.push_screen(LaunchScreen(Draft.begin(chosen, "environment")))
+        await until(pilot, lambda: "mine" in shown(pilot))
+        await pilot.press("g")
+        await until(pilot, lambda: "is there already" in shown(pilot))
+        await pilot.press("w")
+        await until(pilot, lambda: "nothing to write" in said(pilot))
+        await pilot.press("u")
+        await until(pilot, lambda: "writes env.slurm.toml" in shown(pilot))
+        await pilot.press("w")
+        await until(pilot, lambda: "env.slurm.toml.bak" in said(pilot))
+    assert path.read_text().startswith("# mine")
+
+
+async def test_what_a_place_has_is_asked_only_on_demand_and_can_be_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import asyncio
+
+    asked: list[str] = []
+
+    async def hangs(self: LocalBackend, profile_values: dict[str, Any]) -> dict[str, Any]:
+        asked.append("inventory")
+        await asyncio.sleep(3600)
+        return {}
+
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        chosen = Selection("peft/automodel", config="tiny")
+        screen = LaunchScreen(Draft.begin(chosen, "environment"))
+        await app.push_screen(screen)
+        await until(pilot, lambda: "built in" in shown(pilot))
+        await pilot.press("i")
+        await until(pilot, lambda: "local has now" in shown(pilot))
+        assert screen.command_line == "tunedeck queue local"
+        monkeypatch.setattr(LocalBackend, "inventory", hangs)
+        await pilot.press("i")
+        await until(pilot, lambda: "esc gives up" in shown(pilot) and bool(asked))
+        await pilot.press("escape")
+        await until(pilot, lambda: "Given up: Asking local" in said(pilot))
+        assert app.screen is screen
+        assert "esc gives up" not in shown(pilot)

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.masking_utils import sdpa_mask
 
+from .cpu import small_products
+
 DOCUMENTS = "documents"
 """What transformers knows this attention by (`attn_implementation`)."""
 
@@ -91,6 +93,9 @@ def document_attention(
         longest = max_length_q or query.shape[2]
         return variable_length(query, key, value, cu_seq_lens_q, longest, within), None
     lengths = cu_seq_lens_q.diff().tolist()
+    if within.plain and not (query.is_cuda or dropout or within.cuts(max(lengths))):
+        attended: Tensor = _Flash.apply(query, key, value, lengths, scaling)
+        return attended, None
     parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
     # Joined along the tokens of [rows, length, heads, head_dim], which the next layer reads.
     return torch.cat([within(*part).transpose(1, 2) for part in parts], dim=1), None
@@ -125,12 +130,17 @@ class Within:
         half = query.is_cuda and value.dtype != torch.float32
         return self.plain and half and fits and not self._dropout
 
+    def cuts(self, length: int) -> bool:
+        """Whether tokens of a document of this length do not see its beginning."""
+        return self.window is not None and length > self.window
+
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     ) -> Tensor:
         """[rows, heads, length, head_dim] of what the queries, the last of the keys, see."""
         length, seen = query.shape[2], key.shape[2]
-        if mask is None and self.window is not None and seen > self.window:
+        if mask is None and self.cuts(seen):
+            assert self.window is not None
             mask = _band(length, seen, self.window, query.device)
         elif mask is None and 1 < length < seen:
             mask = _band(length, seen, seen, query.device)
@@ -165,6 +175,51 @@ class Within:
         else:
             weights = scores.softmax(-1)
         return F.dropout(weights, self._dropout).to(value.dtype) @ value
+
+
+class _Flash(torch.autograd.Function):
+    """Torch's flash attention for CPUs over each document, without a copy of the others' gradients.
+
+    The products in it are small, and MKL computes them whatever computes the large ones.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scale: float | None
+    ) -> Tensor:
+        """[1, length, heads, head_dim] of what the queries see."""
+        states, sums = [x.split(lengths, dim=2) for x in (query, key, value)], []
+        rows, heads, length, _ = query.shape
+        attended = query.new_empty(rows, length, heads, value.shape[-1])
+        with small_products():
+            for q, k, v, out in zip(*states, attended.split(lengths, dim=1), strict=True):
+                part, log_sum = _forward(q, k, v, 0.0, True, scale=scale)
+                out.copy_(part.transpose(1, 2))
+                sums.append(log_sum)
+        ctx.save_for_backward(query, key, value, attended, *sums)
+        ctx.lengths, ctx.scale = lengths, scale
+        return attended
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """The gradients of query, key and value."""
+        query, key, value, attended, *sums = ctx.saved_tensors
+        # As transposed as the states are, so that what follows reads them without a copy.
+        gradients = [
+            torch.empty_like(x.transpose(1, 2)).transpose(1, 2) for x in (query, key, value)
+        ]
+        parts = [x.split(ctx.lengths, dim=2) for x in (query, key, value, *gradients)]
+        outs = [x.transpose(1, 2).split(ctx.lengths, dim=2) for x in (gradient, attended)]
+        with small_products():
+            for q, k, v, gq, gk, gv, g, out, log_sum in zip(*parts, *outs, sums, strict=True):
+                found = _backward(g, q, k, v, out, log_sum, 0.0, True, scale=ctx.scale)
+                for into, part in zip((gq, gk, gv), found, strict=True):
+                    into.copy_(part)
+        return *gradients, None, None
+
+
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def _band(length: int, seen: int, window: int, device: torch.device) -> Tensor:

@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     """Rows of one forward pass: one a line and padded at the right, or all in one line.
 
     In one line each row is a document of its own. Positions begin anew with it, and the boundaries
-    say what attends to what; there is no padding.
+    say what attends to what.
 
     Attributes:
         input_ids: [rows, length] int64, or [1, tokens].
@@ -35,8 +35,8 @@ class Batch(NamedTuple):
         samples: how far the batch advances the run in the data order: rows, or packs of rows.
         padding: number of places of `input_ids` that hold no token.
         position_ids: [1, tokens] int64 for rows in one line, else None.
-        cu_seqlens: [rows + 1] int32, where each row in one line begins and the last one ends, else
-            None.
+        cu_seqlens: [documents + 1] int32, where each row in one line begins and the last one ends,
+            what fills the line up being one as well; else None.
         longest: length of the longest row.
         sources: [supervised] int64, which source each target is from; None if there is but one.
     """
@@ -71,12 +71,15 @@ class Layout(NamedTuple):
     Attributes:
         pad: the token that fills short rows; its value has no effect on the loss.
         in_line: rows lie one after the other in one line instead of one a line.
+        multiple: a line is filled up to a multiple of so many tokens, so that few shapes are met:
+            kernels are set up anew for each.
         sources: of the data set; with several, batches say which target is from which.
     """
 
     pad: int
     in_line: bool = False
     sources: int = 1
+    multiple: int = 1
 
     def batch(self, rows: Sequence[TokenRow], numbers: Sequence[int], samples: int) -> Batch:
         """The batch of some rows.
@@ -91,10 +94,16 @@ class Layout(NamedTuple):
         # What follows the last trained token predicts nothing and is seen by nothing before it.
         widths = [int(at[-1]) + 1 for at in predicting]
         width = max(widths)
+        bounds = position_ids = None
         if self.in_line:
             starts = np.cumsum([0, *widths])
+            # What fills the line up is a document of its own.
+            filling = -int(starts[-1]) % self.multiple
+            documents = [*widths, filling] if filling else widths
             cut = [row.input_ids[:w] for row, w in zip(rows, widths, strict=True)]
-            input_ids = np.concatenate(cut)[None]
+            input_ids = np.concatenate([*cut, np.full(filling, self.pad)])[None]
+            bounds = torch.tensor([0, *np.cumsum(documents)], dtype=torch.int32)
+            position_ids = _long(np.concatenate([np.arange(w) for w in documents])[None])
         else:
             starts = np.arange(len(rows) + 1) * width
             input_ids = np.full((len(rows), width), self.pad)
@@ -110,10 +119,8 @@ class Layout(NamedTuple):
             rows=tuple(numbers),
             samples=samples,
             padding=input_ids.size - sum(widths),
-            position_ids=_long(np.concatenate([np.arange(w) for w in widths])[None])
-            if self.in_line
-            else None,
-            cu_seqlens=torch.tensor(starts, dtype=torch.int32) if self.in_line else None,
+            position_ids=position_ids,
+            cu_seqlens=bounds,
             longest=width,
             sources=_long(sources) if self.sources > 1 else None,
         )

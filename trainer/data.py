@@ -22,6 +22,8 @@ from .rows import TokenRows
 from .runtime import RuntimeConfig
 from .tokens import ChatFormat
 
+_MULTIPLE = 64
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
@@ -98,7 +100,7 @@ def layout_of(
     """Rows in one line wherever the attention keeps them apart: no padding is computed."""
     packed = config.packed_sequence.packed_sequence_size > 0
     in_line = packed or attends_in_line(runtime.attn_implementation)
-    return Layout(chat.pad_id or 0, in_line, sources)
+    return Layout(chat.pad_id or 0, in_line, sources, _MULTIPLE)
 
 
 def prepare_table(

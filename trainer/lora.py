@@ -18,6 +18,7 @@ from ..core.schema.adapter import LoraConfig
 from ..core.schema.model import ModelConfig
 from ..core.text import did_you_mean
 from .adapter import WEIGHTS_FILE
+from .lora_linear import LoraLinear
 from .model import base_name
 from .parallel.tensors import piece_of
 
@@ -49,6 +50,7 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig, base: ModelConfig) -
         revision=base.revision,
         task_type=peft.TaskType.CAUSAL_LM,
     )
+    settings._register_custom_module({nn.Linear: LoraLinear})
     with warnings.catch_warnings():
         # PEFT reads a property that transformers has renamed.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)

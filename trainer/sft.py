@@ -19,6 +19,7 @@ from . import tracking
 from .bar import progress_bar
 from .batches import Collate, Layout
 from .checkpoint import Checkpoints
+from .cpu import use_fast_products
 from .data import layout_of, length, prepare_table, training_rows
 from .implementation import check_recipe
 from .loop import Ending, TrainingLoop, TrainingPlan, ValidationSet
@@ -77,6 +78,8 @@ def _train(
     """Train on this process's share of the data; all processes of the run do so together."""
     _seed(config)
     _quiet()
+    if runtime.device.type == "cpu":
+        use_fast_products()
     path = config.checkpoint.restore_from
     restored = Restored(path, context) if path else None
     restored_from = restored.folder if restored is not None else None

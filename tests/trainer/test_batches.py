@@ -3,10 +3,13 @@ from __future__ import annotations
 from collections import Counter
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 
+from tunedeck.trainer.batches import Layout
 from tunedeck.trainer.order import DataOrder, StepSampler
+from tunedeck.trainer.rows import TokenRow
 
 
 def steps(order: DataOrder, *, start: int = 0, stop: int, batch: int) -> list[list[int]]:
@@ -56,3 +59,44 @@ def test_the_sources_of_a_blend_are_spread_evenly() -> None:
     order = DataOrder((50, 50), (1.0, 1.0), seed=0, shuffle=True)
     sources = [int(row) // 50 for row in islice(order.epoch(0).tolist(), 100)]
     assert all(sum(sources[at : at + 10]) in (4, 5, 6) for at in range(0, 100, 10))
+
+
+def token_rows() -> list[TokenRow]:
+    """Rows of 9, 2 and 6 tokens; of the last one, only the first four predict anything."""
+    marks = ([0, 0, 1, 0, 1, 1, 0, 0, 1], [0, 1], [0, 1, 0, 0, 1, 0])
+    return [
+        TokenRow(
+            np.arange(10 * n, 10 * n + len(m), dtype=np.int32), np.array(m, dtype=np.uint8), n % 2
+        )
+        for n, m in enumerate(marks)
+    ]
+
+
+@pytest.mark.parametrize("multiple", [1, 8, 16])
+def test_rows_in_one_line_keep_their_bounds_and_what_fills_it_up_is_apart(multiple: int) -> None:
+    batch = Layout(7, in_line=True, sources=2, multiple=multiple).batch(token_rows(), (4, 5, 6), 1)
+    filling = -13 % multiple
+    assert batch.input_ids.tolist() == [[*range(8), 10, *range(20, 24), *[7] * filling]]
+    assert batch.padding == filling
+    assert batch.position_ids is not None
+    assert batch.cu_seqlens is not None
+    assert batch.position_ids.tolist() == [[*range(8), 0, *range(4), *range(filling)]]
+    assert batch.cu_seqlens.tolist() == [0, 8, 9, 13, *([13 + filling] if filling else [])]
+    assert batch.positions.tolist() == [1, 3, 4, 7, 8, 9, 12]
+    assert batch.targets.tolist() == [2, 4, 5, 8, 11, 21, 24]
+    assert batch.sources is not None
+    assert batch.sources.tolist() == [0, 0, 0, 0, 1, 0, 0]
+    assert (batch.tokens, batch.samples, batch.rows) == (17, 1, (4, 5, 6))
+
+
+def test_rows_on_lines_of_their_own_are_padded_at_the_right() -> None:
+    batch = Layout(7).batch(token_rows(), (4, 5, 6), 3)
+    assert batch.input_ids.tolist() == [
+        [*range(8)],
+        [10, *[7] * 7],
+        [*range(20, 24), *[7] * 4],
+    ]
+    assert batch.padding == 11
+    assert batch.targets.tolist() == [2, 4, 5, 8, 11, 21, 24]
+    assert batch.positions.tolist() == [1, 3, 4, 7, 8, 16, 19]
+    assert batch.cu_seqlens is batch.position_ids is batch.sources is None

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from typing import Any
+
+import peft
+import pytest
+import torch
+from peft.tuners import lora
+from torch import nn
+
+from tunedeck.trainer.lora_linear import LoraLinear, _Joined
+
+
+def layers(**options: Any) -> tuple[nn.Module, nn.Module]:
+    """The same adapted layer, ours and PEFT's."""
+    made = []
+    for own in (True, False):
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"layer": nn.Linear(12, 7, bias=options.get("bias", True))})
+        settings = peft.LoraConfig(
+            r=3,
+            lora_alpha=5,
+            target_modules=["layer"],
+            init_lora_weights=False,
+            **{k: v for k, v in options.items() if k != "bias"},
+        )
+        if own:
+            settings._register_custom_module({nn.Linear: LoraLinear})
+        layer = peft.inject_adapter_in_model(settings, model)["layer"]
+        assert type(layer) is (LoraLinear if own else lora.Linear)
+        made.append(layer)
+    return made[0], made[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "joined"),
+    [
+        ({}, True),
+        ({"bias": False}, True),
+        ({"use_rslora": True}, True),
+        ({"use_dora": True}, False),
+        ({"lora_dropout": 0.5}, False),
+    ],
+)
+def test_it_computes_what_peft_computes(
+    options: dict[str, Any], joined: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    original = _Joined.apply
+    monkeypatch.setattr(_Joined, "apply", lambda *x: calls.append(1) or original(*x))
+    found = []
+    for layer in layers(**options):
+        torch.manual_seed(1)
+        x = torch.randn(2, 5, 12, requires_grad=True)
+        out = layer(x)
+        (out * torch.randn(2, 5, 7)).sum().backward()
+        gradients = {n: p.grad for n, p in layer.named_parameters() if p.grad is not None}
+        found.append((out.detach(), x.grad, gradients))
+    assert bool(calls) is joined
+    (ours, for_x, mine), (theirs, their_x, their) = found
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(for_x, their_x)
+    assert mine.keys() == their.keys()
+    for name, gradient in mine.items():
+        torch.testing.assert_close(gradient, their[name])
+
+
+def test_autocast_and_a_merged_adapter_are_left_to_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Joined, "apply", lambda *_: pytest.fail("joined"))
+    layer: Any = layers()[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(4, 12)).dtype == torch.bfloat16
+    layer.merge()
+    assert layer(torch.randn(4, 12)).shape == (4, 7)

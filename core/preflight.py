@@ -215,7 +215,9 @@ def _checkpoint_bytes(plan: Plan) -> int:
     peft = plan.config.get("peft")
     trained = shape.adapter_parameters(int(peft["dim"])) if peft else shape.parameters
     keep = int(plan.config["checkpoint"].get("keep_last") or 2) + 1
-    return keep * trained * 12  # weights and two Adam moments, four bytes each
+    # Weights to resume from and two Adam moments, four bytes each; the weights again, for use.
+    usable = peft or plan.config["checkpoint"].get("save_consolidated") is not False
+    return keep * trained * (16 if usable else 12)
 
 
 def batch_and_mesh(plan: Plan, step: Step) -> Iterable[Finding]:

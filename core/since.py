@@ -44,6 +44,8 @@ def since_last(plan: Mapping[str, Any], registry: Registry) -> Since | None:
     for record in registry.list(step=plan["step"]):
         if record.config != plan["config"] or record.run_id == plan["run_id"]:
             continue
+        if "cwd" not in record.plan["selection"]:  # launched from elsewhere, and taken in since
+            continue
         other = record.profile != plan["profile"]
         changes = changes_between(lock_of(record.plan), lock_of(plan), other_profile=other)
         if other:

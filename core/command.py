@@ -41,7 +41,10 @@ def command_words(
         setup.append(text.replace("{config}", shlex.quote(config)))
         return ("bash", "-c", _script(setup))
     if launch.kind == "torchrun" and launch.world_size > 1:
-        script = ("-m", "torch.distributed.run", *torchrun, *script)
+        # The trainer's own way to start torchrun spares a log the launcher's traceback.
+        own = launch.module.startswith("tunedeck.")
+        launcher = "tunedeck.trainer.torchrun" if own else "torch.distributed.run"
+        script = ("-m", launcher, *torchrun, *script)
     words = (python, *script, "--config", config)
     return ("bash", "-c", _script([*setup, f"exec {shlex.join(words)}"])) if setup else words
 

@@ -180,7 +180,7 @@ class TestSubmission:
         argv = backend_for(plan).render(plan).argv
         assert argv[1:6] == (
             "-m",
-            "torch.distributed.run",
+            "tunedeck.trainer.torchrun",
             "--standalone",
             "--nproc-per-node",
             "2",

@@ -25,7 +25,11 @@ _STARTED = time.time()
 _GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process")
 _SMALLER = "Lower step_scheduler.local_batch_size or dataset.seq_length."
 _RECIPES = ("sft", "merge_lora")
-_TOOLS = {"diff": ".diff", "replay-step": ".replay_step"}
+_TOOLS = {
+    "consolidate": ".consolidate",
+    "diff": ".diff",
+    "replay-step": ".replay_step",
+}
 """What is no recipe, and the module whose `main` takes its arguments."""
 
 

@@ -209,6 +209,9 @@ def _report(
     kind = "adapter" if config.peft is not None else "model"
     if product := best or latest:
         say(f"tunedeck: the {kind} is in {product}")
+        if not any(product.glob("*.safetensors")):
+            tool = "python -m tunedeck.trainer consolidate"
+            say(f"tunedeck: its Hugging Face form is not made yet: {tool} {product}")
     measured = {
         "train_loss": progress.loss,
         "first_val_loss": progress.first_val_loss,

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tunedeck.core.errors import TunedeckError, UsageError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import checkpoint_writer, saving, sft
+from tunedeck.trainer.__main__ import main
 from tunedeck.trainer.checkpoint import STATE_FILE
 from tunedeck.trainer.checksums import SUMS_FILE, damage, read_sums
 from tunedeck.trainer.weights import Weights
@@ -295,6 +296,32 @@ def test_the_hugging_face_form_is_written_when_it_is_asked_for(
     assert found == steps_with_weights
     resumed = configure(checkpoint={"restore_from": str(saved(tmp_path, 2))})
     assert sft.main(resumed, tmp_path) == 0
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "mixtral"])
+def test_the_hugging_face_form_can_be_made_afterwards(
+    kind: str,
+    models_of: Callable[[str], Path],
+    configure: Configure,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with_form, without = tmp_path / "with", tmp_path / "without"
+    for folder in (with_form, without):
+        folder.mkdir()
+    model = {"pretrained_model_name_or_path": str(models_of(kind))}
+    steps = {"max_steps": 1}
+    assert sft.main(configure(model=model, step_scheduler=steps), with_form) == 0
+    later = {"save_consolidated": "none"}
+    assert sft.main(configure(model=model, step_scheduler=steps, checkpoint=later), without) == 0
+    assert f"consolidate {saved(without, 1)}" in capsys.readouterr().out
+    assert main(["consolidate", str(without)]) == 0
+    assert digests(saved(without, 1)) == digests(saved(with_form, 1))
+    check = ["sha256sum", "--strict", "-c", SUMS_FILE]
+    assert subprocess.run(check, cwd=saved(without, 1), check=False).returncode == 0
+    AutoModelForCausalLM.from_pretrained(saved(without, 1))
+    assert main(["consolidate", str(without)]) == 2
+    assert "has its weights already" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_adapter_is_refused(configure: Configure, tmp_path: Path) -> None:

@@ -31,8 +31,7 @@ main() {
   trap '' USR1 # until the run listens for it itself; torchrun never does
   run_the_step &
   step=$!
-  keep_now_and_then &
-  keeper=$!
+  keep_now_and_then > /dev/null 2>&1 & # ends by itself: killed at its start, it ran our traps
   interrupted=1
   while [ "$interrupted" = 1 ]; do
     interrupted=0
@@ -74,10 +73,9 @@ stop_asked() {
   if [ -z "$asked" ] && [ -n "$step" ]; then
     asked=1
     echo "tunedeck: the job is about to be ended; the run is asked to save"
-    while sleep 1 > /dev/null 2>&1; do
+    while sleep 1 && kill -0 "$step"; do
       tell "$step"
-    done &
-    teller=$!
+    done > /dev/null 2>&1 &
   elif [ -z "$step" ]; then
     exit 143
   fi
@@ -115,7 +113,7 @@ keep_checkpoints() {
 }
 
 keep_now_and_then() {
-  while sleep @keep_pace@ > /dev/null 2>&1; do
+  while sleep @keep_pace@ && [ -e "$scratch" ]; do
     keep_checkpoints
   done
 }
@@ -138,8 +136,6 @@ end() {
   local code=$? meant
   set +e
   trap '' TERM INT
-  # shellcheck disable=SC2086  # none, one or two
-  kill $keeper $teller 2> /dev/null
   if [ "$code" != 0 ] && [ -s exit_code ]; then
     meant=$(cat exit_code)
     if [ "$meant" != 0 ]; then code=$meant; fi

@@ -28,8 +28,8 @@ def use_fast_products() -> bool:
     Returns:
         Whether it does from now on.
     """
-    settings = torch.backends.mkldnn.matmul
-    if not _suits():
+    settings = getattr(torch.backends.mkldnn, "matmul", None)
+    if settings is None or not _suits():
         return False
     # oneDNN reads it at its first product.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KEPT))
@@ -43,8 +43,8 @@ def use_fast_products() -> bool:
 @contextmanager
 def small_products() -> Iterator[None]:
     """Have MKL compute within: oneDNN takes longer to set out than a small product takes."""
-    settings = torch.backends.mkldnn.matmul
-    if settings.fp32_precision != _ONEDNN:
+    settings = getattr(torch.backends.mkldnn, "matmul", None)
+    if settings is None or settings.fp32_precision != _ONEDNN:
         yield
         return
     settings.fp32_precision = _MKL

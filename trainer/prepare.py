@@ -6,33 +6,23 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import datasets
-import numpy as np
-from datasets.arrow_writer import ArrowWriter
 
 from ..core.chat import RowError, Source, TokenizedChat, find_sources, parse_split
 from ..core.files import write_atomic
 from ..core.locations import cache_dir
 from ..core.schema.data import DatasetConfig
 from .reading import read_rows
-from .rows import TokenRows
+from .rows import TokenRows, open_rows, write_rows
 from .summary import Summary, raise_refused
 from .tokenizing import process_count, tokenize_all
 from .tokens import ChatFormat
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the same rows would be prepared differently, so that old caches are left alone."""
-_WRITE_ROWS = 1024
-_FEATURES = datasets.Features(
-    input_ids=datasets.List(datasets.Value("int32")),
-    trained=datasets.List(datasets.Value("uint8")),
-    place=datasets.List(datasets.Value("int64")),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +69,7 @@ def prepare(config: DatasetConfig, chat_format: ChatFormat, *, table: str, seed:
         if not file.with_suffix(".json").is_file():
             _write(source, config, chat_format, table, file, seed)
         summaries.append(Summary(**json.loads(file.with_suffix(".json").read_text())))
-        tables.append((datasets.Dataset.from_file(str(file)), summaries[-1].files))
+        tables.append((open_rows(file), summaries[-1].files))
     return Blend(
         TokenRows(tables),
         sizes=tuple(summary.rows for summary in summaries),
@@ -125,29 +115,11 @@ def _write(
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with ArrowWriter(features=_FEATURES, path=str(temporary)) as writer:
-            for batch in _batches(_prepared(source, config, chat_format, table, summary, seed)):
-                writer.write_batch(batch)
-            writer.finalize()
+        write_rows(temporary, _prepared(source, config, chat_format, table, summary, seed))
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
     write_atomic(file.with_suffix(".json"), json.dumps(asdict(summary)))
-
-
-def _batches(
-    rows: Iterable[tuple[TokenizedChat, tuple[int, int]]],
-) -> Iterator[dict[str, list[Any]]]:
-    batch: dict[str, list[Any]] = {"input_ids": [], "trained": [], "place": []}
-    for chat, place in rows:
-        batch["input_ids"].append(np.array(chat.input_ids, dtype=np.int32))
-        batch["trained"].append(np.array(chat.trained, dtype=np.uint8))
-        batch["place"].append(np.array(place, dtype=np.int64))
-        if len(batch["place"]) == _WRITE_ROWS:
-            yield batch
-            batch = {name: [] for name in batch}
-    if batch["place"]:
-        yield batch
 
 
 def _prepared(

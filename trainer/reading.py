@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import datasets
 import numpy as np
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -47,6 +46,10 @@ def _rows(source: Source, config: DatasetConfig, seed: int) -> Iterator[SourceRo
 
 
 def _hub_rows(hub_id: str, config: DatasetConfig, seed: int) -> Iterator[SourceRow]:
+    import datasets
+
+    # Progress bars have no place in a log.
+    datasets.disable_progress_bars()
     split = parse_split(config.split)
     try:
         rows = datasets.load_dataset(

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import datasets
+from ..core.chat import TokenizedChat
+
+_AT_ONCE = 1024
+_COLUMNS = {"input_ids": pa.int32(), "trained": pa.uint8(), "place": pa.int64()}
+_SCHEMA = pa.schema([(name, pa.list_(kind)) for name, kind in _COLUMNS.items()])
 
 
 class TokenRow(NamedTuple):
@@ -35,12 +41,12 @@ class TokenRows:
             the number of a file and a line in it) and the names of its files.
     """
 
-    def __init__(self, tables: Sequence[tuple[datasets.Dataset, Sequence[str]]]) -> None:
+    def __init__(self, tables: Sequence[tuple[pa.Table, Sequence[str]]]) -> None:
         self._chunks: list[tuple[Any, Any, Any, Sequence[str], int]] = []
         self._starts: list[int] = []
         self._rows = 0
         for source, (table, files) in enumerate(tables):
-            columns = [table.data.column(name) for name in ("input_ids", "trained", "place")]
+            columns = [table.column(name) for name in ("input_ids", "trained", "place")]
             for chunks in zip(*(column.chunks for column in columns), strict=True):
                 self._starts.append(self._rows)
                 self._chunks.append((*chunks, files, source))
@@ -72,6 +78,37 @@ class TokenRows:
     def _find(self, index: int) -> tuple[tuple[Any, Any, Any, Sequence[str], int], int]:
         chunk = bisect_right(self._starts, index) - 1
         return self._chunks[chunk], index - self._starts[chunk]
+
+
+def write_rows(file: Path, rows: Iterable[tuple[TokenizedChat, tuple[int, int]]]) -> None:
+    """Write rows to an Arrow stream.
+
+    Args:
+        file: where to.
+        rows: each with the number of the file it is from, and of its line there.
+    """
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
+        rows = iter(rows)
+        while some := list(islice(rows, _AT_ONCE)):
+            chats, places = zip(*some, strict=True)
+            columns = ([c.input_ids for c in chats], [c.trained for c in chats], places)
+            lists = [
+                _lists(values, kind)
+                for values, kind in zip(columns, _COLUMNS.values(), strict=True)
+            ]
+            writer.write_batch(pa.record_batch(lists, schema=_SCHEMA))
+
+
+def open_rows(file: Path) -> pa.Table:
+    """Map the rows of an Arrow stream into memory, where they take no room until they are read."""
+    with pa.memory_map(str(file)) as source:
+        return pa.ipc.open_stream(source).read_all()
+
+
+def _lists(rows: Sequence[Sequence[Any]], kind: pa.DataType) -> pa.ListArray:
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    values = np.fromiter(chain.from_iterable(rows), kind.to_pandas_dtype(), count=offsets[-1])
+    return pa.ListArray.from_arrays(offsets, pa.array(values))
 
 
 def _values(column: Any, row: int) -> NDArray[Any]:

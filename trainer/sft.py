@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-import datasets
 import torch
 import transformers
 from torch import nn
@@ -32,7 +32,7 @@ from .preempt import StopRequest
 from .prepare import Blend
 from .progress import Progress
 from .restoring import Restored
-from .runtime import RuntimeConfig
+from .runtime import ModelAndOptimizerState, RuntimeConfig
 from .saving import Saver, expected_seconds
 from .setup import (
     get_tokenizer,
@@ -44,12 +44,18 @@ from .tokens import ChatFormat, tokenizer_config
 from .weights import Weights, find_base
 
 
-def main(config: TrainConfig, run_dir: Path) -> int:
+def main(
+    config: TrainConfig,
+    run_dir: Path,
+    *,
+    then: Callable[[ModelAndOptimizerState], None] | None = None,
+) -> int:
     """Train as the config says.
 
     Args:
         config: the run's config.
         run_dir: where `result.json` and, unless the config says otherwise, checkpoints go.
+        then: called with the model as it is when the training is over.
 
     Returns:
         The exit code: 0, or the one of a request to stop.
@@ -63,7 +69,7 @@ def main(config: TrainConfig, run_dir: Path) -> int:
     runtime = validate_and_prepare_config(config, None, rank=launched_rank())
     context = setup_distributed(config, runtime)
     try:
-        return _train(config, run_dir, stop, runtime, context)
+        return _train(config, run_dir, stop, runtime, context, then)
     finally:
         leave()
 
@@ -74,6 +80,7 @@ def _train(
     stop: StopRequest,
     runtime: RuntimeConfig,
     context: DistributedContext,
+    then: Callable[[ModelAndOptimizerState], None] | None,
 ) -> int:
     """Train on this process's share of the data; all processes of the run do so together."""
     _seed(config)
@@ -152,6 +159,8 @@ def _train(
     try:
         with progress_bar(progress, total_steps):
             ending = loop.run()
+        if then is not None:
+            then(state)
         exit_code = stop.exit_code if ending is Ending.STOPPED else 0
     finally:
         saver.close()
@@ -168,7 +177,6 @@ def _untracked(config: TrainConfig) -> TrainConfig:
 
 def _quiet() -> None:
     """Progress bars of libraries have no place in a log."""
-    datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from ..core.errors import TunedeckError
 from .agreement import FailedSomewhereError, Together
@@ -108,7 +108,7 @@ class CheckpointWriter:
     def _write_shards(self, folder: Path, state: dict[str, Any]) -> None:
         group = self._together.group
         writer = FileSystemWriter(folder, sync_files=True)
-        dcp.save(state, storage_writer=writer, process_group=group, no_dist=group is None)
+        save_shards(state, storage_writer=writer, process_group=group, no_dist=group is None)
 
     def _write_beside(self, folder: Path, moment: Moment) -> dict[str, str]:
         """Write this rank's share of what is not shards; digests of all that it wrote."""

@@ -51,7 +51,10 @@ class Progress:
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Progress:
         """From plain values; None stands for NaN, which JSON does not know."""
-        return cls(**{key: math.nan if value is None else value for key, value in state.items()})
+        values: dict[str, Any] = {
+            key: math.nan if value is None else value for key, value in state.items()
+        }
+        return cls(**values)
 
 
 def random_state() -> dict[str, torch.Tensor]:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 from torch.optim import Optimizer
 
 from ..core.errors import UsageError
@@ -162,7 +162,7 @@ class SavedState:
 
     def _read(self, state: dict[str, Any]) -> None:
         if state:
-            dcp.load(state, storage_reader=self._reader, no_dist=True)
+            load_shards(state, storage_reader=self._reader, no_dist=True)
 
     def _misfit(self, what: str) -> None:
         raise UsageError(

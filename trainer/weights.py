@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import peft
 import torch
@@ -112,7 +112,7 @@ class Weights:
             OSError: the disk is full or the folder not writable.
         """
         if self._adapter is None:
-            config = copy.deepcopy(self._model.config)
+            config: Any = copy.deepcopy(self._model.config)
             config.dtype = str(self._model.dtype).removeprefix("torch.")
             # FSDP2 makes the model an instance of a class of its own.
             config.architectures = [type(self._model).__name__.removeprefix("FSDP")]

@@ -85,7 +85,7 @@ def test_what_fails_in_the_background_ends_the_run_with_its_reason(
     def broken(*_: Any, **__: Any) -> None:
         raise OSError(5, "Input/output error", "a-disk")
 
-    monkeypatch.setattr(checkpoint_writer.dcp, "save", broken)
+    monkeypatch.setattr(checkpoint_writer, "save_shards", broken)
     config = configure(step_scheduler=EVERY_STEP, checkpoint={"async_save": True})
     with pytest.raises(TunedeckError, match=r"step 1 cannot be saved.*Input/output error: a-disk"):
         sft.main(config, tmp_path)

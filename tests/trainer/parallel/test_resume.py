@@ -23,8 +23,8 @@ Trained = Callable[..., Run]
 STEPS = {"global_batch_size": 8, "local_batch_size": 2, "max_steps": 7, "ckpt_every_steps": 4}
 FULL: dict[str, Any] = {"step_scheduler": STEPS, "lr_scheduler": {"lr_decay_style": "cosine"}}
 LORA: dict[str, Any] = {**FULL, "peft": {"dim": 4, "alpha": 8}}
-TENSOR = {"distributed": {"tp_size": 2}}
-REPLICAS = {"distributed": {"dp_replicate_size": 2}}
+TENSOR: dict[str, Any] = {"distributed": {"tp_size": 2}}
+REPLICAS: dict[str, Any] = {"distributed": {"dp_replicate_size": 2}}
 
 
 def resumed(
@@ -53,13 +53,14 @@ def test_a_run_continues_on_another_number_of_ranks_and_another_mesh(
     keep = {"checkpoint": {"keep_last": None}}
     alone = trained(1, **tables, **keep)
     two = trained(2, **tables, **keep)
-    for whole, ranks, name, mesh in [
+    resumptions: list[tuple[Run, int, str, dict[str, Any]]] = [
         (alone, 2, "one_to_two", {}),
         (two, 1, "two_to_one", {}),
         (two, 4, "two_to_four", {}),
         (two, 2, "shards_to_tensor_parallel", TENSOR),
         (two, 4, "shards_to_replicas", REPLICAS),
-    ]:
+    ]
+    for whole, ranks, name, mesh in resumptions:
         rest = resumed(trained, ranks, whole, name=name, **tables, **mesh)
         assert_same_end(rest, whole)
     tensor = trained(2, name="tensor", **tables, **TENSOR, **keep)

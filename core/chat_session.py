@@ -64,7 +64,7 @@ def pair_of(record: RunRecord) -> Pair:
         UsageError: the run has made no model, or none yet.
     """
     from .backends.local import interpreter
-    from .outcome import list_checkpoints, read_result
+    from .outcome import is_here, list_checkpoints, read_result
 
     result = read_result(record)
     config = record.plan["config_values"]
@@ -72,8 +72,10 @@ def pair_of(record: RunRecord) -> Pair:
     base = model.get("pretrained_model_name_or_path") or result.get("base")
     checkpoints = list_checkpoints(record)
     chosen = next((c for name in ("best", "latest") for c in checkpoints if c[name]), None)
-    tuned = chosen["path"] if chosen else result.get("artifact")
-    if tuned is None:
+    brought = [record.run_dir / "checkpoints" / name for name in ("best", "latest")]
+    here = next((str(path) for path in brought if path.is_dir()), result.get("artifact"))
+    tuned = chosen["path"] if chosen else here
+    if tuned is None or not is_here(tuned):
         raise _nothing_yet(record)
     if base is None:
         raise UsageError(
@@ -93,6 +95,11 @@ def pair_of(record: RunRecord) -> Pair:
 
 def _nothing_yet(record: RunRecord) -> UsageError:
     run = f"Run {record.run_id} ({record.state})"
+    if record.backend != "local":
+        return UsageError(
+            f"Nothing that {run} has made is on this machine.",
+            fix=f"Bring it home: tunedeck runs fetch {record.run_id}",
+        )
     if record.state.terminal:
         return UsageError(
             f"{run} has left no adapter and no model on this machine.",

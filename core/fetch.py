@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol, runtime_checkable
 
 from .backends.base import Handle
 from .errors import TunedeckError, UsageError
+from .outcome import RESULT
 from .record import RunRecord
 
 _USUAL = (
@@ -82,6 +84,20 @@ async def fetch(
             await _bring(backend, handle, file, target, on_progress)
         brought.append(target)
     return brought
+
+
+async def bring_result(record: RunRecord, backend: object) -> None:
+    """Bring home the small file that says what a run made and how good that is.
+
+    One that cannot be had now comes with `fetch`: a run has ended all the same.
+    """
+    handle = record.backend_handle
+    if handle is None or not isinstance(backend, KeepsFiles):
+        return
+    with suppress(TunedeckError, OSError):
+        for file in await backend.files(handle):
+            if file.name == RESULT:
+                await _bring(backend, handle, file, record.run_dir / RESULT, lambda *_: None)
 
 
 async def _bring(

@@ -17,6 +17,9 @@ from .states import RunState
 if TYPE_CHECKING:
     from .catalog import Catalog, Step
 
+RESULT = "result.json"
+"""What the trainer leaves beside the checkpoints."""
+
 _SAMPLE = re.compile(r'sample step=(\d+) prompt=("(?:[^"\\]|\\.)*") answer=("(?:[^"\\]|\\.)*")\s*$')
 _CHECKPOINT = re.compile(r"step_(\d+)")
 
@@ -36,7 +39,7 @@ class Answer:
 def read_result(record: RunRecord) -> Mapping[str, Any]:
     """`result.json` of the run: what it made and how good that is. Empty where there is none."""
     try:
-        result: Mapping[str, Any] = json.loads((record.run_dir / "result.json").read_text("utf-8"))
+        result: Mapping[str, Any] = json.loads((record.run_dir / RESULT).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return result
@@ -48,6 +51,11 @@ def product(result: Mapping[str, Any]) -> str | None:
         if result.get(key):
             return str(result[key])
     return None
+
+
+def is_here(path: str | None) -> bool:
+    """Whether a result's path, if it is one and no hub id, can be read on this machine."""
+    return path is None or not path.startswith("/") or Path(path).exists()
 
 
 def produced_types(result: Mapping[str, Any], step: Step) -> list[str]:
@@ -101,11 +109,14 @@ def diagnosis_of(record: RunRecord) -> Diagnosis | None:
 
 def next_commands(record: RunRecord) -> list[str]:
     """What one may want to do with a run that has succeeded."""
-    commands = [f"tunedeck chat {record.run_id}"] if "base" in read_result(record) else []
+    result = read_result(record)
+    commands = [] if is_here(product(result)) else [f"tunedeck runs fetch {record.run_id}"]
+    if "base" in result:
+        commands.append(f"tunedeck chat {record.run_id}")
     catalog, step = _catalog_and_step(record)
     if catalog is None or step is None:
         return commands
-    made = produced_types(read_result(record), step)
+    made = produced_types(result, step)
     types = [catalog.artifacts.types[name] for name in made if name in catalog.artifacts.types]
     conversions = {target for known in types for target in known.convert_to.values()}
     there = {other.id for other in catalog.steps}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .catalog import Catalog, Step
     from .config.compose import ComposedConfig
     from .env.resolve import ResolvedProfile
+    from .record import RunRecord
 
 MACHINE_KEYS = frozenset({"identity", "known_hosts"})
 """Profile keys that name files of the machine one launches from: no part of what is launched."""
@@ -86,7 +87,7 @@ def resolve(selection: Selection, catalog: Catalog | None = None) -> Plan:
     schema = schema_for(step.launch.schema)
     overrides = selection.overrides
     if selection.from_run:
-        overrides = (_handed_over(step, selection.from_run, catalog), *overrides)
+        overrides = (_handed_over(step, selection, catalog), *overrides)
     config = compose(step.config_path(selection.config, selection.cwd), overrides, schema=schema)
     profile = _profile(selection, step, config)
     run_id = new_run_id()
@@ -174,12 +175,13 @@ def resume_selection(record: Any, overrides: Iterable[str]) -> Selection:
     )
 
 
-def _handed_over(step: Step, query: str, catalog: Catalog) -> str:
+def _handed_over(step: Step, selection: Selection, catalog: Catalog) -> str:
     """The override that fills the step's fitting input with what a run produced."""
     from .outcome import produced_types, product, read_result
     from .registry import Registry
 
-    record = Registry().find(query)
+    assert selection.from_run is not None
+    record = Registry().find(selection.from_run)
     result = read_result(record)
     produced = produced_types(result, catalog.find(record.step))
     key = next(
@@ -202,7 +204,46 @@ def _handed_over(step: Step, query: str, catalog: Catalog) -> str:
             f"Run {record.run_id} ({record.state}) has left no result to hand on.",
             fix=f"See how it ended: tunedeck runs show {record.run_id}",
         )
-    return f"{key}={artifact}"
+    return f"{key}={_where_it_is_read(artifact, record, selection)}"
+
+
+def _where_it_is_read(artifact: str, record: RunRecord, selection: Selection) -> str:
+    """The path of a run's product as the new run sees it: over there, or what was brought home.
+
+    Raises:
+        NotFoundError: if it is elsewhere and has not been brought home.
+    """
+    from .outcome import is_here
+
+    away = (record.handle or {}).get("run_dir") if record.backend != "local" else None
+    if away is None or not artifact.startswith("/") or _same_place(record, selection):
+        return artifact
+    inside = artifact.startswith(f"{away}/")
+    home = record.run_dir / Path(artifact).relative_to(away) if inside else Path(artifact)
+    for found in (home, home.with_name("best"), home.with_name("latest")):
+        if is_here(str(found)):
+            return str(found)
+    raise NotFoundError(
+        f"What run {record.run_id} made is not on this machine: {artifact}",
+        fix=f"Bring it home first: tunedeck runs fetch {record.run_id}. Or run the step where it "
+        f"is, with profile '{record.profile}'.",
+    )
+
+
+def _same_place(record: RunRecord, selection: Selection) -> bool:
+    """Whether a new run reads the same file system as an old one that was elsewhere."""
+    from .env.find import find_env_files
+    from .env.load import load_env_files
+    from .env.resolve import resolve_profile
+
+    if selection.profile == record.profile:
+        return True
+    files = load_env_files(find_env_files(selection.cwd, selection.env_file))
+    there, then = resolve_profile(files, selection.profile), record.plan["profile_values"]
+    keys = ("host", "namespace", "node_group", "project_name", "remote_job_dir")
+    return there.executor == record.backend and all(
+        there.values.get(key) == then.get(key) for key in keys
+    )
 
 
 def _profile(selection: Selection, step: Step, config: ComposedConfig) -> ResolvedProfile:

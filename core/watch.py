@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 from .backends.base import Backend, load_backend
 from .errors import ReachError, TunedeckError
+from .fetch import bring_result
 from .launch import recover
 from .metrics import Point, parse_line
 from .record import RunRecord
 from .registry import Registry
 from .spool import bring_home
+from .states import RunState
 from .tail import ticking_tail
 
 _LOOK_LIMIT_S = 20.0
@@ -71,6 +73,8 @@ async def look(record: RunRecord, backend: Backend, registry: Registry) -> RunRe
     known = (record.state, record.word, record.reason, record.started_at)
     if known == (status.state, status.word, status.reason, status.started_at):
         return record
+    if status.state is RunState.SUCCEEDED:
+        await bring_result(record, backend)  # before anyone hears of the end and asks for it
     return registry.update(record.run_id, status)
 
 

@@ -27,6 +27,9 @@ on_each_node() {
     exec >> "node_$SLURM_NODEID.txt" 2>&1
     trap 'show_end $?' EXIT
   fi
+  # torchrun's static rendezvous: rank 0 is on the first node, whose log is the job's. Its c10d would
+  # number the nodes by their addresses, and look for the first by a name that may not resolve.
+  export PET_NODE_RANK=$SLURM_NODEID
   set -e
 @startup@
   set +e
@@ -38,6 +41,8 @@ on_each_node() {
   wait "$command"
   code=$?
   kill "$watcher" 2> /dev/null
+  # Of the nodes that fail the first counts; srun tells the highest code, which is of one it killed.
+  [ "$code" = 0 ] || (set -C && echo "$code" > .failed) 2> /dev/null
   exit "$code"
 }
 
@@ -64,7 +69,7 @@ main() {
   started_at=$(date +%s)
   terminated=0
   cd "$run_dir" || exit 1
-  rm -f exit.json exit_code
+  rm -f exit.json exit_code .failed
   : > stop
   scratch=$(mktemp -d 2> /dev/null || mktemp -d -p "$run_dir") || exit 1
   mkfifo "$scratch/pipe"
@@ -179,6 +184,7 @@ find_each_other() {
   MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
   export MASTER_ADDR MASTER_PORT
   # torchrun takes its options from the environment as well; these are known only here.
+  export PET_MASTER_ADDR=$MASTER_ADDR PET_MASTER_PORT=$MASTER_PORT
   export PET_RDZV_ENDPOINT="$MASTER_ADDR:$MASTER_PORT" PET_RDZV_ID="$SLURM_JOB_ID.$attempt"
 }
 
@@ -206,7 +212,12 @@ end() {
   local code=$? meant lost=''
   trap '' @signals@ TERM
   if [ "$code" != 0 ]; then
-    if [ -s exit_code ] && meant=$(cat exit_code) && [ "$meant" != 0 ]; then code=$meant; fi
+    for meant in exit_code .failed; do
+      if [ -s "$meant" ] && [ "$(cat "$meant")" != 0 ]; then
+        code=$(cat "$meant")
+        break
+      fi
+    done
     lost=$(lost_nodes)
     [ -z "$lost" ] || echo "tunedeck: error: the job has lost $lost"
   fi

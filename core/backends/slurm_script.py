@@ -97,14 +97,14 @@ def _command(plan: Plan, config: str) -> tuple[str, ...]:
         for key, value in plan.profile_values.items()
         if key not in ("setup_lines", "startup_commands")
     }
-    rendezvous = ("--rdzv-backend", "c10d") if plan.launch.nodes > 1 else ("--standalone",)
+    alone = ("--standalone",) if plan.launch.nodes == 1 else ()
     return command_words(
         plan.launch,
         values,
         python=_python(plan.profile_values),
         config=config,
         torchrun=(
-            *("--nnodes", str(plan.launch.nodes), *rendezvous),
+            *("--nnodes", str(plan.launch.nodes), *alone),
             *("--nproc-per-node", str(plan.launch.nproc_per_node)),
         ),
     )

@@ -55,7 +55,8 @@ async def test_a_failure_on_another_node_is_shown_in_the_log(cluster: Cluster) -
     lines = await log_of(backend, handle)
     assert b"the cause" in lines
     assert any(b"node 1" in line and b"ended with 5" in line for line in lines)
-    assert (await cluster.end(backend, handle)).state is RunState.FAILED
+    status = await cluster.end(backend, handle)
+    assert (status.state, status.exit_code) == (RunState.FAILED, 5)
 
 
 async def test_submitted_twice_it_is_one_job(cluster: Cluster) -> None:

@@ -24,15 +24,17 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sshd", "ssh-keygen")
 SBIN = "/usr/sbin:/usr/bin:/sbin:/bin"
+ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db", "mariadb", "sacctmgr", "sacct")
 NODES = ("n1", "n2")
 _START_LIMIT_S = 180.0
 _PORTS = range(10_000, 20_000)
 """Below those that the kernel hands out and those where runs meet: nobody takes one in between."""
 
 
-def missing_programs() -> list[str]:
+def missing_programs(*, accounting: bool = False) -> list[str]:
     """The programs that this machine lacks for a testbed."""
-    return [name for name in PROGRAMS if shutil.which(name, path=SBIN) is None]
+    wanted = (*PROGRAMS, *ACCOUNTING) if accounting else PROGRAMS
+    return [name for name in wanted if shutil.which(name, path=SBIN) is None]
 
 
 def free_ports(count: int) -> list[int]:
@@ -58,15 +60,24 @@ class Testbed:
 
     __test__ = False
 
-    def __init__(self, folder: Path, *, min_job_age: int = 300, max_minutes: int = 60) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        min_job_age: int = 300,
+        max_minutes: int = 600,
+        accounting: bool = False,
+    ) -> None:
         self.folder = folder
         self.jobs = folder / "jobs"
         self.conf = folder / "slurm.conf"
         self.identity = folder / "id_ed25519"
         self.known_hosts = folder / "known_hosts"
         self.user = getpass.getuser()
-        ports = free_ports(4)
-        self.ssh_port, self._controller_port, *self._node_ports = ports
+        ports = free_ports(6)
+        self.ssh_port, self._controller_port, self._dbd_port, self._sql_port = ports[:4]
+        self._node_ports = ports[4:]
+        self._accounting = accounting
         self._min_job_age, self._max_minutes = min_job_age, max_minutes
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = {
@@ -79,7 +90,11 @@ class Testbed:
         """Write the configuration, start everything, and wait until both nodes are idle."""
         self._write_files()
         self.start_munge()
+        if self._accounting:
+            self._start_accounting()
         self.start_controller()
+        if self._accounting:
+            self._wait("the cluster to be known to slurmdbd", self._has_user)
         for node in NODES:
             self.start_node(node)
         self.start_sshd()
@@ -121,6 +136,45 @@ class Testbed:
             f"--log-file={part / 'log'}", f"--seed-file={part / 'seed'}",
         )  # fmt: skip
         self._wait("munged", (part / "socket").exists)
+
+    def _start_accounting(self) -> None:
+        """MariaDB in a folder of its own, and slurmdbd over it, with one account and one user."""
+        data, socket_file = self.folder / "sql", self.folder / "sql.socket"
+        subprocess.run(
+            ["mariadb-install-db", "--no-defaults", f"--datadir={data}", f"--user={self.user}",
+             "--auth-root-authentication-method=normal", "--skip-test-db"],
+            env=self.environment, capture_output=True, check=True,
+        )  # fmt: skip
+        self._spawn(
+            "mariadbd", "--no-defaults", f"--datadir={data}", f"--socket={socket_file}",
+            f"--pid-file={self.folder / 'sql.pid'}", "--bind-address=127.0.0.1",
+            f"--port={self._sql_port}", f"--user={self.user}", "--innodb-buffer-pool-size=64M",
+        )  # fmt: skip
+        self._wait("mariadbd", lambda: self._listens(self._sql_port))
+        self.run(
+            "mariadb", "--no-defaults", f"--socket={socket_file}", "-u", "root", "-e",
+            "CREATE USER slurm@'127.0.0.1' IDENTIFIED BY 'testbed'; "
+            "GRANT ALL ON slurm_acct_db.* TO slurm@'127.0.0.1'",
+        )  # fmt: skip
+        conf = self.folder / "slurmdbd.conf"
+        conf.touch(mode=0o600)
+        conf.write_text(self._slurmdbd_conf())
+        self._spawn("slurmdbd", "-D")
+        self._wait("slurmdbd", lambda: self._listens(self._dbd_port))
+
+    def _has_user(self) -> bool:
+        """Whether accounts can be charged. Made here, once the controller has said hello."""
+        with contextlib.suppress(subprocess.SubprocessError):
+            if "testbed" not in self.run("sacctmgr", "-nP", "show", "cluster", "format=cluster"):
+                self.run("sacctmgr", "-i", "add", "cluster", "testbed")
+            for words in (("account", "nlp"), ("user", self.user, "account=nlp")):
+                subprocess.run(
+                    ["sacctmgr", "-i", "add", *words],
+                    env=self.environment, capture_output=True, check=False,
+                )  # fmt: skip
+            listed = self.run("sacctmgr", "-nP", "show", "associations", "format=account,user")
+            return f"nlp|{self.user}" in listed
+        return False
 
     def start_controller(self) -> None:
         """Start slurmctld; jobs of an earlier start are recovered."""
@@ -262,7 +316,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
-AccountingStorageType=accounting_storage/none
+{self._accounting_conf()}
 JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/none
 ReturnToService=2
@@ -275,6 +329,33 @@ InactiveLimit=0
 {nodes}
 PartitionName=batch Nodes=ALL Default=YES MaxTime={self._max_minutes} OverSubscribe=FORCE:8
 PartitionName=short Nodes=ALL MaxTime=1 OverSubscribe=FORCE:8
+"""
+
+    def _accounting_conf(self) -> str:
+        if not self._accounting:
+            return "AccountingStorageType=accounting_storage/none"
+        return f"""\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={self._dbd_port}
+AccountingStorageEnforce=associations"""
+
+    def _slurmdbd_conf(self) -> str:
+        return f"""\
+AuthType=auth/munge
+AuthInfo=socket={self.folder}/munge/socket
+DbdHost={socket.gethostname().partition(".")[0]}
+DbdAddr=127.0.0.1
+DbdPort={self._dbd_port}
+SlurmUser={self.user}
+LogFile={self.folder}/slurmdbd.log
+PidFile={self.folder}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={self._sql_port}
+StorageUser=slurm
+StoragePass=testbed
+StorageLoc=slurm_acct_db
 """
 
     def _is_mine(self, pid: int) -> bool:

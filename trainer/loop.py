@@ -14,7 +14,8 @@ from ..core.chat import ChatTokenizer
 from ..core.schema import TrainConfig
 from .batches import Batch, Collate
 from .checkpoint_writer import Moment
-from .data import TrainingRows
+from .compilation import Compilation
+from .data import TrainingRows, length
 from .digests import digest_text, rows_digest, weights_digest
 from .evaluate import Validation, evaluate, validation_batches
 from .finite import UpdateGuard
@@ -117,6 +118,12 @@ class TrainingLoop:
         )
         self._context, self._defer = context, config.distributed.defer_fsdp_grad_sync
         self._sizes = sizes
+        self._compile = Compilation(
+            state.model,
+            config.compile,
+            steps=length(config, plan.data.epoch_length)[1] - progress.step,
+            device=runtime.device,
+        )
         self._guard, self._pending = UpdateGuard(state.optimizer, runtime.device), PendingSteps()
         self._ledger = Ledger(run_dir if context.main else None, progress.step)
         # On a CPU the numbers are there; on a GPU reading them waits for the step.
@@ -141,9 +148,11 @@ class TrainingLoop:
         if self._progress.step == 0:
             self._sample()
             self._validate()
+        first = self._progress.step
         self._meter.start()
         for micro_batches in self._plan.loader:
             before = random_state()
+            self._compile(self._progress.step - first)
             if not self._step(micro_batches, before):
                 return self._stopped(before)
             step = self._progress.step

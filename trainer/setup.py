@@ -148,7 +148,6 @@ def _refuse_unavailable(config: TrainConfig) -> None:
     refused = {
         "dataset.streaming": config.dataset.streaming,
         "peft.quantization": config.peft is not None and config.peft.quantization is not None,
-        "compile.enabled": config.compile.enabled,
     }
     for key, asked in refused.items():
         if asked:

@@ -1,7 +1,7 @@
 """`python -m tunedeck.trainer.torchrun`: torchrun, which says in one line which rank failed.
 
-Options and behaviour are torchrun's own. What a rank has to say it has said itself; the traceback of
-the launcher, which follows it otherwise, is about the launcher.
+Options and behaviour are those of torchrun. What a rank has to say it has said itself; the
+traceback of the launcher, which would follow, is about the launcher alone.
 """
 
 from __future__ import annotations

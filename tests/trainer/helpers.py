@@ -36,8 +36,6 @@ KINDS: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 16,
     },
     "gemma2": {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16},
-    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
-    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 8},
 }
 
 

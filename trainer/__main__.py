@@ -11,11 +11,9 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from ..core.errors import ExitCode, Place, TunedeckError, UsageError
-from ..core.schema import SCHEMAS
-from ..core.text import did_you_mean
+from ..core.errors import ExitCode, TunedeckError
+from .config_file import RECIPES, load_config
 from .preempt import EXIT_PREEMPTED, RestartError
 
 EXIT_FILE = "TUNEDECK_EXIT_FILE"
@@ -24,10 +22,10 @@ _RANK = int(os.environ["RANK"]) if os.environ.get("RANK", "").isdecimal() else N
 _STARTED = time.time()
 _GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process")
 _SMALLER = "Lower step_scheduler.local_batch_size or dataset.seq_length."
-_RECIPES = ("sft", "merge_lora")
 _TOOLS = {
     "consolidate": ".consolidate",
     "diff": ".diff",
+    "prove": ".prove.command",
     "replay-step": ".replay_step",
 }
 """What is no recipe, and the module whose `main` takes its arguments."""
@@ -43,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     if tool is not None:
         return _use(tool, given[1:])
     parser = argparse.ArgumentParser(prog="python -m tunedeck.trainer", description=__doc__)
-    known = f"one of: {', '.join(_RECIPES)}; or a tool: {', '.join(_TOOLS)}"
+    known = f"one of: {', '.join(RECIPES)}; or a tool: {', '.join(_TOOLS)}"
     parser.add_argument("recipe", help=known)
     parser.add_argument("--config", required=True, type=Path, help="the resolved config, YAML")
     options = parser.parse_args(given)
@@ -107,7 +105,7 @@ def _use(tool: str, arguments: list[str]) -> int:
 
 
 def _run(recipe: str, file: Path) -> int:
-    config = _load(recipe, file)
+    config = load_config(recipe, file)
     run_dir = Path(os.environ.get("TUNEDECK_RUN_DIR") or Path.cwd())
     if recipe == "merge_lora":
         from . import merge
@@ -116,39 +114,6 @@ def _run(recipe: str, file: Path) -> int:
     from . import sft
 
     return sft.main(config, run_dir)
-
-
-def _load(recipe: str, file: Path) -> Any:
-    """The recipe's config.
-
-    Raises:
-        UsageError: there is no such recipe, or the file is no config of it.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from pydantic import ValidationError
-    from yaml import YAMLError
-
-    if recipe not in _RECIPES:
-        raise UsageError(
-            f"There is no recipe '{recipe}'.",
-            fix=f"{did_you_mean(recipe, _RECIPES)} It is one of {', '.join(_RECIPES)}.".strip(),
-        )
-    place = Place(str(file))
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
-        if not isinstance(values, dict):
-            raise UsageError("The config is not a mapping of keys to values.", place=place)
-        return SCHEMAS[recipe].model_validate(values)
-    except FileNotFoundError as error:
-        raise UsageError("There is no such config.", place=place) from error
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise UsageError(f"The config cannot be read: {error}", place=place) from error
-    except ValidationError as error:
-        wrong = error.errors(include_url=False)
-        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in wrong)
-        fix = next((e["ctx"]["fix"] for e in wrong if "fix" in e.get("ctx", {})), "")
-        raise UsageError(said, place=place, fix=fix) from error
 
 
 def _complain(message: str, fix: str, code: int) -> int:

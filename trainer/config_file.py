@@ -1,0 +1,46 @@
+"""Reading the resolved config of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import Place, UsageError
+from ..core.schema import SCHEMAS
+from ..core.text import did_you_mean
+
+RECIPES = ("sft", "merge_lora")
+"""What the trainer runs."""
+
+
+def load_config(recipe: str, file: Path) -> Any:
+    """The recipe's config.
+
+    Raises:
+        UsageError: there is no such recipe, or the file is no config of it.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from pydantic import ValidationError
+    from yaml import YAMLError
+
+    if recipe not in RECIPES:
+        raise UsageError(
+            f"There is no recipe '{recipe}'.",
+            fix=f"{did_you_mean(recipe, RECIPES)} It is one of {', '.join(RECIPES)}.".strip(),
+        )
+    place = Place(str(file))
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+        if not isinstance(values, dict):
+            raise UsageError("The config is not a mapping of keys to values.", place=place)
+        return SCHEMAS[recipe].model_validate(values)
+    except FileNotFoundError as error:
+        raise UsageError("There is no such config.", place=place) from error
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise UsageError(f"The config cannot be read: {error}", place=place) from error
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)
+        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in wrong)
+        fix = next((e["ctx"]["fix"] for e in wrong if "fix" in e.get("ctx", {})), "")
+        raise UsageError(said, place=place, fix=fix) from error

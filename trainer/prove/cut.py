@@ -1,0 +1,167 @@
+"""A person's model and data, cut down to what can be proven in a minute."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PretrainedConfig
+
+from ...core.chat import RowError, find_sources, parse_split
+from ...core.errors import UsageError
+from ...core.hardware import memory_bytes
+from ...core.memory import GIB
+from ...core.schema import TrainConfig
+from ...core.schema.optimization import LrScheduleConfig
+from ..model import build_model
+from ..reading import read_rows
+from ..runtime import RuntimeConfig
+from ..setup import get_tokenizer, validate_and_prepare_config
+from ..tokens import tokenizer_config
+
+LAYERS, ROWS, STEPS, BATCH, LENGTH = 2, 16, 4, 4, 256
+_BYTES_A_WEIGHT = 16  # itself, its gradient and Adam's moments in float32
+
+
+class Cut(NamedTuple):
+    """What is proven on.
+
+    Attributes:
+        config: of a run over the cut model and the rows, in float32 and without dropout.
+        parameters: of the cut model.
+        rows: how many.
+        layers: how many of how many.
+    """
+
+    config: TrainConfig
+    parameters: int
+    rows: int
+    layers: tuple[int, int]
+
+
+def cut(config: TrainConfig, folder: Path) -> Cut:
+    """Write the cut model with its tokenizer and the first rows of the data into a folder.
+
+    Args:
+        config: the run's config.
+        folder: takes them.
+
+    Raises:
+        UsageError: model or data cannot be read, or the model is too large even so.
+    """
+    plain = _plain(config)
+    runtime = validate_and_prepare_config(plain, None, rank=0)
+    architecture = runtime.model_config
+    layers = _shorten(architecture.get_text_config())
+    runtime = runtime._replace(dtype=torch.float32)
+    tokenizer = get_tokenizer(
+        tokenizer_config(config), trust_remote_code=config.model.trust_remote_code
+    )
+    parameters = _count(plain, runtime)
+    model = build_model(plain.model, runtime, plain.model.pretrained_model_name_or_path)
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    del model
+    rows = _write_rows(config, folder / "rows.jsonl")
+    tables = {
+        "model": {
+            "pretrained_model_name_or_path": str(folder / "model"),
+            "config": None,
+            "revision": None,
+        },
+        "tokenizer": {"name": str(folder / "model"), "revision": None},
+        "dataset": {"path_or_dataset_id": str(folder / "rows.jsonl"), "split": None},
+    }
+    return Cut(changed(plain, tables), parameters, rows, layers)
+
+
+def _plain(config: TrainConfig) -> TrainConfig:
+    """The config of a short run with all left out that is not the training itself."""
+    peft = None
+    if config.peft is not None:
+        peft = config.peft.model_copy(update={"dropout": 0.0, "quantization": None})
+    constant = LrScheduleConfig(lr_decay_style="constant", lr_warmup_steps=0)
+    fields: dict[str, Any] = {
+        name: TrainConfig.model_fields[name].get_default(call_default_factory=True)
+        for name in (
+            *("validation_dataset", "packed_sequence", "dataloader", "distributed", "dist_env"),
+            *("compile", "checkpoint", "early_stopping", "sampling", "wandb", "run"),
+        )
+    }
+    plain = config.model_copy(update={**fields, "peft": peft, "lr_scheduler": constant})
+    length = min(config.dataset.seq_length or LENGTH, LENGTH)
+    return changed(
+        plain,
+        {
+            "model": {"torch_dtype": "float32"},
+            "dataset": {
+                **{"seq_length": length, "streaming": False, "shuffle": False, "num_proc": 1},
+                "truncation": "right",
+            },
+            "step_scheduler": {
+                **{"global_batch_size": BATCH, "local_batch_size": BATCH, "max_steps": STEPS},
+                **{"num_epochs": None, "log_every_steps": 1, "ckpt_every_steps": STEPS // 2},
+                "val_every_steps": None,
+            },
+            # Without a large epsilon Adam makes a full step of a gradient that is rounding alone.
+            "optimizer": {"eps": 1e-3, "name": "adamw"},
+            "checkpoint": {"keep_last": None},
+        },
+    )
+
+
+def changed(config: TrainConfig, tables: dict[str, dict[str, Any]]) -> TrainConfig:
+    """A config with some keys set; the whole is checked again."""
+    values = config.model_dump(mode="json")
+    for name, table in tables.items():
+        values[name] = {**(values[name] or {}), **table}
+    return TrainConfig.model_validate(values)
+
+
+def _shorten(text: PretrainedConfig) -> tuple[int, int]:
+    """Leave two layers of an architecture, and of every list that says something of each layer."""
+    before = int(text.num_hidden_layers)
+    kept = min(LAYERS, before)
+    for name, value in list(vars(text).items()):
+        if isinstance(value, list) and len(value) == before:
+            setattr(text, name, value[:kept])
+    text.num_hidden_layers = kept
+    return kept, before
+
+
+def _count(config: TrainConfig, runtime: RuntimeConfig) -> int:
+    """The parameters of the cut model; refuse it where training it would fill half the memory."""
+    from ..parallel.meta import empty_model
+
+    parameters = sum(p.numel() for p in empty_model(runtime).parameters())
+    needed = parameters * (_BYTES_A_WEIGHT if config.peft is None else 8)
+    if needed > memory_bytes() / 2:
+        raise UsageError(
+            f"Even two layers of the model have {parameters:,} weights, which take "
+            f"{needed / GIB:.0f} GiB; this machine has {memory_bytes() / GIB:.0f}.",
+            fix="Prove it on a machine with more memory, or with peft=lora, or a smaller model of "
+            "the same architecture.",
+        )
+    return parameters
+
+
+def _write_rows(config: TrainConfig, file: Path) -> int:
+    """The first rows of each source, as they are."""
+    data = config.dataset
+    path = data.path_or_dataset_id
+    spec = path if isinstance(path, str) else [part.model_dump() for part in path]
+    errors: list[RowError] = []
+    sources = find_sources(spec, split=parse_split(data.split).name)
+    share = -(-ROWS // len(sources))
+    rows = [
+        row.row
+        for source in sources
+        for row in islice(read_rows(source, data, config.rng.seed, errors), share)
+    ][:ROWS]
+    if not rows:
+        raise errors[0] if errors else UsageError("The data set is empty.")
+    file.write_text("".join(json.dumps(row, default=str) + "\n" for row in rows), encoding="utf-8")
+    return len(rows)

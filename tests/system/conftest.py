@@ -24,8 +24,8 @@ LIMIT_S = 400.0
 """For what comes when it comes; a controller that was away takes minutes to hear of its nodes."""
 
 
-def _why_not() -> str:
-    if missing := missing_programs():
+def _why_not(*, accounting: bool = False) -> str:
+    if missing := missing_programs(accounting=accounting):
         return f"needs a Slurm and an sshd: {', '.join(missing)} not installed (see docs/slurm.md)"
     return "" if os.geteuid() == 0 else "munged, slurmd and sshd want to be started by root here"
 
@@ -48,6 +48,17 @@ def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     if reason := _why_not():
         pytest.skip(reason)
     bed = Testbed(tmp_path_factory.mktemp("bed"))
+    bed.start()
+    yield bed
+    bed.stop()
+
+
+@pytest.fixture(scope="session")
+def accounted_testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    """One with slurmdbd, which refuses accounts, and a controller that forgets jobs at once."""
+    if reason := _why_not(accounting=True):
+        pytest.skip(reason)
+    bed = Testbed(tmp_path_factory.mktemp("accounted"), accounting=True, min_job_age=2)
     bed.start()
     yield bed
     bed.stop()

@@ -338,6 +338,7 @@ PartitionName=short Nodes=ALL MaxTime=1 OverSubscribe=FORCE:8
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={self._dbd_port}
+AccountingStoragePass={self.folder}/munge/socket
 AccountingStorageEnforce=associations"""
 
     def _slurmdbd_conf(self) -> str:

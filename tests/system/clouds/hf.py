@@ -107,6 +107,7 @@ class FakeHub(FakeService):
     Attributes:
         jobs: by id, in the order of their creation.
         held: while it is true, new jobs wait in SCHEDULING; `release` starts them.
+        stuck: while it is true, streams of logs do not end with their jobs.
         expired: tokens that were good once.
     """
 
@@ -115,6 +116,7 @@ class FakeHub(FakeService):
         self.folder = folder
         self.jobs: dict[str, HFJob] = {}
         self.held = False
+        self.stuck = False
         self.expired: set[str] = set()
         self._hashes: dict[tuple[str, int, int], str] = {}
         self._written: list[Path] = []
@@ -140,6 +142,7 @@ class FakeHub(FakeService):
 
     def stop(self) -> None:
         """Kill what still runs, and stop serving."""
+        self.stuck = False
         for job in self.jobs.values():
             job.run.kill()
         super().stop()
@@ -303,6 +306,9 @@ class FakeHub(FakeService):
             if token in self.expired:
                 return
             yield b": keep-alive\n\n" if entry is None else _event(entry.text, entry.at_ns)
+        while self.stuck:
+            time.sleep(0.2)
+            yield b": keep-alive\n\n"
 
     # Buckets.
 

@@ -1,0 +1,208 @@
+"""When a service is asked again, what its refusals mean, and reading streams to their end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from email.utils import formatdate
+
+import pytest
+
+from tunedeck.core.backends.base import LogLine
+from tunedeck.core.backends.cloud import follow as follow_module
+from tunedeck.core.backends.cloud import once, retry
+from tunedeck.core.backends.cloud.ending import exit_code_in, with_exit_code
+from tunedeck.core.backends.cloud.errors import Passing, refusal
+from tunedeck.core.backends.cloud.follow import follow
+from tunedeck.core.backends.cloud.retry import persist, retry_after
+from tunedeck.core.errors import ExitCode
+from tunedeck.core.states import RunState, Status
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "PAUSES_S", (0, 0))
+    monkeypatch.setattr(once, "LOOKS_S", (0, 0))
+    monkeypatch.setattr(follow_module, "REOPEN_S", (0, 0, 0))
+    monkeypatch.setattr(follow_module, "LOOK_S", 0.05)
+    monkeypatch.setattr(follow_module, "QUIET_S", 0.05)
+    monkeypatch.setattr(follow_module, "CLOSING_LOOK_S", 0.01)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, ExitCode.USAGE),
+        (401, ExitCode.AUTHENTICATION),
+        (402, ExitCode.AUTHENTICATION),
+        (403, ExitCode.AUTHENTICATION),
+        (404, ExitCode.NOT_FOUND),
+        (422, ExitCode.USAGE),
+        (429, ExitCode.CONNECTION),
+        (500, ExitCode.CONNECTION),
+        (503, ExitCode.CONNECTION),
+    ],
+)
+def test_each_refusal_has_its_exit_code(status: int, code: ExitCode) -> None:
+    assert refusal("It", status, "no", sign_in="sign in").exit_code is code
+
+
+def test_a_refusal_shows_no_secret_and_no_control_character() -> None:
+    token = "hf_" + "a1B2" * 9
+    error = refusal("It", 401, f"bad token {token}\x1b[2J" + "x" * 1000, sign_in="")
+    assert token not in str(error)
+    assert "\x1b" not in str(error)
+    assert len(str(error)) < 500
+
+
+@pytest.mark.parametrize(
+    ("acted", "safe", "tries"), [(False, False, 3), (True, True, 3), (True, False, 1)]
+)
+async def test_what_may_have_been_done_is_done_again_only_where_that_is_safe(
+    acted: bool, safe: bool, tries: int
+) -> None:
+    tried = 0
+
+    async def attempt() -> None:
+        nonlocal tried
+        tried += 1
+        raise Passing("no", acted=acted)
+
+    with pytest.raises(Passing):
+        await persist(attempt, safe=safe)
+    assert tried == tries
+
+
+async def test_a_service_that_asks_for_an_hour_is_not_waited_for() -> None:
+    async def attempt() -> None:
+        raise Passing("no", acted=False, after_s=3600)
+
+    with pytest.raises(Passing):
+        await asyncio.wait_for(persist(attempt, safe=True), 5)
+
+
+def test_retry_after_is_read_by_the_service_s_own_clock() -> None:
+    ahead = 1_900_000_000.0
+    date, after = formatdate(ahead, usegmt=True), formatdate(ahead + 7, usegmt=True)
+    assert retry_after({"retry-after": "12"}) == 12
+    assert retry_after({"retry-after": after, "date": date}) == 7
+    assert retry_after({"retry-after": "tomorrow"}) is None
+    assert retry_after({}) is None
+
+
+async def test_a_submission_whose_answer_is_lost_is_looked_for_before_it_is_sent_again() -> None:
+    from tunedeck.core.backends.base import Handle
+
+    handle, sent, looked = Handle("r", "1", {}), 0, 0
+
+    async def find() -> Handle | None:
+        nonlocal looked
+        looked += 1
+        return handle if looked == 3 else None  # the list lags behind
+
+    async def send() -> Handle:
+        nonlocal sent
+        sent += 1
+        raise Passing("cut", acted=True)
+
+    assert await once.submit_once(find, send) is handle
+    assert sent == 1
+
+
+async def test_a_submission_that_never_arrived_is_sent_again() -> None:
+    from tunedeck.core.backends.base import Handle
+
+    sent = 0
+
+    async def find() -> Handle | None:
+        return None
+
+    async def send() -> Handle:
+        nonlocal sent
+        sent += 1
+        if sent < 3:
+            raise Passing("cut", acted=True)
+        return Handle("r", "1", {})
+
+    assert (await once.submit_once(find, send)).job_id == "1"
+
+
+class Log:
+    """A service's log: every stream begins right after the cursor, and does what a plan says."""
+
+    def __init__(self, lines: list[bytes], *streams: str) -> None:
+        self.lines = lines
+        self.streams = list(streams)
+        self.opened = 0
+        self.over = False
+
+    async def open(self, cursor: str | None) -> AsyncGenerator[LogLine]:
+        how = self.streams[min(self.opened, len(self.streams) - 1)]
+        self.opened += 1
+        begin = int(cursor or 0)
+        stop = len(self.lines) if how in ("all", "stuck") else begin + 2
+        for number, line in enumerate(self.lines[begin:stop], begin + 1):
+            yield LogLine(line, str(number))
+        if how == "cut":
+            raise Passing("cut", acted=True)
+        if how == "stuck":
+            self.over = True
+            await asyncio.sleep(3600)
+        if how == "all":
+            self.over = True
+
+    async def ended(self) -> bool:
+        return self.over
+
+
+@pytest.mark.parametrize(
+    "streams",
+    [("all",), ("cut", "cut", "cut", "all"), ("ends", "cut", "ends", "all"), ("stuck",)],
+)
+@pytest.mark.parametrize("last", [b"tunedeck: exit=0", b"the service ended it"])
+async def test_each_line_is_told_once_over_streams_that_break_or_forget_to_end(
+    streams: tuple[str, ...], last: bytes
+) -> None:
+    lines = [b"one", b"two", b"", b"two", b"five", b"six", b"seven", last]
+    log = Log(lines, *streams)
+    told = follow(log.open, None, log.ended, wait=True)
+    assert [entry.line async for entry in told] == lines
+    log.over = True
+    rest = follow(log.open, "6", log.ended, wait=True)
+    assert [entry.line async for entry in rest] == lines[6:]
+
+
+async def test_streams_that_only_break_are_given_up() -> None:
+    log = Log([], "cut")
+    with pytest.raises(Passing):
+        [entry async for entry in follow(log.open, None, log.ended, wait=True)]
+
+
+async def test_leaving_a_log_closes_its_stream() -> None:
+    closed = asyncio.Event()
+
+    async def endless(_cursor: str | None) -> AsyncGenerator[LogLine]:
+        try:
+            while True:
+                yield LogLine(b"line", "1")
+                await asyncio.sleep(0)
+        finally:
+            closed.set()
+
+    async def no() -> bool:
+        return False
+
+    told = follow(endless, None, no, wait=True)
+    await anext(told)
+    await told.aclose()
+    assert closed.is_set()
+
+
+def test_the_last_word_tells_what_the_service_does_not() -> None:
+    assert exit_code_in([b"tunedeck: exit=1", b"x", b"tunedeck: exit=75", b"said: exit=3"]) == 75
+    assert exit_code_in([b"nothing"]) is None
+    failed = Status(RunState.FAILED, "ERROR", "it failed")
+    assert with_exit_code(failed, 75).state is RunState.PREEMPTED
+    assert with_exit_code(failed, 137).reason == "killed by signal 9; it failed"
+    assert with_exit_code(failed, None) is failed
+    assert with_exit_code(Status(RunState.CANCELLED), 1).state is RunState.CANCELLED

@@ -1,0 +1,209 @@
+"""The job that a plan becomes on Hugging Face: everything that needs no service."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.core.conftest import PlanMaker
+from tunedeck.core.backends.hf import HFJobsBackend
+from tunedeck.core.errors import UsageError
+from tunedeck.core.plan import Launch, Plan, SecretRef
+from tunedeck.core.submission import MASK, Submission
+
+VALUES: dict[str, Any] = {
+    "executor": "hf_jobs",
+    "namespace": "ada",
+    "flavor": "a10g-small",
+    "timeout": "2h",
+    "container_image": "pytorch/pytorch:2.8.0-cuda12.8-cudnn9-devel",
+    "run_command": None,
+}
+TORCHRUN = Launch("torchrun", "tunedeck.trainer", ("sft",), gpus_per_node=1)
+
+
+@pytest.fixture
+def hf_plan(make_plan: PlanMaker) -> PlanMaker:
+    def make(*_: Any, profile: dict[str, Any] | None = None, **changes: Any) -> Plan:
+        facts = {"config": {"checkpoint": {"restore_from": None}}, "launch": TORCHRUN, **changes}
+        return make_plan(executor="hf_jobs", profile_values={**VALUES, **(profile or {})}, **facts)
+
+    return make
+
+
+def render(plan: Plan) -> Submission:
+    return HFJobsBackend(dict(plan.profile_values)).render(plan)
+
+
+def job_of(plan: Plan) -> dict[str, Any]:
+    payload = render(plan).payload
+    assert payload is not None
+    job: dict[str, Any] = json.loads(json.dumps(payload["job"]))
+    return job
+
+
+def script_of(plan: Plan) -> str:
+    script = render(plan).script
+    assert script is not None
+    return script
+
+
+def warnings_of(plan: Plan) -> list[str]:
+    found = HFJobsBackend(dict(plan.profile_values)).remarks(plan)
+    return [finding.message for finding in found if finding.severity != "info"]
+
+
+def test_the_body_has_the_names_and_types_of_the_service(hf_plan: PlanMaker) -> None:
+    plan = hf_plan(
+        name="peft/automodel tiny",
+        profile={"attempts": 2, "labels": {"team": "nlp"}},
+        secrets=(SecretRef("HF_TOKEN", "HF_TOKEN"),),
+        env={"A": "1"},
+        digest="sha256:" + "ab" * 32,
+    )
+    job = job_of(plan)
+    command = job.pop("command")
+    assert command[:2] == ["bash", "-c"]
+    assert command[2] == script_of(plan)
+    assert job == {
+        "dockerImage": VALUES["container_image"],
+        "arguments": [],
+        "environment": {
+            "A": "1",
+            "TUNEDECK_BUCKET": f"ada/tunedeck:{plan.run_id}:/workspace/{plan.run_id}",
+        },
+        "flavor": "a10g-small",
+        "timeoutSeconds": 7200,
+        "labels": {
+            "name": "peft-automodel-tiny",
+            "team": "nlp",
+            "tunedeck-run": plan.run_id,
+            "tunedeck-digest": ("ab" * 32)[:63],
+        },
+        "secrets": {"HF_TOKEN": MASK},
+        "attempts": 2,
+        "volumes": [
+            {
+                "type": "bucket",
+                "source": "ada/tunedeck",
+                "mountPath": "/workspace",
+                "readOnly": False,
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"timeout": None}, "sets no time limit"),
+        ({"timeout": "soon"}, "'soon' is no time limit"),
+        ({"timeout": "0"}, "'0' is no time limit"),
+        ({"namespace": None}, "whose the job is"),
+        ({"flavor": None}, "sets no flavor"),
+        ({"container_image": ""}, "sets no container_image"),
+    ],
+)
+def test_what_a_job_must_have_is_asked_for(
+    hf_plan: PlanMaker, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words) as raised:
+        render(hf_plan(profile=changes))
+    assert raised.value.fix
+
+
+def test_several_machines_are_refused(hf_plan: PlanMaker) -> None:
+    with pytest.raises(UsageError, match="one machine"):
+        render(hf_plan(launch=Launch("torchrun", "tunedeck.trainer", ("sft",), 2, 8, 8)))
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90m", 5400), ("1.5h", 5400), ("1d", 86400)])
+def test_a_time_limit_is_read_in_every_unit(hf_plan: PlanMaker, text: str, seconds: int) -> None:
+    plan = hf_plan(profile={"timeout": None, "time": text})
+    assert job_of(plan)["timeoutSeconds"] == seconds
+    assert f"TUNEDECK_DEADLINE=$((started_at + {seconds - 60}))" in script_of(plan)
+
+
+def test_the_code_comes_from_the_bucket_and_results_go_there(hf_plan: PlanMaker) -> None:
+    volumes = [
+        {"type": "model", "source": "Qwen/Qwen3-8B", "mountPath": "/base"},
+        {"type": "bucket", "source": "lab/runs", "mount_path": "/mnt/runs"},
+    ]
+    plan = hf_plan(profile={"volumes": volumes, "remote_job_dir": "/mnt/runs/mine"})
+    submission = render(plan)
+    assert submission.payload is not None
+    (code,) = submission.payload["uploads"]
+    assert code["to"].startswith("/mnt/runs/mine/.tunedeck/code/")
+    assert f"tar -xzf {code['to']}" in script_of(plan)
+    assert f"keep_dir=/mnt/runs/mine/{plan.run_id}" in script_of(plan)
+    assert [v["readOnly"] for v in job_of(plan)["volumes"]] == [True, False]
+    assert warnings_of(plan) == []
+
+
+def test_a_repository_is_cloned_instead_and_its_ref_must_be_there(hf_plan: PlanMaker) -> None:
+    env = {"REPO_URL": "https://example.org/you/repo.git", "GIT_REF": "v1"}
+    plan = hf_plan(env=env)
+    submission = render(plan)
+    assert submission.payload is not None
+    assert submission.payload["uploads"] == []
+    assert "volumes" not in job_of(plan)
+    assert "git clone --quiet https://example.org/you/repo.git" in script_of(plan)
+    assert "GIT_REF v1 is not in the repository" in script_of(plan)
+    assert any("lost with the job" in text for text in warnings_of(plan))
+    assert warnings_of(hf_plan()) == []
+
+
+def test_a_ref_that_git_would_take_for_an_option_is_refused(hf_plan: PlanMaker) -> None:
+    with pytest.raises(UsageError, match="GIT_REF"):
+        render(hf_plan(env={"REPO_URL": "https://example.org/r.git", "GIT_REF": "--upload-pack=x"}))
+
+
+def test_variables_of_a_stage_are_appended_to_its_command(hf_plan: PlanMaker) -> None:
+    env = {"SFT_ARGS": "optimizer.lr=1e-4 'name=two words'", "RL_ARGS": "x=1", "RUN": "mine"}
+    plan = hf_plan(env={**env, "TUNEDECK_RUN_NAME": "other"}, step="peft/automodel")
+    assert render(plan).argv[-2:] == ("optimizer.lr=1e-4", "name=two words")
+    assert "optimizer.lr=1e-4 'name=two words'" in script_of(plan)
+    assert job_of(plan)["environment"]["TUNEDECK_RUN_NAME"] == "mine"
+    with pytest.raises(UsageError, match="SFT_ARGS"):
+        render(hf_plan(env={"SFT_ARGS": "a 'b"}))
+
+
+def test_settings_without_a_value_mean_nothing(hf_plan: PlanMaker) -> None:
+    plan = hf_plan(env={"REPO_URL": "", "GIT_REF": "", "RUN": "", "OTHER": ""})
+    assert set(job_of(plan)["environment"]) == {"OTHER", "TUNEDECK_BUCKET"}
+    assert "git clone" not in script_of(plan)
+
+
+def test_several_processes_are_started_by_torchrun(hf_plan: PlanMaker) -> None:
+    launch = Launch("torchrun", "tunedeck.trainer", ("sft",), 1, 8, 8)
+    command = " ".join(render(hf_plan(launch=launch)).argv)
+    assert " --nnodes 1 --standalone --nproc-per-node 8" in command
+    assert "--standalone" not in " ".join(render(hf_plan()).argv)
+
+
+def test_results_go_to_a_repository_if_the_profile_says_so(hf_plan: PlanMaker) -> None:
+    profile = {"output_repo": "ada/results"}
+    plan = hf_plan(profile=profile, secrets=(SecretRef("HF_TOKEN", "HF_TOKEN"),))
+    assert 'python3 - "$run_dir" ada/results' in script_of(plan)
+    assert warnings_of(plan) == []
+    assert any("no token to upload" in text for text in warnings_of(hf_plan(profile=profile)))
+
+
+def test_a_secret_kept_elsewhere_and_a_lost_checkpoint_folder_are_told(
+    hf_plan: PlanMaker,
+) -> None:
+    plan = hf_plan(
+        secrets=(SecretRef("HF_TOKEN", "name/key", remote=True),),
+        config={"checkpoint": {"checkpoint_dir": "/elsewhere", "restore_from": None}},
+    )
+    told = " ".join(warnings_of(plan))
+    assert "keeps no secrets of its own" in told
+    assert "/elsewhere, which is lost with the job" in told
+    assert "secrets" not in job_of(plan)
+
+
+def test_rendered_twice_it_is_the_same(hf_plan: PlanMaker) -> None:
+    plan = hf_plan()
+    assert render(plan).to_json() == render(plan).to_json()

@@ -357,9 +357,9 @@ class FakeRunAI(FakeService):
 
     def _check_variable(self, variable: dict[str, Any]) -> None:
         _check(variable, _FIELDS["variable"])
-        if ("value" in variable) == ("secret" in variable):
+        if (variable.get("value") is None) == (variable.get("secret") is None):
             raise Refused(400, f"exactly one source is needed for {variable.get('name')}")
-        if len(variable.get("value", "")) > 128 << 10:
+        if len(variable.get("value") or "") > 128 << 10:
             raise Refused(400, "argument list too long")
         if secret := variable.get("secret"):
             _check(secret, _FIELDS["secret"])

@@ -67,6 +67,35 @@ def test_a_run_continues_on_another_number_of_ranks_and_another_mesh(
     assert_same_end(resumed(trained, 1, tensor, name="tensor_to_one", **tables), tensor)
 
 
+@pytest.mark.parametrize(
+    ("kind", "ranks", "mesh"),
+    [
+        ("mixtral", 2, {"ep_size": 2}),
+        ("llama", 2, {"cp_size": 2}),
+        ("llama", 4, {"tp_size": 2}),
+        ("llama", 4, {"cp_size": 2}),
+        ("llama", 4, {"dp_replicate_size": 2}),
+    ],
+)
+@pytest.mark.parametrize("peft", [None, {"dim": 4, "alpha": 8}], ids=["full", "lora"])
+def test_every_mesh_is_left_for_one_process_and_taken_up_from_one(
+    peft: dict[str, Any] | None,
+    kind: str,
+    ranks: int,
+    mesh: dict[str, Any],
+    models_of: Callable[[str], Path],
+    trained: Trained,
+) -> None:
+    model = {"pretrained_model_name_or_path": str(models_of(kind))}
+    tables = {**FULL, "model": model, "peft": peft}
+    keep = {"keep_last": None}
+    alone = trained(1, **tables, checkpoint=keep)
+    spread = trained(ranks, name="spread", **tables, distributed=mesh, checkpoint=keep)
+    assert_same_end(resumed(trained, 1, spread, name="left", **tables), alone)
+    taken = resumed(trained, ranks, alone, name="taken", **tables, distributed=mesh)
+    assert_same_end(taken, alone)
+
+
 def test_each_rank_goes_on_drawing_where_it_stood(trained: Trained) -> None:
     tables = {**LORA, "peft": {"dim": 4, "alpha": 8, "dropout": 0.3}}
     whole = trained(2, **tables, checkpoint={"keep_last": None})

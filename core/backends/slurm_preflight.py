@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..findings import Finding, Fix
 from ..memory import GIB
@@ -14,6 +14,7 @@ from .slurm_container import mount_sources, runtime
 from .slurm_layout import job_root
 from .slurm_refusals import sbatch_finding
 from .slurm_shell import last_line, run_slurm
+from .slurm_site import check_partition, check_python, check_shared, site_questions
 
 _LITTLE_ROOM = 5 * GIB
 _OLDEST = (20, 11)
@@ -21,7 +22,9 @@ _START = "to start at"
 
 
 async def check_cluster(machine: Machine, plan: Plan, submission: Submission) -> list[Finding]:
-    """All findings about a plan on its cluster. Nothing is left behind over there.
+    """All findings about a plan on its cluster.
+
+    Nothing is left behind over there but the folder for jobs and a note that a node has seen it.
 
     Raises:
         UsageError: if there is no Slurm there.
@@ -32,11 +35,14 @@ async def check_cluster(machine: Machine, plan: Plan, submission: Submission) ->
     for line in done.out.splitlines():
         kind, _, text = line.partition("|")
         said.setdefault(kind, []).append(text)
-    checks: tuple[Callable[[Plan, dict[str, list[str]]], Iterator[Finding]], ...] = (
+    checks: tuple[Callable[[Plan, Mapping[str, Sequence[str]]], Iterator[Finding]], ...] = (
         _slurm_itself,
         _folder,
         _mounts,
         _runtime,
+        check_partition,
+        check_python,
+        check_shared,
     )
     return [finding for check in checks for finding in check(plan, said)]
 
@@ -59,6 +65,7 @@ def _question(plan: Plan, submission: Submission) -> str:
         lines.append("command -v apptainer > /dev/null || echo 'R|apptainer'")
     if kind == "none" and (venv := plan.profile_values.get("venv")):
         lines.append(f"[ -x {shlex.quote(str(venv))}/bin/python ] || echo 'R|venv'")
+    lines += site_questions(plan)
     script = (submission.script or "").replace(f"\n#SBATCH --chdir={_chdir(submission)}", "")
     lines += [
         "cd /tmp || cd /",
@@ -74,7 +81,7 @@ def _chdir(submission: Submission) -> str:
     return shlex.quote(submission.cwd or "")
 
 
-def _slurm_itself(plan: Plan, said: dict[str, list[str]]) -> Iterator[Finding]:
+def _slurm_itself(plan: Plan, said: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     version = said.get("V", [""])[0].rpartition(" ")[2]  # after `slurm`, Debian's `slurm-wlm`
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers and numbers < _OLDEST:
@@ -90,7 +97,7 @@ def _slurm_itself(plan: Plan, said: dict[str, list[str]]) -> Iterator[Finding]:
         yield sbatch_finding(test or "sbatch --test-only said nothing", plan.profile)
 
 
-def _folder(plan: Plan, said: dict[str, list[str]]) -> Iterator[Finding]:
+def _folder(plan: Plan, said: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     root = job_root(plan.profile_values, plan.profile)
     if "W" in said:
         yield Finding(
@@ -111,7 +118,7 @@ def _folder(plan: Plan, said: dict[str, list[str]]) -> Iterator[Finding]:
         )
 
 
-def _mounts(plan: Plan, said: dict[str, list[str]]) -> Iterator[Finding]:
+def _mounts(plan: Plan, said: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     for source in said.get("M", []):
         yield Finding(
             "error",
@@ -122,7 +129,7 @@ def _mounts(plan: Plan, said: dict[str, list[str]]) -> Iterator[Finding]:
         )
 
 
-def _runtime(plan: Plan, said: dict[str, list[str]]) -> Iterator[Finding]:
+def _runtime(plan: Plan, said: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     lacking = last_line("\n".join(said.get("R", [])))
     if lacking == "venv":
         yield Finding(

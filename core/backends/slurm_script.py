@@ -101,7 +101,7 @@ def _command(plan: Plan, config: str) -> tuple[str, ...]:
     return command_words(
         plan.launch,
         values,
-        python=_python(plan.profile_values),
+        python=python_of(plan.profile_values),
         config=config,
         torchrun=(
             *("--nnodes", str(plan.launch.nodes), *alone),
@@ -117,7 +117,7 @@ def _body(command: Sequence[str]) -> str:
     return text.replace(_CONFIG_MARK, '"$TUNEDECK_CONFIG"')
 
 
-def _python(values: Mapping[str, Any]) -> str:
+def python_of(values: Mapping[str, Any]) -> str:
     """The interpreter over there: of the profile's `venv`, else the one on the PATH."""
     venv = str(values.get("venv") or "")
     return posixpath.join(venv, "bin", "python") if venv else "python3"
@@ -125,7 +125,7 @@ def _python(values: Mapping[str, Any]) -> str:
 
 def _startup(plan: Plan, layout: Layout) -> list[str]:
     """What a node does before the command: packages, the profile's own lines, then the code."""
-    values, python = plan.profile_values, shlex.quote(_python(plan.profile_values))
+    values, python = plan.profile_values, shlex.quote(python_of(plan.profile_values))
     lines = []
     if venv := values.get("venv"):
         lines.append(f'export PATH={shlex.quote(posixpath.join(venv, "bin"))}:"$PATH"')
@@ -170,9 +170,13 @@ def _resume(checkpoints: str | None) -> list[str]:
 
 
 def _setup(values: Mapping[str, Any]) -> list[str]:
+    return [*load_modules(values), *as_list(values.get("setup_lines"))]
+
+
+def load_modules(values: Mapping[str, Any]) -> list[str]:
+    """The line that loads the profile's modules, if it names any."""
     modules = as_list(values.get("modules"))
-    load = [f"module load {shlex.join(modules)}"] if modules else []
-    return [*load, *as_list(values.get("setup_lines"))]
+    return [f"module load {shlex.join(modules)}"] if modules else []
 
 
 def _lines(lines: Any, indent: str = "") -> str:

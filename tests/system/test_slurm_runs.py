@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
+import shutil
 import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +18,7 @@ from tests.system.conftest import LIMIT_S, Cluster
 from tunedeck.core.backends.base import Handle, LogLine
 from tunedeck.core.backends.slurm import SlurmBackend
 from tunedeck.core.errors import ReachError, UsageError
-from tunedeck.core.plan import SecretRef
+from tunedeck.core.plan import Launch, SecretRef
 from tunedeck.core.spool import bring_home
 from tunedeck.core.states import RunState
 
@@ -219,6 +224,53 @@ async def test_preflight_tells_a_missing_mount_partition_and_venv(cluster: Clust
     found = await cluster.backend(plan).preflight(plan)
     errors = {finding.key for finding in found if finding.severity == "error"}
     assert {"partition", "mounts", "venv"} <= errors
+
+
+async def test_preflight_tells_what_a_partition_will_never_start(cluster: Cluster) -> None:
+    plan = cluster.plan("true", partition="short", time="02:00:00", nodes=2)
+    plan = replace(plan, launch=replace(plan.launch, gpus_per_node=4))
+    found = await cluster.backend(plan).preflight(plan)
+    errors = {finding.key: finding.message for finding in found if finding.severity == "error"}
+    assert "00:01:00" in errors["time"]
+    assert "4 are asked for" in errors["gpus_per_node"]
+
+
+async def test_preflight_looks_for_torch_where_no_container_brings_it(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "v"], check=True)
+    for venv, lacks in ((tmp_path / "v", True), (Path(sys.prefix), False)):
+        plan = cluster.plan("", venv=str(venv))
+        plan = replace(plan, launch=Launch("torchrun", "tunedeck.trainer", ("sft",)))
+        found = await cluster.backend(plan).preflight(plan)
+        messages = [finding.message for finding in found if finding.severity == "error"]
+        assert [message for message in messages if "torch" in message] == (
+            [f"{venv}/bin/python over there has no torch."] if lacks else []
+        )
+
+
+async def test_preflight_has_a_node_look_for_what_the_login_wrote(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    shared = tmp_path / "jobs"
+    plan = cluster.plan("true", remote_job_dir=str(shared))
+    await cluster.backend(plan).preflight(plan)
+    assert (shared / ".tunedeck" / "seen_by_batch").exists()
+    assert not list((shared / ".tunedeck").glob("canary*"))
+
+
+async def test_preflight_refuses_a_folder_that_nodes_do_not_see(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    # By this path the login's shell finds its home, and a node, which starts in /, something else.
+    home, name = Path(pwd.getpwuid(os.getuid()).pw_dir), f"not-shared-{os.getpid()}"
+    (home / name / ".tunedeck").mkdir(parents=True)
+    plan = cluster.plan("true", remote_job_dir=f"/proc/self/cwd/{name}")
+    try:
+        found = await cluster.backend(plan).preflight(plan)
+    finally:
+        shutil.rmtree(home / name)
+    assert any("does not see" in finding.message for finding in found)
 
 
 async def test_preflight_of_what_fits_names_the_start(cluster: Cluster) -> None:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from ..core.schema.data import DataloaderConfig
 from .packing import Packs
 from .parallel.share import WHOLE, Share
-from .rows import TokenRow, TokenRows
+from .rows import RowsByNumber, TokenRow
 
 
 class Batch(NamedTuple):
@@ -63,6 +63,11 @@ class Batch(NamedTuple):
             if isinstance(value, Tensor)
         }
         return self._replace(**moved)
+
+    def pinned(self) -> Batch:
+        """The batch where a GPU fetches it from without waiting."""
+        values = self._asdict().items()
+        return self._replace(**{k: v.pin_memory() for k, v in values if isinstance(v, Tensor)})
 
 
 class Layout(NamedTuple):
@@ -155,11 +160,11 @@ class Collate:
 
     def __init__(
         self,
-        rows: TokenRows,
+        rows: RowsByNumber,
         micro_batch: int,
         layout: Layout,
         *,
-        packs: Packs | None = None,
+        packs: Packs | Sequence[Sequence[int]] | None = None,
         share: Share = WHOLE,
     ) -> None:
         self._rows, self._micro_batch, self._layout = rows, micro_batch, layout

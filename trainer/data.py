@@ -18,6 +18,7 @@ from .order import DataOrder, StepSampler
 from .packing import Packs
 from .parallel.share import Share
 from .prepare import Blend, prepare
+from .progress import Progress
 from .rows import TokenRows
 from .runtime import RuntimeConfig
 from .tokens import ChatFormat
@@ -43,23 +44,26 @@ class TrainingRows:
     order: DataOrder
     layout: Layout
 
-    @property
-    def epoch_length(self) -> int:
-        """Samples of an epoch."""
-        return self.order.epoch_length
+    def epoch(self, samples: int) -> int:
+        """The epoch that the last of so many samples belongs to."""
+        return (samples - 1) // self.order.epoch_length
+
+    def total_steps(self, config: TrainConfig) -> int:
+        """Steps of the whole run."""
+        return length(config, self.order.epoch_length)[1]
 
     def place(self, row: int) -> str:
         """File and line that a row was read from."""
         return self.rows.place(row)
 
     def loader(
-        self, config: TrainConfig, *, start: int, share: Share, pin: bool
+        self, config: TrainConfig, progress: Progress, *, share: Share, pin: bool
     ) -> DataLoader[Any]:
         """The micro-batches of each step still to come.
 
         Args:
             config: batch sizes, and processes that collate ahead.
-            start: samples that were trained on before.
+            progress: where the run stands.
             share: which of the micro-batches are this process's.
             pin: put tensors where a GPU fetches them from without waiting.
         """
@@ -67,8 +71,10 @@ class TrainingRows:
         collate = Collate(
             self.rows, plan.local_batch_size, self.layout, packs=self.packs, share=share
         )
-        stop, _ = length(config, self.epoch_length)
-        sampler = StepSampler(self.order, start=start, stop=stop, batch=plan.global_batch_size)
+        stop, _ = length(config, self.order.epoch_length)
+        sampler = StepSampler(
+            self.order, start=progress.samples, stop=stop, batch=plan.global_batch_size
+        )
         return build_loader(sampler, collate, config.dataloader, pin=pin)
 
 
@@ -124,9 +130,7 @@ def prepare_table(
     Raises:
         UsageError: the data cannot be read or trained on; names files and rows.
     """
-    limit = getattr(runtime.model_config.get_text_config(), "max_position_embeddings", None)
-    lengths = [most for most in (wanted.seq_length, limit, longest) if most is not None]
-    within = wanted.model_copy(update={"seq_length": min(lengths, default=None)})
+    within = rows_within(wanted, runtime, longest)
     blend = prepare(within, chat_format, table=key, seed=config.rng.seed)
     counts = {
         "rows": len(blend.rows),
@@ -137,6 +141,15 @@ def prepare_table(
     for warning in blend.warnings:
         say(f"tunedeck: warning: {key}: {warning}")
     return blend
+
+
+def rows_within(
+    wanted: DatasetConfig, runtime: RuntimeConfig, longest: int | None
+) -> DatasetConfig:
+    """A data set's table with rows no longer than it, the model or a pack allows."""
+    limit = getattr(runtime.model_config.get_text_config(), "max_position_embeddings", None)
+    lengths = [most for most in (wanted.seq_length, limit, longest) if most is not None]
+    return wanted.model_copy(update={"seq_length": min(lengths, default=None)})
 
 
 def length(config: TrainConfig, epoch_length: int) -> tuple[int, int]:

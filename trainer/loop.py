@@ -15,7 +15,7 @@ from ..core.schema import TrainConfig
 from .batches import Batch, Collate
 from .checkpoint_writer import Moment
 from .compilation import Compilation
-from .data import TrainingRows, length
+from .data import TrainingRows
 from .digests import digest_text, rows_digest, weights_digest
 from .evaluate import Validation, evaluate, validation_batches
 from .finite import UpdateGuard
@@ -37,6 +37,7 @@ from .runtime import ModelAndOptimizerState, RuntimeConfig
 from .samples import answers
 from .saving import Saver
 from .step import StepResult, train_step
+from .streaming import StreamedRows
 from .tracking import Tracker
 
 
@@ -56,7 +57,7 @@ class TrainingPlan(NamedTuple):
         loader: the micro-batches of each step still to come.
     """
 
-    data: TrainingRows
+    data: TrainingRows | StreamedRows
     loader: Iterable[list[Batch]]
 
 
@@ -121,7 +122,7 @@ class TrainingLoop:
         self._compile = Compilation(
             state.model,
             config.compile,
-            steps=length(config, plan.data.epoch_length)[1] - progress.step,
+            steps=plan.data.total_steps(config) - progress.step,
             device=runtime.device,
         )
         self._guard, self._pending = UpdateGuard(state.optimizer, runtime.device), PendingSteps()
@@ -242,7 +243,7 @@ class TrainingLoop:
             return
         self._ledger.flush(last=False)
         step = self._progress.step
-        epoch = (self._progress.samples - 1) // self._plan.data.epoch_length
+        epoch = self._plan.data.epoch(self._progress.samples)
         values = self._meter.flush(step=step, epoch=epoch, rate=self._rate(step - 1))
         sums = self._loss_sum.take_sources()
         if sums is not None:

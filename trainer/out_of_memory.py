@@ -21,7 +21,7 @@ from .metrics import say
 from .parallel.context import DistributedContext
 from .preempt import RestartError
 from .progress import set_random_state
-from .rows import TokenRows
+from .rows import RowsByNumber
 from .runtime import RuntimeConfig
 
 Result = TypeVar("Result")
@@ -70,12 +70,12 @@ class MicroBatches:
         if self._pieces > 1:
             say(f"tunedeck: micro-batches of {self._words()}, as memory ran out before")
 
-    def cut(self, batches: Iterable[Batch], rows: TokenRows, layout: Layout) -> Iterator[Batch]:
+    def cut(self, batches: Iterable[Batch], rows: RowsByNumber, layout: Layout) -> Iterator[Batch]:
         """The pieces of micro-batches: as many on every rank, empty ones where rows are few."""
         for batch in batches:
             yield from [batch] if self._pieces == 1 else self._cut(batch, rows, layout)
 
-    def _cut(self, batch: Batch, rows: TokenRows, layout: Layout) -> Iterator[Batch]:
+    def _cut(self, batch: Batch, rows: RowsByNumber, layout: Layout) -> Iterator[Batch]:
         numbers, count = batch.rows, self._pieces
         width = -(-len(numbers) // count)
         samples = batch.samples
@@ -137,7 +137,8 @@ class MicroBatches:
 
     def _words(self) -> str:
         size = self._size / self._pieces
-        return f"{size:g} rows" if size >= 1 else f"1/{self._pieces // self._size} of a pack"
+        rows = "row" if size == 1 else "rows"
+        return f"{size:g} {rows}" if size >= 1 else f"1/{self._pieces // self._size} of a pack"
 
     def _record(self) -> dict[str, Any]:
         run_id = os.environ.get("TUNEDECK_RUN_ID", "")

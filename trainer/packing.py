@@ -47,6 +47,46 @@ class Packs:
         return rows
 
 
+class OpenPacks:
+    """The samples of one step, filled with rows as they come.
+
+    Args:
+        count: samples of a step.
+        size: the most tokens of a sample; None makes each row one.
+    """
+
+    def __init__(self, count: int, size: int | None) -> None:
+        self._count, self._size = count, size
+        self._packs: list[list[int]] = []
+        self._rooms: list[int] = []
+
+    def add(self, row: int, length: int) -> bool:
+        """Put a row into the fullest sample that has room; False if none has.
+
+        Raises:
+            ValueError: the row is longer than a sample.
+        """
+        size = self._size if self._size is not None else length
+        if length > size:
+            raise ValueError(f"a row of {length} tokens does not fit a pack of {size}")
+        fitting = [at for at, room in enumerate(self._rooms) if room >= length]
+        if fitting and self._size is not None:
+            at = min(fitting, key=self._rooms.__getitem__)
+            self._packs[at].append(row)
+            self._rooms[at] -= length
+            return True
+        if len(self._packs) == self._count:
+            return False
+        self._packs.append([row])
+        self._rooms.append(size - length)
+        return True
+
+    def take(self) -> list[list[int]]:
+        """The rows of each sample; new ones are begun."""
+        packs, self._packs, self._rooms = self._packs, [], []
+        return packs
+
+
 def pack(lengths: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
     """Put rows into as few packs as the best-fit-decreasing rule finds.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from huggingface_hub.errors import HfHubHTTPError
@@ -45,23 +47,47 @@ def _rows(source: Source, config: DatasetConfig, seed: int) -> Iterator[SourceRo
     return (rows[index] for index in order)
 
 
+def hub_stream(hub_id: str, config: DatasetConfig) -> Iterator[SourceRow]:
+    """The rows of a data set of the hub as they arrive.
+
+    Raises:
+        UsageError: it cannot be read, or its slice needs its length.
+    """
+    split = parse_split(config.split)
+    if split.needs_total:
+        raise UsageError(
+            f"dataset.split: '{config.split}' needs the number of rows, which a stream does not "
+            "know.",
+            fix="Count rows from the beginning, e.g. train[:1000].",
+        )
+    start = split.start.number if split.start else 0
+    stop = split.stop.number if split.stop else None
+    rows = _load(hub_id, config, split.name, streaming=True)
+    for number, row in enumerate(islice(rows, start, stop), start=start + 1):
+        yield SourceRow(hub_id, number, row)
+
+
 def _hub_rows(hub_id: str, config: DatasetConfig, seed: int) -> Iterator[SourceRow]:
+    split = parse_split(config.split)
+    rows = _load(hub_id, config, split.name, streaming=False)
+    if config.shuffle:
+        rows = rows.shuffle(seed=seed)
+    start, stop = split.rows(len(rows))
+    for number in range(start, stop):
+        yield SourceRow(hub_id, number + 1, rows[number])
+
+
+def _load(hub_id: str, config: DatasetConfig, split: str, *, streaming: bool) -> Any:
     import datasets
 
     # Progress bars have no place in a log.
     datasets.disable_progress_bars()
-    split = parse_split(config.split)
     try:
-        rows = datasets.load_dataset(
-            hub_id, config.name, split=split.name, revision=config.revision
+        return datasets.load_dataset(
+            hub_id, config.name, split=split, revision=config.revision, streaming=streaming
         )
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise UsageError(
             f"The data set '{hub_id}' cannot be loaded from the hub: {error}",
             fix="Check its name, dataset.split and dataset.name, and the access to the hub.",
         ) from error
-    if config.shuffle:
-        rows = rows.shuffle(seed=seed)
-    start, stop = split.rows(len(rows))
-    for number in range(start, stop):
-        yield SourceRow(hub_id, number + 1, rows[number])

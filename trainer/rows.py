@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,16 @@ class TokenRow(NamedTuple):
     input_ids: NDArray[np.int32]
     trained: NDArray[np.uint8]
     source: int = 0
+
+
+class RowsByNumber(Protocol):
+    """Rows that can be asked for by number."""
+
+    def __getitem__(self, index: int, /) -> TokenRow:
+        """A row."""
+
+    def length(self, index: int, /) -> int:
+        """Tokens of a row."""
 
 
 class TokenRows:

@@ -146,7 +146,6 @@ def validate_and_prepare_config(
 def _refuse_unavailable(config: TrainConfig) -> None:
     """What the config can say and this trainer cannot do."""
     refused = {
-        "dataset.streaming": config.dataset.streaming,
         "peft.quantization": config.peft is not None and config.peft.quantization is not None,
     }
     for key, asked in refused.items():

@@ -20,7 +20,7 @@ from .bar import progress_bar
 from .batches import Collate, Layout
 from .checkpoint import Checkpoints
 from .cpu import use_fast_products
-from .data import layout_of, length, prepare_table, training_rows
+from .data import TrainingRows, layout_of, prepare_table, training_rows
 from .implementation import check_recipe
 from .loop import Ending, TrainingLoop, TrainingPlan, ValidationSet
 from .metrics import line, say
@@ -40,6 +40,7 @@ from .setup import (
     setup_model_and_optimizer,
     validate_and_prepare_config,
 )
+from .streaming import StreamedRows
 from .tokens import ChatFormat, tokenizer_config
 from .weights import Weights, find_base
 
@@ -95,8 +96,12 @@ def _train(
     )
     chat_format = ChatFormat.of(tokenizer, config.tokenizer.chat_template_kwargs)
     chat = chat_format.open()
+    data: TrainingRows | StreamedRows
     with first_on_each_machine(context):
-        data = training_rows(config, chat_format, chat, runtime)
+        if config.dataset.streaming:
+            data = StreamedRows(config, chat_format, chat, runtime)
+        else:
+            data = training_rows(config, chat_format, chat, runtime)
         validation = None
         if config.validation_dataset is not None:
             validation = prepare_table(
@@ -104,7 +109,7 @@ def _train(
             )
 
     progress = restored.progress if restored is not None else Progress()
-    _, total_steps = length(config, data.epoch_length)
+    total_steps = data.total_steps(config)
     checkpoints = Checkpoints(
         Path(config.checkpoint.checkpoint_dir or run_dir / "checkpoints"),
         keep_last=config.checkpoint.keep_last,
@@ -124,9 +129,7 @@ def _train(
         say(f"tunedeck: resumed from {restored_from} after step {progress.step}")
 
     share = Share(context.data_rank, context.sizes.data_ranks)
-    loader = data.loader(
-        config, start=progress.samples, share=share, pin=runtime.device.type == "cuda"
-    )
+    loader = data.loader(config, progress, share=share, pin=runtime.device.type == "cuda")
     tracker = tracking.Tracker(config if context.main else _untracked(config), run_dir)
     weights = Weights(state.model, state.adapter, tokenizer, find_base(config.model))
     saver = Saver(config.checkpoint, checkpoints, state, weights, context)

@@ -26,7 +26,9 @@ class DatasetPart(Table):
         description="File, glob, folder or hub id.", min_length=1
     )
     weight: Annotated[Number, Field(gt=0)] = Field(
-        default=1.0, description="Share of the rows drawn from this source, relative to the others."
+        default=1.0,
+        description="Share of the rows (or packed sequences) drawn from this source, relative to "
+        "the others.",
     )
 
 
@@ -59,7 +61,7 @@ class DatasetConfig(Table):
 
     path_or_dataset_id: Source = Field(
         description="JSONL file, glob, folder or hub id; or a list of {path, weight}, mixed by "
-        "weight.",
+        "weight. Metric lines then hold the loss on each.",
         examples=["data/train.jsonl", "HuggingFaceH4/ultrachat_200k"],
     )
     name: str | None = Field(
@@ -90,8 +92,9 @@ class DatasetConfig(Table):
     )
     streaming: bool = Field(
         default=False,
-        description="Read rows as they are needed instead of preparing all first. Needs "
-        "step_scheduler.max_steps.",
+        description="Read rows as they are needed instead of preparing all first, shuffled in a "
+        "buffer of 10,000. Needs step_scheduler.max_steps. Rows that cannot be trained on are left "
+        "out and said.",
     )
     shuffle: Annotated[bool, Spelling("shuffle_seed")] = Field(
         default=False,
@@ -139,7 +142,9 @@ class PackedSequenceConfig(Table):
     """Several rows in one sequence, each attending to itself alone."""
 
     packed_sequence_size: Count = Field(
-        default=0, description="Tokens of a packed sequence; 0 packs nothing."
+        default=0,
+        description="Tokens of a packed sequence; 0 packs nothing. Batch sizes then count packed "
+        "sequences, and a longer row is treated as one over dataset.seq_length.",
     )
 
     split_across_pack: Annotated[

@@ -160,6 +160,18 @@ class TrainConfig(Table):
                 "dataset.streaming has no known length, and max_steps is not set",
                 "Set step_scheduler.max_steps.",
             )
+        if self.dataset.streaming and self.dataset.shuffle:
+            yield (
+                "dataset.shuffle",
+                "dataset.shuffle reads all rows before the first step, which streaming does not",
+                "Set dataset.shuffle=false: dataloader.shuffle draws rows from a buffer.",
+            )
+        if self.validation_dataset is not None and self.validation_dataset.streaming:
+            yield (
+                "validation_dataset.streaming",
+                "validation takes the same rows each time and cannot stream",
+                "Set validation_dataset.streaming=false and take a slice with split.",
+            )
         if self.early_stopping is not None and (
             self.validation_dataset is None or self.step_scheduler.val_every_steps is None
         ):

@@ -137,6 +137,19 @@ def test_milestones_must_fit_their_schedules(marks: list[Any]) -> None:
             "",
             "no known length",
         ),
+        (
+            {
+                "dataset": {"path_or_dataset_id": "a", "streaming": True, "shuffle": True},
+                "step_scheduler": {"max_steps": 3},
+            },
+            "",
+            "reads all rows",
+        ),
+        (
+            {"validation_dataset": {"path_or_dataset_id": "a", "streaming": True}},
+            "",
+            "cannot stream",
+        ),
         ({"early_stopping": {}}, "", "validation"),
         ({"lr_scheduler": {"min_lr": 1}}, "", "above optimizer.lr"),
         ({"rng": {"seed": 2**40}}, "rng.seed", "less than or equal"),

@@ -253,9 +253,11 @@ def variable_length(
     from torch.nn.attention.varlen import varlen_attn
 
     # Under autocast the rotation leaves queries and keys in float32.
-    states = (x.transpose(1, 2).flatten(0, 1).to(value.dtype) for x in (query, key, value))
+    q, k, v = (x.transpose(1, 2).flatten(0, 1).to(value.dtype) for x in (query, key, value))
     attended = varlen_attn(
-        *states,
+        q,
+        k,
+        v,
         bounds,
         bounds if seen_bounds is None else seen_bounds,
         longest,

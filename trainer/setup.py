@@ -117,7 +117,7 @@ def validate_and_prepare_config(
             "carry one row into the next where rows share a sequence.",
             fix="Set packed_sequence.packed_sequence_size=0.",
         )
-    attention = config.model.attn_implementation
+    attention: str | None = config.model.attn_implementation
     if config.distributed.cp_size > 1:
         check_context_parallel(model_class, model_config)
         attention = SHARED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,13 +18,13 @@ _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_sc
 
 def add_up(x: Tensor, group: Group) -> Tensor:
     """The sum over the ranks; each rank's gradient is that of the sum."""
-    summed: Tensor = _AddUp.apply(x, group)
+    summed: Tensor = cast(Any, _AddUp).apply(x, group)
     return summed
 
 
 def hand_out(x: Tensor, group: Group) -> Tensor:
     """The same on all ranks, which go on to do different things with it: gradients are added up."""
-    same: Tensor = _HandOut.apply(x, group)
+    same: Tensor = cast(Any, _HandOut).apply(x, group)
     return same
 
 
@@ -38,25 +38,25 @@ def join(x: Tensor, dim: int, group: Group, *, summed: bool) -> Tensor:
         summed: whether ranks go on to do different things with the whole, so that gradients are
             added up; otherwise each rank has the whole gradient and keeps its piece.
     """
-    joined: Tensor = (_JoinSum if summed else _Join).apply(x, dim, group)
+    joined: Tensor = cast(Any, _JoinSum if summed else _Join).apply(x, dim, group)
     return joined
 
 
 def part(x: Tensor, dim: int, group: Group) -> Tensor:
     """This rank's piece of what all ranks have whole; its length is a multiple of theirs."""
-    piece: Tensor = _Part.apply(x, dim, group)
+    piece: Tensor = cast(Any, _Part).apply(x, dim, group)
     return piece
 
 
 def add_up_part(x: Tensor, dim: int, group: Group) -> Tensor:
     """This rank's piece of the sum over the ranks; the length is a multiple of theirs."""
-    piece: Tensor = _AddUpPart.apply(x, dim, group)
+    piece: Tensor = cast(Any, _AddUpPart).apply(x, dim, group)
     return piece
 
 
 def exchange(x: Tensor, sent: Sequence[int], received: Sequence[int], group: Group) -> Tensor:
     """Rows for each rank sent to it, [sum(sent), …] to [sum(received), …], in order of ranks."""
-    got: Tensor = _Exchange.apply(x, list(sent), list(received), group)
+    got: Tensor = cast(Any, _Exchange).apply(x, list(sent), list(received), group)
     return got
 
 

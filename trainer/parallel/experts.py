@@ -77,7 +77,7 @@ class _Dispatch:
         total: int = experts.num_experts  # type: ignore[assignment]
         self._here = total // group.size()
         experts.num_experts = self._here  # type: ignore[assignment]
-        experts.forward = self  # type: ignore[assignment]
+        experts.forward = self
 
     def __call__(self, tokens: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """[n, width] of each token's experts together."""

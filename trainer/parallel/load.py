@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,9 +22,6 @@ from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 from ...core.errors import UsageError
 from .meta import fill
 from .tensors import piece_of, whole
-
-if TYPE_CHECKING:
-    pass
 
 
 def load_weights(
@@ -54,7 +51,7 @@ def load_weights(
                 LoadStateDictConfig(
                     device_map={"": device},
                     dtype=model.dtype,
-                    weight_mapping=get_model_conversion_mapping(model),
+                    weight_mapping=cast(Any, get_model_conversion_mapping(model)),
                 ),
             )
         except (OSError, SafetensorError, RuntimeError, ValueError) as error:
@@ -132,8 +129,10 @@ def _fill_copies(model: nn.Module) -> None:
 
     for module in model.modules():
         if isinstance(module, LoraLayer):
+            base: Any = module.get_base_layer()
+            magnitude: Any
             for magnitude in module.lora_magnitude_vector.values():
-                weight = whole(module.get_base_layer().weight.detach()).float()
+                weight = whole(base.weight.detach()).float()
                 # An adapter adds nothing at first, so the norm is that of the layer (DoRA, 4.1).
                 norms = torch.linalg.norm(weight.T if module.fan_in_fan_out else weight, dim=1)
                 piece = piece_of(norms.to(magnitude.weight.dtype), magnitude.weight)

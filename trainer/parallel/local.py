@@ -52,7 +52,7 @@ def local_weights(module: nn.Module, *, summed: bool) -> Iterator[None]:
         summed: whether the gradients of weights that all ranks have whole are added up over them:
             so it is where ranks compute different parts; elsewhere they are the same already.
     """
-    shown = []
+    shown: list[str] = []
     for name, weight in module._parameters.items():
         if isinstance(weight, DTensor):
             gradient = [

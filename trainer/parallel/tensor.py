@@ -117,12 +117,13 @@ class _Split:
 
     def _linear(self, module: nn.Module, style: str) -> None:
         """A linear layer, or one with adapters inside."""
-        base = module.get_base_layer() if hasattr(module, "get_base_layer") else module
+        adapted: Any = module
+        base = adapted.get_base_layer() if hasattr(module, "get_base_layer") else module
         self._weights(base, _STYLES[style])
         (self._rowwise if style == "rowwise" else self._local)(base)
         if base is module:
             return
-        down, up = module.lora_A["default"], module.lora_B["default"]
+        down, up = adapted.lora_A["default"], adapted.lora_B["default"]
         if style == "colwise":
             self._weights(up, Shard(0))
             self._local(up)
@@ -149,10 +150,10 @@ class _Split:
             with local_weights(module, summed=summed):
                 return original(*args, **kwargs)
 
-        module.forward = forward  # type: ignore[method-assign]
+        module.forward = forward
         self._seen.add(module)
 
-    def _rowwise(self, module: nn.Module) -> None:
+    def _rowwise(self, module: Any) -> None:
         """Each rank has some inputs: the outputs are added up, then the bias is."""
 
         def forward(x: Tensor) -> Tensor:
@@ -160,7 +161,7 @@ class _Split:
                 summed = self._leave(F.linear(x, module.weight))
                 return summed if module.bias is None else summed + module.bias
 
-        module.forward = forward  # type: ignore[method-assign]
+        module.forward = forward
         self._seen.add(module)
 
     def _plain(self, module: nn.Module, *, summed: bool) -> None:
@@ -176,10 +177,8 @@ class _Split:
         """Split embeddings and output head by the vocabulary, where it divides."""
         embed: Any = model.get_input_embeddings()
         head: Any = model.get_output_embeddings()
-        ends = [(embed, nn.Embedding), (head, nn.Linear)]
-        whole = any(not isinstance(end, kind) or end.weight.shape[0] % self._mesh.size()
-                    for end, kind in ends)  # fmt: skip
-        if whole:
+        plain = isinstance(embed, nn.Embedding) and isinstance(head, nn.Linear)
+        if not plain or any(end.weight.shape[0] % self._mesh.size() for end in (embed, head)):
             return
         self._weights(embed, Shard(0))
         self._weights(head, Shard(0))

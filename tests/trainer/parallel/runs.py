@@ -64,11 +64,11 @@ class Run:
         assert self.values("grad_norm") == [pytest_approx(v, NORM * abs(v)) for v in norms]
         for key in ("tokens", "val_tokens", "lr"):
             assert self.values(key) == other.values(key)
-        mine, theirs = self.weights(), other.weights()
-        assert mine.keys() == theirs.keys() and mine
-        for name, tensor in theirs.items():
-            assert mine[name].shape == tensor.shape
-            far = (mine[name].float() - tensor.float()).abs().max().item()
+        weights, expected = self.weights(), other.weights()
+        assert weights.keys() == expected.keys() and weights
+        for name, tensor in expected.items():
+            assert weights[name].shape == tensor.shape
+            far = (weights[name].float() - tensor.float()).abs().max().item()
             assert far < WEIGHT, (name, far)
 
 

@@ -20,7 +20,7 @@ patient = pytest.mark.timeout(400)
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_each_token_of_a_sequence_is_attended_from_once(ranks: int) -> None:
     bounds, length = [0, 5, 6, 20, 48], 48 // (2 * ranks)
-    seen = []
+    seen: list[int] = []
     for rank in range(ranks):
         chunks = (rank, 2 * ranks - 1 - rank)
         here = 0

@@ -60,7 +60,7 @@ class Workers:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         for rank in range(ranks):
-            env = {}
+            env: dict[str, object] = {}
             if ranks > 1:
                 env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks}
                 env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -103,7 +103,7 @@ def _serve(pipe: Connection[Any, Any]) -> None:
     import transformers
 
     torch.set_num_threads(1)
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     while True:
         try:

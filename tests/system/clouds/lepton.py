@@ -145,6 +145,7 @@ class FakeLepton(FakeService):
     Attributes:
         jobs: by id, in the order of their creation.
         held: while it is true, new jobs wait in Queueing; `release` starts them.
+        grace_s: how long a job that is stopped may take before it is killed.
         secrets: the workspace's secrets with their values.
         expired: tokens that were good once.
     """
@@ -154,6 +155,7 @@ class FakeLepton(FakeService):
         self.folder = folder
         self.jobs: dict[str, LeptonJob] = {}
         self.held = False
+        self.grace_s = 3.0
         self.secrets: dict[str, str] = {}
         self.expired: set[str] = set()
         self.workspace_url = f"{self.url}/api/v2/workspaces/{WORKSPACE}"
@@ -412,7 +414,7 @@ class FakeLepton(FakeService):
         job.spec["stopped"] = now
         if now and not was:
             for run in job.last.replicas.values():
-                run.stop()
+                run.stop(self.grace_s)
         elif was and not now:
             self._try(job)
         return Reply(200, job.told())

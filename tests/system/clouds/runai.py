@@ -145,6 +145,7 @@ class FakeRunAI(FakeService):
     Attributes:
         workloads: by id, in the order of their creation.
         held: while it is true, new workloads wait in Pending; `release` starts them.
+        grace_s: how long a workload that is suspended may take before it is killed.
         lasts_s: how long a token is good.
         tokens: those given out → when they run out.
         credentials: name of a generic secret → its keys and values.
@@ -157,6 +158,7 @@ class FakeRunAI(FakeService):
         self.folder = folder
         self.workloads: dict[str, Workload] = {}
         self.held = False
+        self.grace_s = 3.0
         self.lasts_s = 3600
         self.tokens: dict[str, float] = {}
         self.credentials: dict[str, dict[str, str]] = {}
@@ -464,7 +466,7 @@ class FakeRunAI(FakeService):
         workload = self._one(request)
         workload.suspended = True
         for pod in workload.pods.values():
-            pod.stop()
+            pod.stop(self.grace_s)
         return Reply(202, {"code": 202, "message": "accepted"})
 
     def _resume(self, request: Request) -> Reply:

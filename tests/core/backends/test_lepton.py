@@ -1,0 +1,543 @@
+"""Lepton: the job that a plan becomes, and what becomes of it when the service misbehaves."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.clouds.lepton import GROUP_ID, TOKEN, FakeLepton
+from tests.system.clouds.lepton_place import LeptonPlace, workspace_on_loopback
+from tunedeck.core.backends.base import Backend, Handle, LogLine
+from tunedeck.core.backends.cloud import http, once, retry
+from tunedeck.core.errors import AuthenticationError, ExitCode, ReachError, UsageError
+from tunedeck.core.plan import Launch, LocalInput, Plan, SecretRef, digest_of
+from tunedeck.core.states import RunState, Status
+
+CANARY = "hf_" + "c4n4ry" * 6
+
+
+@pytest.fixture
+def lepton(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLepton]:
+    monkeypatch.setattr(retry, "PAUSES_S", (0.02, 0.05))
+    monkeypatch.setattr(once, "LOOKS_S", (0.05, 0.1))
+    monkeypatch.setattr(http, "ANSWER_S", 2.0)
+    with workspace_on_loopback(tmp_path, monkeypatch) as service:
+        yield service
+
+
+@pytest.fixture
+def place(lepton: FakeLepton) -> LeptonPlace:
+    return LeptonPlace(lepton)
+
+
+async def submit(place: LeptonPlace, plan: Plan) -> tuple[Backend, Handle]:
+    backend = place.backend(plan)
+    return backend, await backend.submit(backend.render(plan))
+
+
+async def lines_of(backend: Backend, handle: Handle, cursor: str | None = None) -> list[LogLine]:
+    async with aclosing(backend.logs(handle, cursor, follow=True)) as lines:
+        return [entry async for entry in lines]
+
+
+def texts(entries: list[LogLine]) -> list[str]:
+    return [entry.line.decode() for entry in entries]
+
+
+async def status_at_end(backend: Backend, handle: Handle) -> Status:
+    await lines_of(backend, handle)
+    return await backend.status(handle)
+
+
+def body_of(place: LeptonPlace, plan: Plan) -> dict[str, Any]:
+    payload = place.backend(plan).render(plan).payload
+    assert payload is not None
+    found: dict[str, Any] = json.loads(json.dumps(payload["job"]))
+    return found
+
+
+# What a plan becomes.
+
+
+def test_every_key_of_the_profile_has_its_field(place: LeptonPlace) -> None:
+    place.values |= {
+        "node_reservation": "res-1",
+        "shared_memory_size": 65536,
+        "image_pull_secrets": "registry",
+        "queue_priority": "mid-4000",
+        "can_be_preempted": True,
+        "can_preempt": False,
+        "max_requeues": 3,
+        "custom_spec": {"ttl_seconds_after_finished": 60, "log": {"save_termination_logs": True}},
+        "pre_launch_commands": ["echo before"],
+        "startup_commands": ["echo at start"],
+        "pip_extras": ["rouge-score"],
+        "time": "01:00:00",
+    }
+    plan = place.plan("true", env={"A": "1"}, secrets=(SecretRef("KEY", "team-key", True),))
+    body = body_of(place, plan)
+    script = body["spec"]["container"].pop("command")
+    assert script[:2] == ["/bin/bash", "-c"]
+    for words in ("echo before", "echo at start", "pip install --quiet rouge-score",
+                  "TUNEDECK_DEADLINE=$((started_at + 3540))"):  # fmt: skip
+        assert words in script[2]
+    assert body == {
+        "metadata": {
+            "id": f"scenario-{plan.run_id}",
+            "labels": {
+                "tunedeck-run": plan.run_id,
+                "tunedeck-digest": plan.digest.removeprefix("sha256:")[:63],
+            },
+        },
+        "spec": {
+            "resource_shape": "cpu.small",
+            "affinity": {"allowed_dedicated_node_groups": ["h100-pool"]},
+            "container": {"image": "python:3.12"},
+            "completions": 1,
+            "parallelism": 1,
+            "max_failure_retry": 0,
+            "max_job_failure_retry": 3,
+            "envs": [
+                {"name": "A", "value": "1"},
+                {"name": "KEY", "value_from": {"secret_name_ref": "team-key"}},
+            ],
+            "mounts": [
+                {
+                    "path": "/users/ada",
+                    "from": "node-nfs:lustre",
+                    "mount_path": "/mnt/workspace",
+                }
+            ],
+            "log": {"enable_collection": True, "save_termination_logs": True},
+            "shared_memory_size": 65536,
+            "image_pull_secrets": ["registry"],
+            "reservation_config": {"reservation_id": "res-1"},
+            "queue_config": {
+                "priority_class": "mid-4000",
+                "can_be_preempted": True,
+                "can_preempt": False,
+            },
+            "ttl_seconds_after_finished": 60,
+        },
+    }
+
+
+def test_several_nodes_meet_by_what_lepton_tells_them(place: LeptonPlace) -> None:
+    launch = Launch("torchrun", "tunedeck.trainer", ("sft",), nodes=4, nproc_per_node=8)
+    plan = place.plan("", launch=launch)
+    plan = replace(
+        plan, profile_values={k: v for k, v in plan.profile_values.items() if k != "run_command"}
+    )
+    spec = body_of(place, plan)["spec"]
+    assert (spec["completions"], spec["parallelism"]) == (4, 4)
+    assert spec["intra_job_communication"] is True
+    script = spec["container"]["command"][2]
+    assert 'MASTER_ADDR="${LEPTON_JOB_WORKER_PREFIX}-0.${LEPTON_SUBDOMAIN}"' in script
+    assert 'NODE_RANK="${LEPTON_JOB_WORKER_INDEX}"' in script
+    assert "--nnodes 4" in script
+    assert "http" not in script  # nothing is downloaded at the start
+
+
+@pytest.mark.parametrize(
+    "name", ["Peft: A/B (v2)", "123", "x" * 60, "-", "ends-with-", "\u00e4\u00f6"]
+)
+def test_any_name_makes_a_name_that_the_service_takes(place: LeptonPlace, name: str) -> None:
+    plan = replace(place.plan("true"), name=name)
+    made = body_of(place, plan)["metadata"]["id"]
+    assert made.endswith(plan.run_id)
+    assert len(made) <= 36
+    assert made[0].isalpha()
+    assert not set(made) - set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"remote_job_dir": "/elsewhere/runs"}, "no mount of the profile holds"),
+        ({"remote_job_dir": "runs"}, "no absolute path"),
+        ({"resource_shape": None}, "no resource_shape"),
+        ({"mounts": [{"path": "/a", "mount_path": "/mnt/workspace"}]}, "which storage it is on"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_sent(
+    place: LeptonPlace, change: dict[str, Any], words: str
+) -> None:
+    place.values |= change
+    plan = place.plan("true")
+    with pytest.raises(UsageError, match=words) as refused:
+        place.backend(plan).render(plan)
+    assert refused.value.fix
+
+
+def test_rendering_asks_nobody(place: LeptonPlace, lepton: FakeLepton) -> None:
+    plan = place.plan("true", secrets=(SecretRef("HF_TOKEN", "HF_TOKEN"),))
+    backend = place.backend(plan)
+    assert backend.render(plan).to_json() == backend.render(plan).to_json()
+    assert lepton.requests == []
+
+
+# Sending it.
+
+
+async def test_a_secret_is_sent_to_the_secrets_alone(
+    place: LeptonPlace, lepton: FakeLepton, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", CANARY)
+    plan = place.plan("echo $HF_TOKEN | wc -c", secrets=(SecretRef("HF_TOKEN", "HF_TOKEN"),))
+    backend = place.backend(plan)
+    submission = backend.render(plan)
+    assert CANARY not in json.dumps(submission.to_json())
+    handle = await backend.submit(submission)
+    assert texts(await lines_of(backend, handle))[0] == str(len(CANARY) + 1)
+    with_it = [r for r in lepton.requests if CANARY.encode() in r.body or CANARY in r.path]
+    assert [(r.method, r.path.rpartition("/")[2]) for r in with_it] == [("POST", "usersecrets")]
+    assert with_it[0].json() == [{"name": "HF_TOKEN", "value": CANARY}]
+    assert CANARY not in json.dumps(handle.data)
+    files = [path for path in home.rglob("*") if path.is_file()]
+    assert not [path for path in files if CANARY.encode() in path.read_bytes()]
+
+
+async def test_a_secret_that_the_workspace_has_stays_as_it_is(
+    place: LeptonPlace, lepton: FakeLepton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lepton.secrets["HF_TOKEN"] = "theirs"
+    monkeypatch.setenv("HF_TOKEN", CANARY)
+    plan = place.plan("echo $HF_TOKEN", secrets=(SecretRef("HF_TOKEN", "HF_TOKEN"),))
+    backend, handle = await submit(place, plan)
+    assert texts(await lines_of(backend, handle))[0] == "theirs"
+
+
+async def test_a_secret_that_nobody_has_is_left_out(
+    place: LeptonPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOBODYS_TOKEN", raising=False)
+    secret = SecretRef("NOBODYS_TOKEN", "NOBODYS_TOKEN")
+    backend, handle = await submit(
+        place, place.plan("echo [${NOBODYS_TOKEN-none}]", secrets=(secret,))
+    )
+    assert texts(await lines_of(backend, handle))[0] == "[none]"
+
+
+@pytest.mark.parametrize("group", ["h100-pool", GROUP_ID])
+async def test_a_node_group_is_known_by_its_name_or_its_id(
+    place: LeptonPlace, lepton: FakeLepton, group: str
+) -> None:
+    place.values["node_group"] = group
+    await submit(place, place.plan("true"))
+    (request,) = lepton.sent("POST", "/jobs$")
+    affinity = request.json()["spec"]["affinity"]
+    assert affinity == {"allowed_dedicated_node_groups": [GROUP_ID]}
+
+
+async def test_an_unknown_node_group_names_those_there_are(place: LeptonPlace) -> None:
+    place.values["node_group"] = "h100-pol"
+    with pytest.raises(UsageError, match="Did you mean 'h100-pool'"):
+        await submit(place, place.plan("true"))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"lost": True},
+        {"delay_s": 3.0},
+        {"text": "<html>gateway</html>"},
+        {"status": 500},
+        {"status": 429, "headers": {"Retry-After": "0"}},
+    ],
+    ids=["cut", "late", "no JSON", "500", "429"],
+)
+async def test_a_submission_that_goes_wrong_makes_one_job(
+    place: LeptonPlace, lepton: FakeLepton, fault: dict[str, Any]
+) -> None:
+    lepton.fault("POST", "/jobs$", **fault)
+    plan = place.plan("echo once")
+    backend, handle = await submit(place, plan)
+    assert place.jobs_of(plan) == 1
+    assert (await backend.submit(backend.render(plan))).job_id == handle.job_id
+    assert texts(await lines_of(backend, handle)) == ["once", "tunedeck: exit=0"]
+
+
+async def test_a_service_that_stays_away_is_said_so(place: LeptonPlace, lepton: FakeLepton) -> None:
+    lepton.fault("GET", "/jobs", status=503, times=50)
+    with pytest.raises(ReachError, match="503") as refused:
+        await submit(place, place.plan("true"))
+    assert refused.value.exit_code is ExitCode.CONNECTION
+
+
+@pytest.mark.parametrize("token", ["", "wrong", TOKEN])
+async def test_a_token_that_is_refused_is_an_error_of_authentication(
+    place: LeptonPlace, lepton: FakeLepton, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    lepton.expired.add(TOKEN)
+    monkeypatch.setenv("LEPTON_WORKSPACE_TOKEN", token)
+    monkeypatch.setenv("LEPTON_CACHE_DIR", "/nonexistent")
+    with pytest.raises(AuthenticationError) as refused:
+        await submit(place, place.plan("true"))
+    assert "LEPTON_WORKSPACE_TOKEN" in refused.value.fix
+    assert TOKEN not in str(refused.value)
+
+
+async def test_the_login_of_their_command_line_serves_as_well(
+    place: LeptonPlace, lepton: FakeLepton, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("ID", "TOKEN", "URL"):
+        monkeypatch.delenv(f"LEPTON_WORKSPACE_{name}")
+    monkeypatch.setenv("LEPTON_CACHE_DIR", str(tmp_path))
+    (tmp_path / "workspace_info.yaml").write_text(
+        "current_workspace: nemo-lab\nworkspaces:\n  nemo-lab:\n"
+        f"    url: {lepton.workspace_url}\n    auth_token: {TOKEN}\n"
+    )
+    backend, handle = await submit(place, place.plan("true"))
+    assert (await status_at_end(backend, handle)).state is RunState.SUCCEEDED
+
+
+def local_input(path: Path) -> LocalInput:
+    from tunedeck.core.inputs import content_digest
+
+    digest, size = content_digest(path)
+    return LocalInput("dataset.path_or_dataset_id", str(path), digest, size)
+
+
+@pytest.mark.parametrize("size", [1000, 1_500_000], ids=["along", "ahead"])
+async def test_an_input_is_on_the_storage_before_the_step_starts(
+    place: LeptonPlace, lepton: FakeLepton, tmp_path: Path, size: int
+) -> None:
+    source = tmp_path / "data set.jsonl"
+    source.write_bytes(os.urandom(size))
+    plan = place.plan(
+        "python3 -c 'import sys, yaml, hashlib;"
+        ' path = yaml.safe_load(open(sys.argv[1]))["dataset"]["path_or_dataset_id"];'
+        ' print(hashlib.sha256(open(path, "rb").read()).hexdigest())\' {config}',
+        inputs=(local_input(source),),
+        config={"dataset": {"path_or_dataset_id": str(source)}},
+    )
+    backend, handle = await submit(place, plan)
+    digest = plan.inputs[0].digest.removeprefix("sha256:")
+    assert texts(await lines_of(backend, handle))[0] == digest
+    carriers = [job for job in lepton.jobs.values() if job.id.startswith("tunedeck-")]
+    assert len(carriers) == (0 if size < 100_000 else 3)
+    # A second run finds it there, by its digest.
+    again = replace(plan, run_id=plan.run_id[:-1] + "z", digest=digest_of("again"))
+    await submit(place, again)
+    assert len(lepton.sent("POST", "/jobs$")) == 2 + len(carriers)
+
+
+async def test_a_carrier_that_failed_is_started_again(
+    place: LeptonPlace, lepton: FakeLepton, tmp_path: Path
+) -> None:
+    source = tmp_path / "data.bin"
+    source.write_bytes(os.urandom(600_000))
+    plan = place.plan("true", inputs=(local_input(source),), config={"dataset": {}})
+    storage = lepton.storage({"from": "node-nfs:lustre", "path": "/users/ada"})
+    (storage / "tunedeck").write_text("a file where a folder must be")
+    backend = place.backend(plan)
+    with pytest.raises(Exception, match="could not bring an input"):
+        await backend.submit(backend.render(plan))
+    (storage / "tunedeck").unlink()
+    handle = await backend.submit(backend.render(plan))
+    assert (await status_at_end(backend, handle)).state is RunState.SUCCEEDED
+
+
+def test_an_input_that_is_too_large_says_what_to_do(place: LeptonPlace, tmp_path: Path) -> None:
+    item = LocalInput("dataset.path_or_dataset_id", str(tmp_path / "x"), digest_of(1), 3 << 30)
+    plan = place.plan("true", inputs=(item,))
+    with pytest.raises(UsageError, match="3072 MiB") as refused:
+        place.backend(plan).render(plan)
+    assert "launched_from_cluster" in refused.value.fix
+
+
+async def test_launched_from_the_cluster_the_storage_is_written_directly(
+    place: LeptonPlace, lepton: FakeLepton, tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared"
+    place.values |= {
+        "launched_from_cluster": True,
+        "remote_job_dir": f"{shared}/runs",
+        "mounts": [{"path": "/x", "mount_path": str(shared), "from": "node-local"}],
+    }
+    plan = place.plan("true")
+    backend = place.backend(plan)
+    await backend.submit(backend.render(plan))
+    (archive,) = (shared / "runs" / ".tunedeck" / "code").glob("*.tar.gz")
+    assert archive.stat().st_size > 10_000
+    names = [env["name"] for env in lepton.sent("POST", "/jobs$")[0].json()["spec"]["envs"]]
+    assert not [name for name in names if name.startswith("TUNEDECK_PARCEL")]
+
+
+# What becomes of it.
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+async def test_a_clock_that_is_wrong_loses_no_line(
+    place: LeptonPlace, lepton: FakeLepton, skew: float
+) -> None:
+    lepton.skew_s = skew
+    backend, handle = await submit(place, place.plan("seq 1 50"))
+    entries = await lines_of(backend, handle)
+    assert texts(entries) == [*map(str, range(1, 51)), "tunedeck: exit=0"]
+    for at in (0, 17, 49):
+        rest = texts(await lines_of(backend, handle, entries[at].cursor))
+        assert rest == texts(entries)[at + 1 :]
+
+
+async def test_replicas_are_all_read_and_named(place: LeptonPlace) -> None:
+    launch = Launch("command", "tunedeck.trainer", ("sft",), nodes=3)
+    plan = place.plan("echo node $NODE_RANK of $NNODES at $MASTER_ADDR", launch=launch)
+    backend, handle = await submit(place, plan)
+    entries = await lines_of(backend, handle)
+    assert sorted(texts(entries)) == sorted(
+        line
+        for n, mark in enumerate(("", "[1] ", "[2] "))
+        for line in (f"{mark}node {n} of 3 at 127.0.0.1", f"{mark}tunedeck: exit=0")
+    )
+    assert texts(await lines_of(backend, handle, entries[2].cursor)) == texts(entries[3:])
+
+
+async def test_a_job_that_is_tried_again_keeps_its_log(place: LeptonPlace, tmp_path: Path) -> None:
+    place.values["max_requeues"] = 1
+    mark = tmp_path / "was here"
+    plan = place.plan(f'if [ -e "{mark}" ]; then echo second; else touch "{mark}"; exit 3; fi')
+    backend, handle = await submit(place, plan)
+    assert texts(await lines_of(backend, handle)) == [
+        "tunedeck: exit=3", "[1] second", "[1] tunedeck: exit=0",
+    ]  # fmt: skip
+    assert (await backend.status(handle)).state is RunState.SUCCEEDED
+
+
+async def test_a_page_that_is_empty_is_not_the_end(place: LeptonPlace, lepton: FakeLepton) -> None:
+    lepton.fault("GET", "/logs$", data={"data": {"result": []}}, times=2)
+    lepton.fault("GET", "/logs$", status=429, headers={"Retry-After": "0"}, skip=1)
+    lepton.fault("GET", "/logs$", text="{", skip=2)
+    backend, handle = await submit(place, place.plan("echo a; sleep 1; echo b"))
+    assert texts(await lines_of(backend, handle)) == ["a", "b", "tunedeck: exit=0"]
+
+
+async def test_a_token_that_expires_ends_the_log_with_an_error(
+    place: LeptonPlace, lepton: FakeLepton
+) -> None:
+    backend, handle = await submit(place, place.plan("echo first; sleep 60"))
+    with pytest.raises(AuthenticationError):
+        async with aclosing(backend.logs(handle, None, follow=True)) as lines:
+            async for entry in lines:
+                assert entry.line == b"first"
+                lepton.expired.add(TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "reason"),
+    [
+        ({"state": "Queueing"}, RunState.QUEUED, ""),
+        ({"state": "Awaiting"}, RunState.QUEUED, ""),
+        ({"state": "PendingRetry"}, RunState.QUEUED, ""),
+        ({"state": "Starting"}, RunState.STARTING, ""),
+        ({"state": "Restarting"}, RunState.STARTING, ""),
+        ({"state": "Running", "ready": 4, "active": 4}, RunState.RUNNING, ""),
+        (
+            {"state": "Running", "ready": 1, "active": 4},
+            RunState.STARTING,
+            "1 of 4 replicas are up",
+        ),
+        ({"state": "Stopping"}, RunState.STOPPING, ""),
+        ({"state": "Terminating"}, RunState.STOPPING, ""),
+        ({"state": "Deleting"}, RunState.STOPPING, ""),
+        ({"state": "Stopped"}, RunState.CANCELLED, ""),
+        ({"state": "Completed"}, RunState.SUCCEEDED, ""),
+        ({"state": "Failed", "failed": 2}, RunState.FAILED, "2 of 4 replicas failed"),
+        ({"state": "Deleted"}, RunState.LOST, ""),
+        ({"state": "Archived", "succeeded": 4}, RunState.SUCCEEDED, ""),
+        ({"state": "Archived", "failed": 1}, RunState.FAILED, ""),
+        ({"state": "UNK"}, RunState.RUNNING, ""),
+        ({"state": "SomethingNew"}, RunState.RUNNING, ""),
+    ],
+)
+def test_every_state_of_theirs_has_one_of_ours(
+    told: dict[str, Any], state: RunState, reason: str
+) -> None:
+    from tunedeck.core.backends.lepton_watch import status_from
+
+    job = {"spec": {"parallelism": 4, "completions": 4}, "status": told}
+    status = status_from(job)
+    assert (status.state, status.word, status.reason) == (state, told["state"], reason)
+
+
+async def test_a_job_that_is_deleted_is_lost(place: LeptonPlace) -> None:
+    backend, handle = await submit(place, place.plan("sleep 60"))
+    await backend.forget(handle)  # type: ignore[attr-defined]
+    assert (await backend.status(handle)).state is RunState.LOST
+    await backend.forget(handle)  # type: ignore[attr-defined]
+
+
+async def test_stopping_keeps_the_job_and_its_log(place: LeptonPlace, lepton: FakeLepton) -> None:
+    backend, handle = await submit(place, place.plan("echo up; sleep 60"))
+    async with aclosing(backend.logs(handle, None, follow=True)) as lines:
+        assert (await anext(lines)).line == b"up"
+    assert (await backend.cancel(handle)).state is RunState.CANCELLED
+    (patch,) = lepton.sent("PATCH", "/jobs/")
+    assert patch.json() == {"spec": {"stopped": True}}
+    assert lepton.sent("DELETE", "") == []
+    assert texts(await lines_of(backend, handle))[0] == "up"
+
+
+# Before it is sent.
+
+
+async def findings(place: LeptonPlace, plan: Plan) -> dict[str, str]:
+    found = await place.backend(plan).preflight(plan)
+    return {f.key or "": f.message for f in found if f.severity == "error"}
+
+
+async def test_a_sound_plan_has_no_complaint(place: LeptonPlace) -> None:
+    assert await findings(place, place.plan("true")) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "words"),
+    [
+        ({"node_group": "h200"}, "node_group", "no node group 'h200'"),
+        ({"resource_shape": "gpu.h100-80"}, "resource_shape", "Did you mean 'gpu.h100-80gb'"),
+        ({"node_reservation": "res-2"}, "node_reservation", "no reservation 'res-2'"),
+        (
+            {"mounts": [{"path": "/a", "mount_path": "/mnt/workspace", "from": "node-nfs:lustr"}]},
+            "mounts.0.from",
+            "Did you mean 'node-nfs:lustre'",
+        ),
+    ],
+)
+async def test_preflight_names_what_the_workspace_does_not_have(
+    place: LeptonPlace, change: dict[str, Any], key: str, words: str
+) -> None:
+    place.values |= change
+    assert words in (await findings(place, place.plan("true")))[key]
+
+
+async def test_preflight_counts_the_shapes_gpus(place: LeptonPlace) -> None:
+    launch = Launch("command", "tunedeck.trainer", ("sft",), gpus_per_node=8)
+    place.values["resource_shape"] = "gpu.2xh100-80gb"
+    found = await findings(place, place.plan("true", launch=launch))
+    assert found["resource_shape"] == "The shape gpu.2xh100-80gb has 2 GPUs; the plan asks for 8."
+
+
+async def test_preflight_looks_for_the_workspaces_secrets(
+    place: LeptonPlace, lepton: FakeLepton
+) -> None:
+    lepton.secrets["team-token"] = "x"
+    plan = place.plan("true", secrets=(SecretRef("HF_TOKEN", "team-tokn", True),))
+    assert "Did you mean 'team-token'" in (await findings(place, plan))["secrets.HF_TOKEN"]
+
+
+async def test_the_inventory_tells_what_is_free(place: LeptonPlace) -> None:
+    plan = place.plan("sleep 30")
+    backend, _ = await submit(place, plan)
+    found = await backend.inventory(dict(plan.profile_values))
+    (group,) = found["node_groups"]
+    assert (group["name"], group["gpus"], group["gpus_free"]) == ("h100-pool", 16, 15)
+    assert {"name": "gpu.8xh100-80gb", "gpus": 8}.items() <= found["shapes"][-1].items()
+    (job,) = found["jobs"]
+    assert (job["run_id"], job["state"]) == (plan.run_id, "Running")

@@ -43,7 +43,7 @@ class Restored:
             whole = next(before, None)
             raise UsageError(
                 found,
-                fix=f"The one before it is whole: checkpoint.restore_from={whole}."
+                fix=f"The one before it is whole; resume with checkpoint.restore_from={whole}"
                 if whole is not None
                 else "There is none before it that is whole: restore the file, or start again.",
             )

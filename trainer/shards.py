@@ -150,6 +150,7 @@ def write_file(path: Path, entries: Iterable[Entry], produce: Callable[[Entry], 
             tensor = produce(entry)
             assert (tensor.dtype, tuple(tensor.shape)) == (entry.dtype, entry.shape), entry
             file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+            del tensor  # before the next one is made
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import stat
 import subprocess
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from tunedeck.trainer import checkpoint_writer, saving, sft
 from tunedeck.trainer.__main__ import main
 from tunedeck.trainer.checkpoint import STATE_FILE
 from tunedeck.trainer.checksums import SUMS_FILE, damage, read_sums
+from tunedeck.trainer.training_state import SavedState
 from tunedeck.trainer.weights import Weights
 
 from .helpers import losses, metric_lines
@@ -281,6 +284,30 @@ def test_the_hugging_face_form_is_what_the_library_itself_would_save(
         )
     assert AutoTokenizer.from_pretrained(folder).chat_template
     assert (folder / "generation_config.json").is_file()
+
+
+@pytest.mark.parametrize("kind", ["llama", "mixtral"])
+def test_no_more_than_one_whole_weight_is_held_while_the_form_is_made(
+    kind: str,
+    models_of: Callable[[str], Path],
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    original = SavedState.whole
+
+    def watched(self: SavedState, name: str) -> torch.Tensor:
+        gc.collect()
+        assert [one for one in held if one() is not None] == []
+        tensor = original(self, name)
+        held.append(weakref.ref(tensor))
+        return tensor
+
+    monkeypatch.setattr(SavedState, "whole", watched)
+    model = {"pretrained_model_name_or_path": str(models_of(kind))}
+    assert sft.main(configure(model=model, step_scheduler={"max_steps": 1}), tmp_path) == 0
+    assert len(held) > 15
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import threading
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ...core.resolve import Selection
 
 _STYLES = {"trained": "$success underline", "context": "", "dropped": "$error strike"}
+_NONE = re.compile(r"\s*0  ")
 _TABLES = ("dataset", "validation_dataset")
 
 
@@ -154,7 +156,7 @@ def _head(look: DataLook) -> Content:
     else:
         parts = [Content.assemble(("✓ This data can be trained on.", "bold $success"))]
     parts += [finding_line(finding) for finding in look.findings]
-    parts += [Content(safe(line)) for line in count_lines(look)]
+    parts += [Content(safe(line)) for line in count_lines(look) if not _NONE.match(line)]
     parts.append(Content.styled("tokens a row", "bold $primary"))
     parts += [Content.styled(safe(line), "$accent") for line in histogram_lines(look.report)]
     parts.append(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
 from rich.syntax import Syntax
+from rich.table import Table
 from rich.text import Text
 
 from ...core.config_view import yaml_text
@@ -77,10 +78,12 @@ def _summary(prepared: Prepared, compared: Compared) -> Iterator[RenderableType]
         rows |= prepared.price
     elif prepared.backend.capabilities.price:
         rows["price"] = "o asks for it"
-    text = Text()
+    table = Table.grid(padding=(0, 2))
     for label, value in rows.items():
         if value not in (None, ""):
-            text.append(f"{label:<9}", "dim").append(f"{safe(value)}\n")
+            table.add_row(Text(label, "dim"), Text(safe(value)))
+    yield table
+    text = Text("\n")
     for note in (one for one in said if one not in memory):
         text.append(f"· {safe(note)}\n")
     for note in plan.notes:

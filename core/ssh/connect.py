@@ -20,26 +20,54 @@ _LOGIN_LIMIT_S = 120.0
 
 _KEEPALIVE_S = 15
 _PASSWORD_TRIES = 3
+_EVERYBODYS = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
+"""Host keys that the administrator of this machine vouches for."""
 
 
 async def connect(target: Target) -> asyncssh.SSHClientConnection:
     """Connect to a host. A question that a person has to answer is asked on the way.
+
+    Each host that the connection goes through (`ProxyJump`) is one that is connected to like this:
+    with its own host key, and its own password or second factor.
 
     Raises:
         ReachError: if it cannot be reached.
         AuthenticationError: if it does not let us in, or its host key is not trusted.
         UsageError: if the profile names a key file that is not there.
     """
+    through: asyncssh.SSHClientConnection | None = None
     try:
-        return await _attempt(target)
+        for hop in _hops(target):
+            through = await _connect(hop, through)
+        return await _connect(target, through)
+    except BaseException:
+        if through is not None:
+            through.close()
+        raise
+
+
+async def _connect(
+    target: Target, through: asyncssh.SSHClientConnection | None
+) -> asyncssh.SSHClientConnection:
+    try:
+        return await _attempt(target, through)
     except _UntrustedKeyError as error:
         await asyncio.to_thread(decide, error.presented, target, error.files)
     try:
-        return await _attempt(target)
+        return await _attempt(target, through)
     except _UntrustedKeyError as error:
         raise AuthenticationError(
             f"{target} shows a different host key each time it is asked."
         ) from error
+
+
+def _hops(target: Target) -> list[Target]:
+    """The hosts on the way, by the profile or else by the SSH config."""
+    named = target.proxy_jump
+    if named is None:
+        in_config = _configured(target).tunnel
+        named = in_config if isinstance(in_config, str) else ""
+    return [target.hop(words) for words in named.split(",") if words not in ("", "none")]
 
 
 class _UntrustedKeyError(Exception):
@@ -89,15 +117,17 @@ class _Client(asyncssh.SSHClient):
         return answers
 
 
-async def _attempt(target: Target) -> asyncssh.SSHClientConnection:
+async def _attempt(
+    target: Target, through: asyncssh.SSHClientConnection | None
+) -> asyncssh.SSHClientConnection:
     client = _Client(target)
-    options = _options(target)
+    options = {**_options(target), "tunnel": through}
     try:
         connection = await asyncssh.connect(target.host, client_factory=lambda: client, **options)
     except asyncssh.HostKeyNotVerifiable as error:
-        if client.presented is None:
+        if client.presented is None:  # revoked, or of an authority that is not trusted
             raise AuthenticationError(
-                f"A host key on the way to {target} is not trusted: {error.reason}",
+                f"The host key of {target} is not trusted: {error.reason}",
                 fix=f"Log in once by hand and look at what is asked: ssh {target.host}",
             ) from error
         raise _UntrustedKeyError(client.presented, _known_hosts_files(target)) from error
@@ -112,13 +142,12 @@ async def _attempt(target: Target) -> asyncssh.SSHClientConnection:
             f"The key {target.identity or ''} cannot be used: {error}",
             fix="Load it into your agent: ssh-add FILE",
         ) from error
-    except asyncssh.ConfigParseError as error:
-        raise UsageError(f"Your SSH config cannot be read: {error}") from error
     except (OSError, asyncssh.Error, TimeoutError) as error:
         raise ReachError(
             f"{target} cannot be reached: {_words(error)}.",
             fix=f"Check host and port, the network or VPN, and try: ssh {target.host}",
         ) from error
+    connection.set_tunnel(through)  # closed with it
     return connection
 
 
@@ -133,11 +162,8 @@ def _options(target: Target) -> dict[str, Any]:
         options["port"] = target.port
     if target.user is not None:
         options["username"] = target.user
-    if target.proxy_jump is not None:
-        options["tunnel"] = target.proxy_jump
-    if target.known_hosts is not None:
-        file = _known_hosts_files(target)[0]
-        options["known_hosts"] = str(file) if file.is_file() else b""
+    known = [str(file) for file in _known_hosts_files(target) if file.is_file()]
+    options["known_hosts"] = known or b""
     if target.identity is not None:
         file = Path(target.identity).expanduser()
         if not file.is_file():
@@ -156,13 +182,32 @@ async def _passphrase(file: str) -> str:
 
 
 def _known_hosts_files(target: Target) -> list[Path]:
-    """Where host keys are looked up: what the profile names, what the SSH config does, or ours."""
+    """Where host keys are looked up; the first is written to.
+
+    What the profile names; else what the SSH config does or one's own, and this machine's.
+    """
     if target.known_hosts is not None:
         return [Path(target.known_hosts).expanduser()]
-    named = asyncssh.SSHClientConnectionOptions(host=target.host).known_hosts
+    named = _configured(target).known_hosts
     if isinstance(named, list | tuple) and named:
-        return [Path(str(name)).expanduser() for name in named]
-    return [Path("~/.ssh/known_hosts").expanduser()]
+        files = [Path(str(name)).expanduser() for name in named]
+    else:
+        files = [Path("~/.ssh/known_hosts").expanduser()]
+    return list(dict.fromkeys([*files, *_EVERYBODYS]))
+
+
+def _configured(target: Target) -> asyncssh.SSHClientConnectionOptions:
+    """What the user's SSH config says of a host.
+
+    Raises:
+        UsageError: if it cannot be read.
+    """
+    try:
+        return asyncssh.SSHClientConnectionOptions(
+            host=target.host, username=target.user or (), config=(), client_keys=None
+        )
+    except asyncssh.ConfigParseError as error:
+        raise UsageError(f"Your SSH config cannot be read: {error}") from error
 
 
 def _nobody_to_ask(client: _Client) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ _MARK = b"\x1etunedeck\n"
 """Printed first: what login scripts say before it is not the script's own output."""
 
 _BLOCK = 1 << 18
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _SHELLS = 6
 """At a time: sshd allows ten sessions a connection unless it is told otherwise."""
 
@@ -38,11 +40,27 @@ class _Link:
     shells: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_SHELLS))
     connection: asyncssh.SSHClientConnection | None = None
     sftp: asyncssh.SFTPClient | None = None
+    failure: ReachError | None = None
+    failed_at: float = 0.0
+    pause_s: float = 0.0
 
     async def open(self, target: Target) -> asyncssh.SSHClientConnection:
+        """The connection. A host that was just out of reach is left alone, longer each time.
+
+        Raises:
+            ReachError: if it cannot be reached, or could not be a moment ago.
+        """
         async with self.lock:
             if self.connection is None or self.connection.is_closed():
-                self.connection, self.sftp = await connect(target), None
+                if self.failure and time.monotonic() < self.failed_at + self.pause_s:
+                    raise ReachError(self.failure.message, fix=self.failure.fix)
+                try:
+                    self.connection, self.sftp = await connect(target), None
+                except ReachError as error:
+                    self.failure, self.failed_at = error, time.monotonic()
+                    self.pause_s = min(max(_FIRST_PAUSE_S, 2 * self.pause_s), _LONGEST_PAUSE_S)
+                    raise
+                self.failure, self.pause_s = None, 0.0
             return self.connection
 
     async def files(self, target: Target) -> asyncssh.SFTPClient:

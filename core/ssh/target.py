@@ -35,6 +35,19 @@ class Target:
         }
         return cls(str(values["host"]), int(port) if port else None, **texts)
 
+    def hop(self, words: str) -> Target:
+        """A host on the way, `[user@]host[:port]`, with this one's key and known hosts."""
+        user, _, place = words.strip().removeprefix("ssh://").rpartition("@")
+        host, _, port = place.partition(":")
+        return Target(
+            host,
+            int(port) if port.isdigit() else None,
+            user or None,
+            identity=self.identity,
+            known_hosts=self.known_hosts,
+            proxy_jump="",
+        )
+
     def __str__(self) -> str:
         user = f"{self.user}@" if self.user else ""
         return f"{user}{self.host}" + (f":{self.port}" if self.port else "")

@@ -14,6 +14,7 @@ from tests.system.conftest import Cluster, ssh_keygen
 from tunedeck.core.errors import AuthenticationError, ExitCode, ReachError, UsageError
 from tunedeck.core.ssh import open_machine, prompts
 from tunedeck.core.ssh.machine import Machine
+from tunedeck.core.ssh.target import Target
 
 
 class Person:
@@ -167,3 +168,90 @@ async def test_a_connection_that_was_lost_is_opened_again(cluster: Cluster) -> N
     os.kill(session, signal.SIGKILL)
     await asyncio.sleep(0.5)
     assert (await shell.run("echo again")).out == "again\n"
+
+
+@pytest.fixture
+def gate(cluster: Cluster) -> Iterator[str]:
+    cluster.bed.start_gate()
+    yield f"{cluster.bed.user}@127.0.0.1:{cluster.bed.gate_port}"
+    cluster.bed.stop_daemon("gate")
+
+
+async def test_a_host_on_the_way_is_asked_for_its_own_key(
+    cluster: Cluster, gate: str, tmp_path: Path, person: Person
+) -> None:
+    known = tmp_path / "known_hosts"
+    known.write_text(cluster.bed.known_hosts.read_text())
+    shell = machine(cluster, known_hosts=str(known), proxy_jump=gate)
+    assert (await shell.run("echo here")).out == "here\n"
+    assert len(person.heard) == 1
+    assert f"[127.0.0.1]:{cluster.bed.gate_port}" in person.heard[0]
+
+
+async def test_the_way_through_another_host_is_in_the_ssh_config_too(
+    cluster: Cluster, gate: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".ssh").mkdir()
+    known = tmp_path / "known"
+    gate_key = (cluster.bed.folder / "gate_key.pub").read_text()
+    known.write_text(
+        f"{cluster.bed.known_hosts.read_text()}[127.0.0.1]:{cluster.bed.gate_port} {gate_key}"
+    )
+    (tmp_path / ".ssh" / "config").write_text(
+        f"Host inside\n  HostName 127.0.0.1\n  Port {cluster.bed.ssh_port}\n  ProxyJump gate\n"
+        f"Host gate\n  HostName 127.0.0.1\n  Port {cluster.bed.gate_port}\n"
+        f"Host *\n  User {cluster.bed.user}\n  IdentityFile {cluster.bed.identity}\n"
+        f"  UserKnownHostsFile {known}\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shell = open_machine({"host": "inside"}, ssh=True)
+    assert (await shell.run("echo through")).out == "through\n"
+    cluster.bed.stop_daemon("gate")
+    closed = open_machine({"host": "inside", "user": cluster.bed.user}, ssh=True)
+    with pytest.raises(ReachError):
+        await closed.run("true")
+
+
+async def test_a_key_may_be_in_an_agent_alone(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socket = tmp_path / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
+    try:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        while not socket.exists():
+            await asyncio.sleep(0.05)
+        with pytest.raises(AuthenticationError):
+            await machine(cluster, identity=None).run("true")
+        subprocess.run(["ssh-add", "-q", str(cluster.bed.identity)], check=True)
+        assert (await machine(cluster, identity=None).run("echo in")).out == "in\n"
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
+async def test_host_keys_that_this_machine_vouches_for_are_trusted(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(AuthenticationError, match="not known"):
+        await machine(cluster, known_hosts=None).run("true")
+    monkeypatch.setattr("tunedeck.core.ssh.connect._EVERYBODYS", (cluster.bed.known_hosts,))
+    assert (await machine(cluster, known_hosts=None).run("echo known")).out == "known\n"
+
+
+async def test_a_host_out_of_reach_is_not_hammered(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    async def count(target: Target) -> None:
+        tried.append(target)
+        raise ReachError("nobody there")
+
+    monkeypatch.setattr("tunedeck.core.ssh.remote.connect", count)
+    asked = [machine(cluster, port=2).run("true") for _ in range(20)]
+    refused = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(error, ReachError) for error in refused)
+    assert len(tried) < 5

@@ -55,6 +55,7 @@ class Testbed:
     Attributes:
         folder: everything lies in it; the job user's remote folder is `folder / "jobs"`.
         ssh_port, identity, known_hosts: how the login is reached.
+        gate_port: of another sshd with a host key of its own, once `start_gate` has started it.
         conf: the `slurm.conf`.
     """
 
@@ -74,9 +75,9 @@ class Testbed:
         self.identity = folder / "id_ed25519"
         self.known_hosts = folder / "known_hosts"
         self.user = getpass.getuser()
-        ports = free_ports(6)
-        self.ssh_port, self._controller_port, self._dbd_port, self._sql_port = ports[:4]
-        self._node_ports = ports[4:]
+        ports = free_ports(7)
+        self.ssh_port, self.gate_port, self._controller_port = ports[:3]
+        self._dbd_port, self._sql_port, *self._node_ports = ports[3:]
         self._accounting = accounting
         self._min_job_age, self._max_minutes = min_job_age, max_minutes
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
@@ -202,6 +203,17 @@ class Testbed:
         Path("/run/sshd").mkdir(exist_ok=True)
         self._spawn("sshd", "-D", "-e", "-f", str(self.folder / "sshd_config"))
         self._wait("sshd", lambda: self._listens(self.ssh_port))
+
+    def start_gate(self) -> None:
+        """Start a second sshd, through which the login can be reached (`ProxyJump`)."""
+        self._keygen(self.folder / "gate_key")
+        conf = self.folder / "gate_config"
+        changed = self._sshd_config().replace(f"Port {self.ssh_port}", f"Port {self.gate_port}")
+        changed = changed.replace("/host_key", "/gate_key").replace("sshd.pid", "gate.pid")
+        conf.write_text(changed)
+        Path("/run/sshd").mkdir(exist_ok=True)
+        self._spawn("sshd", "-D", "-e", "-f", str(conf), name="gate")
+        self._wait("the gate", lambda: self._listens(self.gate_port))
 
     def restart_sshd(self) -> None:
         """Stop sshd with every session that it serves, and start it again."""

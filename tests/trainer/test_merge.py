@@ -1,7 +1,9 @@
 """Merging an adapter: against PEFT, and refusing what does not fit."""
 
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrain
 
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema.merge import MergeConfig
-from tunedeck.trainer import merge
+from tunedeck.trainer import merge, merge_plan
 from tunedeck.trainer.base import base_digest
 
 # PEFT asks for a name that transformers has deprecated.
@@ -211,6 +213,25 @@ def test_of_a_runs_checkpoints_the_best_is_merged(tmp_path: Path) -> None:
     found = merge.find_adapter(str(tmp_path / "trained"))
 
     assert found == checkpoints / "step_000010"
+
+
+def test_one_weight_of_the_base_is_held_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = make_adapter(make_base(tmp_path / "base"), tmp_path / "adapter")
+    held: list[weakref.ref[torch.Tensor]] = []
+    original = merge_plan.load_tensor
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        gc.collect()
+        assert [one for one in held if one() is not None] == []
+        tensor = original(*arguments)
+        held.append(weakref.ref(tensor))
+        return tensor
+
+    monkeypatch.setattr(merge_plan, "load_tensor", watched)
+    run(adapter, tmp_path / "run")
+    assert len(held) > 15
 
 
 def test_only_the_first_rank_merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from .adapter import WEIGHTS_FILE
 from .lora_linear import LoraLinear
 from .model import base_name
 from .parallel.tensors import piece_of
+from .quantize import is_quantized
 
 
 def add_adapter(model: PreTrainedModel, config: LoraConfig, base: ModelConfig) -> peft.PeftModel:
@@ -50,7 +51,8 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig, base: ModelConfig) -
         revision=base.revision,
         task_type=peft.TaskType.CAUSAL_LM,
     )
-    settings._register_custom_module({nn.Linear: LoraLinear})
+    if not is_quantized(model):
+        settings._register_custom_module({nn.Linear: LoraLinear})
     with warnings.catch_warnings():
         # PEFT reads a property that transformers has renamed.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)

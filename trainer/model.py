@@ -12,6 +12,7 @@ from ..core.errors import UsageError
 from ..core.schema.model import FreezeConfig, ModelConfig
 from .attention import DOCUMENTS, attends_by_document
 from .kinds import Kind, loader_of
+from .quantize import is_quantized, loading_options
 from .runtime import RuntimeConfig
 
 _TOWERS = {
@@ -46,7 +47,10 @@ def load_model_config(config: ModelConfig) -> PretrainedConfig:
 
 
 def build_model(
-    config: ModelConfig, runtime: RuntimeConfig, weights: str | None
+    config: ModelConfig,
+    runtime: RuntimeConfig,
+    weights: str | None,
+    quantization: str | None = None,
 ) -> PreTrainedModel:
     """The model on its device, in the format it is trained in.
 
@@ -54,6 +58,7 @@ def build_model(
         config: which model.
         runtime: architecture, format and attention kernel.
         weights: folder or hub id to load; None initializes the model anew.
+        quantization: `nf4` or `int8` keeps the weights of linear layers so; None as they are.
 
     Raises:
         UsageError: the weights cannot be read, or do not belong to this architecture.
@@ -62,6 +67,7 @@ def build_model(
         "dtype": runtime.dtype,
         "attn_implementation": runtime.attn_implementation,
         "trust_remote_code": runtime.own_code,
+        **loading_options(quantization, runtime.dtype, runtime.device),
     }
     if weights is None:
         from .parallel.meta import empty_model, fill
@@ -89,6 +95,9 @@ def build_model(
             f"{missing[0]}.",
             fix="Check that its config.json and its safetensors belong together.",
         )
+    if is_quantized(model):
+        # Not mapped, and already where it belongs.
+        return cast(PreTrainedModel, model)
     if runtime.device.type == "cpu":
         # They are mapped from the file, and a file that is written anew would change them.
         model._apply(torch.clone)

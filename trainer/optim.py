@@ -31,14 +31,13 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
                 decay = config.weight_decay if decays else 0.0
                 group = groups.setdefault(key, {"params": [], "weight_decay": decay})
                 group["params"].append(parameter)
+    options: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
+    if config.name == "adamw8bit":
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(list(groups.values()), **options)
     kind = AdamW if config.name == "adamw" else Adam
-    return kind(
-        list(groups.values()),
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        fused=True,
-    )
+    return kind(list(groups.values()), **options, fused=True)
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:

@@ -37,10 +37,11 @@ from .optim import build_optimizer
 from .parallel.apply import parallelize
 from .parallel.experts import check_expert_parallel
 from .parallel.load import load_weights
-from .parallel.mesh import check_mesh, join
+from .parallel.mesh import check_mesh, join, launched_world
 from .parallel.meta import empty_model, fill, stand_ins
 from .parallel.sequences import check_context_parallel
 from .parallel.tensor import check_tensor_parallel
+from .quantize import check_quantized
 from .runtime import DistributedContext, ModelAndOptimizerState, RuntimeConfig
 from .schedule import Schedule
 
@@ -105,8 +106,8 @@ def validate_and_prepare_config(
     Raises:
         UsageError: the config asks for what this machine or this trainer cannot do.
     """
-    _refuse_unavailable(config)
     check_mesh(config)
+    check_quantized(config, launched_world())
     device = _device(rank)
     model_config, remote = settle_implementation(config)
     kind = kind_of(config.model, model_config)
@@ -141,16 +142,6 @@ def validate_and_prepare_config(
         kind=kind,
         own_code=remote,
     )
-
-
-def _refuse_unavailable(config: TrainConfig) -> None:
-    """What the config can say and this trainer cannot do."""
-    refused = {
-        "peft.quantization": config.peft is not None and config.peft.quantization is not None,
-    }
-    for key, asked in refused.items():
-        if asked:
-            raise UsageError(f"{key} is not available in this trainer.", fix="Leave it out.")
 
 
 def _device(rank: int) -> torch.device:
@@ -215,7 +206,8 @@ def setup_model_and_optimizer(
         source = str(weights_path)
     alone = distributed_context.device_mesh is None
     if alone:
-        model = build_model(config.model, runtime_config, source)
+        quantization = config.peft.quantization if config.peft is not None else None
+        model = build_model(config.model, runtime_config, source, quantization)
     else:
         model = empty_model(runtime_config)
     freeze(model, config.model.freeze)

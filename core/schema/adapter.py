@@ -47,7 +47,7 @@ class LoraConfig(Table):
     quantization: Literal["nf4", "int8"] | None = Field(
         default=None,
         description="Keep the frozen base in four (nf4) or eight bits to save memory (QLoRA). "
-        "Needs a CUDA GPU and the bitsandbytes package.",
+        "Needs the bitsandbytes package.",
     )
 
     target_: Annotated[

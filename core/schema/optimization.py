@@ -73,16 +73,17 @@ class StepSchedulerConfig(Table):
         return self
 
 
-_OPTIMIZERS = {"AdamW": "adamw", "Adam": "adam"}
+_OPTIMIZERS = {"AdamW": "adamw", "Adam": "adam", "AdamW8bit": "adamw8bit"}
 
 
 class OptimizerConfig(Table):
     """The optimizer over the trainable parameters."""
 
-    name: Annotated[Literal["adamw", "adam"], Spelling("_target_")] = Field(
+    name: Annotated[Literal["adamw", "adam", "adamw8bit"], Spelling("_target_")] = Field(
         default="adamw",
         description="`adamw` decouples weight decay from the gradient; `adam` adds it to the "
-        "gradient.",
+        "gradient; `adamw8bit` is AdamW with its state in eight bits (needs the bitsandbytes "
+        "package).",
     )
     lr: Annotated[Number, Field(gt=0)] = Field(
         default=1e-5,
@@ -106,7 +107,10 @@ class OptimizerConfig(Table):
     target_: Annotated[
         str | None,
         Target(
-            ("torch.optim.AdamW", "torch.optim.Adam", "adamw.AdamW", "adam.Adam"),
+            (
+                *("torch.optim.AdamW", "torch.optim.Adam", "adamw.AdamW", "adam.Adam"),
+                "bitsandbytes.optim.AdamW8bit",
+            ),
             "The nearest is torch.optim.AdamW.",
         ),
     ] = Field(default=None, alias="_target_", exclude=True, repr=False)

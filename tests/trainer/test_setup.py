@@ -69,7 +69,6 @@ def test_a_tokenizer_that_is_not_there_is_named(tmp_path: Path) -> None:
     ("tables", "key"),
     [
         ({"distributed": {"tp_size": 2}}, "distributed"),
-        ({"peft": {"quantization": "nf4"}}, "peft.quantization"),
         ({"model": {"pretrained_model_name_or_path": "/missing/model"}}, "/missing/model"),
     ],
 )

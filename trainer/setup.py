@@ -37,8 +37,13 @@ from .optim import build_optimizer
 from .parallel.apply import parallelize
 from .parallel.experts import check_expert_parallel
 from .parallel.load import load_weights
+<<<<<<< Updated upstream
 from .parallel.mesh import check_mesh, join, launched_world
 from .parallel.meta import empty_model, fill, stand_ins
+=======
+from .parallel.mesh import check_mesh, join
+from .parallel.meta import empty_model, fill, place_tables, stand_ins
+>>>>>>> Stashed changes
 from .parallel.sequences import check_context_parallel
 from .parallel.tensor import check_tensor_parallel
 from .quantize import check_quantized
@@ -222,6 +227,7 @@ def setup_model_and_optimizer(
             fill(model, device)
         else:
             load_weights(model, source, config.model.revision, device)
+        place_tables(model, runtime_config.device)
     if weights_path is not None:
         if has_shards:
             checkpoint_manager.load_weights(model, adapter, weights_path)

@@ -70,9 +70,12 @@ def main(
     runtime = validate_and_prepare_config(config, None, rank=launched_rank())
     context = setup_distributed(config, runtime)
     try:
-        return _train(config, run_dir, stop, runtime, context, then)
-    finally:
-        leave()
+        exit_code = _train(config, run_dir, stop, runtime, context, then)
+    except BaseException:
+        leave(failed=True)
+        raise
+    leave()
+    return exit_code
 
 
 def _train(

@@ -136,7 +136,12 @@ def first_on_each_machine(context: DistributedContext) -> Iterator[None]:
     context.barrier()
 
 
-def leave() -> None:
-    """End the groups of processes; without any, nothing happens."""
-    if dist.is_initialized():
+def leave(*, failed: bool = False) -> None:
+    """End the groups of processes; without any, nothing happens.
+
+    Args:
+        failed: whether other ranks may still be in the middle of a collective. NCCL would wait for
+            it; the end of the process ends its groups as well.
+    """
+    if dist.is_initialized() and not (failed and "nccl" in dist.get_backend_config()):
         dist.destroy_process_group()

@@ -79,6 +79,14 @@ def fill(model: PreTrainedModel, device: torch.device) -> None:
     model.tie_weights()
 
 
+def place_tables(model: nn.Module, device: torch.device) -> None:
+    """Put what a model looks up and does not train where it computes, wherever its weights lie."""
+    for module in model.modules():
+        for name, table in module._buffers.items():
+            if table is not None:
+                module._buffers[name] = table.to(device)
+
+
 def _fill(module: nn.Module, owner: PreTrainedModel, device: torch.device) -> None:
     for child in module.children():
         _fill(child, child if isinstance(child, PreTrainedModel) else owner, device)

@@ -320,10 +320,10 @@ class TrainingLoop:
             TunedeckError: it cannot be saved.
         """
         step = self._progress.step
-        if last:
-            self._saver.wait(last=True)
         saved = self._saved == step and not (finished and self._saver.owes_form)
         if not self._config.checkpoint.enabled or saved:
+            if last:
+                self._saver.wait(last=True)
             return
         self._settle()
         self._ledger.weigh(weights_digest(self._trained()))

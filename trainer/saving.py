@@ -61,8 +61,15 @@ class Saver:
         self._failed = False
         self.owes_form = False
         """Whether the last checkpoint lacks the Hugging Face form that the last of a run gets."""
-        self.seconds = 0.0
-        """How long the longest save took, its part in the background included."""
+        self._longest = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long it may take from here to a published checkpoint, by the longest save so far.
+
+        In the background another one may have to be waited for.
+        """
+        return self._longest if self._executor is None else 2 * self._longest
 
     def save(self, moment: Moment, *, last: bool, finished: bool = False) -> None:
         """Save a checkpoint, in the background if the run goes on meanwhile.
@@ -127,7 +134,7 @@ class Saver:
     def _write(self, moment: Moment, state: dict[str, Any]) -> None:
         started = time.monotonic()
         published = self._writer.write(self._checkpoints, moment, state)
-        self.seconds = max(self.seconds, time.monotonic() - started)
+        self._longest = max(self._longest, time.monotonic() - started)
         if self._context.main:
             say(f"tunedeck: saved {published}")
 

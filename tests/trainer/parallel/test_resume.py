@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -185,6 +186,39 @@ def test_a_rank_that_is_killed_in_a_save_loses_no_published_checkpoint(
     assert 0 < len(rest.values("loss")) < 40
     expected = losses[-len(rest.values("loss")) :]
     assert rest.values("loss") == [pytest_approx(value, LOSS) for value in expected]
+
+
+def second_rank_finds_no_room(config: TrainConfig, folder: Path) -> int:
+    """Train, with a disk that is full on the second rank at the first save."""
+    from tunedeck.trainer import weights
+
+    original = weights.Weights.write
+
+    def write(self: Any, folder: Path, *args: Any, **options: Any) -> Any:
+        if os.environ.get("RANK") == "1" and folder.name.startswith("step_000004"):
+            raise OSError(28, "No space left on device")
+        return original(self, folder, *args, **options)
+
+    weights.Weights.write = write  # type: ignore[method-assign]
+    try:
+        return train_here(config, folder)
+    finally:
+        weights.Weights.write = original  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_rank_without_room_keeps_all_from_publishing(
+    background: bool, workers: Workers, configure: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    settings = {"async_save": background, "keep_last": None}
+    workers.send(2, second_rank_finds_no_room, configure(**FULL, checkpoint=settings), tmp_path)
+    answers = workers.take(2)
+    assert [code for code, _ in answers] == [0, 0]
+    said = "step 4 cannot be saved in .*: rank 1: No space left on device"
+    assert re.search(said, answers[0][1])
+    there = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert there >= {"step_000007", "latest"}
+    assert not [name for name in there if name.startswith("step_000004")]
 
 
 def until(condition: Callable[[], Any]) -> None:

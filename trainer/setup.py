@@ -37,13 +37,8 @@ from .optim import build_optimizer
 from .parallel.apply import parallelize
 from .parallel.experts import check_expert_parallel
 from .parallel.load import load_weights
-<<<<<<< Updated upstream
 from .parallel.mesh import check_mesh, join, launched_world
-from .parallel.meta import empty_model, fill, stand_ins
-=======
-from .parallel.mesh import check_mesh, join
 from .parallel.meta import empty_model, fill, place_tables, stand_ins
->>>>>>> Stashed changes
 from .parallel.sequences import check_context_parallel
 from .parallel.tensor import check_tensor_parallel
 from .quantize import check_quantized

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,7 +21,7 @@ _MARKS: dict[Status, tuple[str, str]] = {
     "context": ("", ""),
     "dropped": ("~~", "~~"),
 }
-_STYLES: dict[Status, dict[str, object]] = {
+_STYLES: dict[Status, dict[str, Any]] = {
     "trained": {"fg": "green", "underline": True},
     "context": {},
     "dropped": {"fg": "red", "strikethrough": True},

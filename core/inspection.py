@@ -57,7 +57,7 @@ def _inspect(file: Path) -> int:
     for finding in look.findings:
         sys.stdout.write(f"tunedeck: {_said(finding)}\n")
     sys.stdout.write(f"tunedeck: the report is {output}\n")
-    return int(ExitCode.FAILURE if blocking(look.findings) else ExitCode.OK)
+    return int(ExitCode.FAILURE if blocking(list(look.findings)) else ExitCode.OK)
 
 
 def _said(finding: Finding) -> str:

@@ -81,7 +81,7 @@ def look(
         for text in look_lines(found, color=colored):
             click.echo(text, color=colored)
         print_findings(found.findings)
-    return ExitCode.USAGE if blocking(found.findings) else ExitCode.OK
+    return ExitCode.USAGE if blocking(list(found.findings)) else ExitCode.OK
 
 
 def _look(

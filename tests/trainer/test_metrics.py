@@ -61,7 +61,7 @@ def test_a_peak_that_is_not_known_gives_no_share_of_it() -> None:
 def test_a_frozen_weight_costs_four_operations_a_token_and_a_trained_one_six(
     llama: Path, configure: Configure, tmp_path: Path
 ) -> None:
-    model = LlamaForCausalLM.from_pretrained(llama)
+    model: Any = LlamaForCausalLM.from_pretrained(llama)
     embedding = model.get_input_embeddings().weight.numel()
     matrices = sum(p.numel() for p in model.parameters() if p.ndim >= 2) - embedding
     assert flops_per_token(model) == 6 * matrices
@@ -75,7 +75,7 @@ def test_a_frozen_weight_costs_four_operations_a_token_and_a_trained_one_six(
 
 
 def test_seven_digits_and_quoted_text() -> None:
-    values = {"step": 12, "loss": 2.31454789, "prompt": 'say "x"'}
+    values: dict[str, float | int | str] = {"step": 12, "loss": 2.31454789, "prompt": 'say "x"'}
     assert line(values) == 'step=12 loss=2.314548 prompt="say \\"x\\""'
 
 

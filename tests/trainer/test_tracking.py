@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -55,7 +56,7 @@ def records_of(content: bytes) -> Iterator[bytes]:
 def test_a_run_is_recorded_with_its_name_its_code_and_its_metrics(
     configure: Configure, tmp_path: Path
 ) -> None:
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto import wandb_internal_pb2
 
     config = configure(wandb={"mode": "offline", "project": "p", "tags": ["one"]})
     file = tmp_path / "resolved.yaml"
@@ -69,7 +70,8 @@ def test_a_run_is_recorded_with_its_name_its_code_and_its_metrics(
         check=True,
     )
     (path,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
-    records = [Record.FromString(data) for data in records_of(path.read_bytes())]
+    messages: Any = wandb_internal_pb2
+    records = [messages.Record.FromString(data) for data in records_of(path.read_bytes())]
     (run,) = [r.run for r in records if r.WhichOneof("record_type") == "run"]
     assert (run.display_name, run.project, list(run.tags)) == ("first-try", "p", ["one"])
     values = {item.key: json.loads(item.value_json) for item in run.config.update}

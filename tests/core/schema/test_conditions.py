@@ -70,7 +70,7 @@ def test_a_condition_is_found_where_it_holds_and_nowhere_else(
 
 
 def test_every_condition_of_the_table_is_in_the_test_above() -> None:
-    (mark,) = test_a_condition_is_found_where_it_holds_and_nowhere_else.pytestmark  # type: ignore[attr-defined]
+    (mark,) = test_a_condition_is_found_where_it_holds_and_nowhere_else.pytestmark
     covered = {name for _, _, names in mark.args[1] for name in names}
     assert covered == {condition.name for condition in CONDITIONS}
 

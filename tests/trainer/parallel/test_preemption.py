@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -44,7 +44,7 @@ def told_in_validation(config: TrainConfig, folder: Path, kind: int) -> int:
                 os.kill(os.getpid(), kind)
             return loss_sum(*inputs)
 
-        return original(model, told, *args, **options)
+        return original(model, cast(Any, told), *args, **options)
 
     loop.evaluate = evaluate
     try:

@@ -12,7 +12,7 @@ from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from .backends.base import Backend, Handle, LogLine
+from .backends.base import Backend, Handle, LogLine, ReadsBlocks
 from .errors import ReachError
 from .files import write_atomic
 
@@ -90,7 +90,8 @@ async def _copy(
     writer, saved_at = _Writer(file, state), time.monotonic()
     complete = False
     try:
-        async with aclosing(backend.logs(handle, state.cursor, follow=follow)) as lines:
+        source = backend.log_blocks if isinstance(backend, ReadsBlocks) else backend.logs
+        async with aclosing(source(handle, state.cursor, follow=follow)) as lines:
             async for entry in lines:
                 writer.add(entry)
                 if time.monotonic() - saved_at > _SAVE_S:

@@ -22,6 +22,7 @@ from .tail import ticking_tail
 _LOOK_LIMIT_S = 20.0
 _DRAIN_S = 60.0
 _LONGEST_PAUSE_S = 60.0
+_SLOWING = 1.25
 _CLOSING_PACE_S = 1.0
 
 
@@ -102,6 +103,7 @@ async def watch(
                     yield eye.news.popleft()
                 if entry is None:
                     continue
+                eye.hears()
                 yield Line(entry.line, int(entry.cursor))
                 if point := parse_line(entry.line):
                     yield Measured(point)
@@ -119,6 +121,7 @@ class _Eye:
         self._backend = backend
         self._registry = registry
         self._submitted = asyncio.Event()
+        self._heard = asyncio.Event()
         remote = backend.capabilities.remote
         self._copy = asyncio.create_task(self._bring_home() if remote else _nothing())
         self._states = asyncio.create_task(self._look_until_ended())
@@ -142,13 +145,18 @@ class _Eye:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _look_until_ended(self) -> None:
-        """Look at the backend's pace; slower while it cannot be reached, at once as a log ends."""
+        """Look at the backend's pace.
+
+        Slower, where that is elsewhere, while nothing changes or it cannot be reached; at once as
+        a log begins or ends.
+        """
         pace_s = pause_s = self._backend.capabilities.poll_s
         while not self.record.state.terminal:
             before = self.record
             try:
                 self.record = await look(before, self._backend, self._registry)
-                pause_s = pace_s
+                same = _shown(before) == _shown(self.record) and self._backend.capabilities.remote
+                pause_s = min(pause_s * _SLOWING, _LONGEST_PAUSE_S) if same else pace_s
             except ReachError as error:
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
                 self.news.append(Trouble(f"{error} Looking again in {pause_s:.0f} s."))
@@ -157,11 +165,27 @@ class _Eye:
             if _shown(before) != _shown(self.record) and not self.record.state.terminal:
                 self.news.append(Changed(self.record))
             if not self._copy.done():
-                await asyncio.wait([self._copy], timeout=pause_s)
+                await self._pause(pause_s)
             elif not self.record.state.terminal:
                 await asyncio.sleep(min(pause_s, _CLOSING_PACE_S))
         self._submitted.set()
         await asyncio.wait([self._copy], timeout=_DRAIN_S)
+
+    def hears(self) -> None:
+        """A line has come: a run that was waiting goes on."""
+        if self.record.state is not RunState.RUNNING:
+            self._heard.set()
+
+    async def _pause(self, seconds: float) -> None:
+        """Until the time is up, the log has ended, or a run that waited has said something."""
+        heard = asyncio.create_task(self._heard.wait())
+        await asyncio.wait(
+            [self._copy, heard], timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        heard.cancel()
+        if self._heard.is_set():
+            self._heard.clear()
+            await asyncio.sleep(_CLOSING_PACE_S)  # lines come in crowds; one look is enough
 
     async def _bring_home(self) -> None:
         await self._submitted.wait()

@@ -35,11 +35,13 @@ class Handle:
 class LogLine:
     """A log line without its newline, and the cursor from which the next one starts.
 
-    A cursor is opaque to all but its backend. `b"..."` is kept as it came, byte for byte.
+    A cursor is opaque to all but its backend. `b"..."` is kept as it came, byte for byte. `whole` is
+    false for what a log ends with where no newline follows.
     """
 
     line: bytes
     cursor: str
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,17 @@ class Remarks(Protocol):
 
     def remarks(self, plan: Plan) -> list[Finding]:
         """Findings that every preview shows. Uses no network."""
+        ...
+
+
+@runtime_checkable
+class ReadsBlocks(Protocol):
+    """A backend that gives a log out in blocks of whole lines, for those who copy it."""
+
+    def log_blocks(
+        self, handle: Handle, cursor: str | None, *, follow: bool
+    ) -> AsyncGenerator[LogLine]:
+        """As `logs`, but the lines that came together are one, joined by newlines."""
         ...
 
 

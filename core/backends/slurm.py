@@ -107,17 +107,22 @@ class SlurmBackend:
         self, handle: Handle, cursor: str | None, *, follow: bool
     ) -> AsyncGenerator[LogLine]:
         """Lines of the job's log; the cursor is a byte offset."""
+        from .slurm_logs import lines_of
+
+        async with aclosing(lines_of(self.log_blocks(handle, cursor, follow=follow))) as lines:
+            async for line in lines:
+                yield line
+
+    def log_blocks(
+        self, handle: Handle, cursor: str | None, *, follow: bool
+    ) -> AsyncGenerator[LogLine]:
+        """The same in blocks of lines."""
         from .slurm_logs import follow_log, read_log
 
         path, offset = f"{handle.data['run_dir']}/{LOG}", int(cursor or 0)
-        lines = (
-            follow_log(self._machine, path, offset, lambda: self.status(handle))
-            if follow
-            else read_log(self._machine, path, offset)
-        )
-        async with aclosing(lines):
-            async for line in lines:
-                yield line
+        if follow:
+            return follow_log(self._machine, path, offset, lambda: self.status(handle))
+        return read_log(self._machine, path, offset)
 
     async def cancel(self, handle: Handle) -> Status:
         """Scancel, and return once Slurm says that the job has ended.

@@ -20,6 +20,8 @@ from tunedeck.core.backends.slurm import SlurmBackend
 from tunedeck.core.errors import ReachError, UsageError
 from tunedeck.core.plan import Launch, SecretRef
 from tunedeck.core.spool import bring_home
+from tunedeck.core.ssh import Done
+from tunedeck.core.ssh.remote import RemoteMachine
 from tunedeck.core.states import RunState
 
 Script = Callable[[str], str]
@@ -328,6 +330,36 @@ async def test_a_controller_that_is_away_as_the_step_begins_is_waited_for(
     status = await cluster.end(backend, handle)
     assert (status.state, status.exit_code) == (RunState.SUCCEEDED, 0)
     assert log.read_bytes().splitlines().count(b"trained") == 1
+
+
+async def test_twenty_runs_are_followed_over_one_connection_and_asked_for_in_one_round_trip(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, handle = await cluster.submit(f"echo line; {UNTIL_TOLD}")
+    handles = [replace(handle, job_id=str(int(handle.job_id) + 1000 * i)) for i in range(20)]
+    asked: list[str] = []
+    run = RemoteMachine.run
+
+    async def count(machine: RemoteMachine, script: str) -> Done:
+        asked.append(script)
+        return await run(machine, script)
+
+    monkeypatch.setattr(RemoteMachine, "run", count)
+    found = await asyncio.gather(*(cluster.backend(cluster.plan("")).status(h) for h in handles))
+    assert len(found) == 20
+    assert len(asked) == 1
+    following = [
+        asyncio.create_task(log_of(cluster.backend(cluster.plan("")), handle)) for _ in range(20)
+    ]
+    await cluster.until(backend, handle, lambda status: status.state is RunState.RUNNING)
+    listed = subprocess.run(
+        ["ss", "-tnpH", "state", "established", "dport", "=", f":{cluster.bed.ssh_port}"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert listed.count(f"pid={os.getpid()},") == 1
+    (cluster.folder(handle) / "go").touch()
+    logs = await asyncio.gather(*following)
+    assert logs == [[b"line", b"tunedeck: exit=0"]] * 20
 
 
 async def test_the_inventory_names_partitions_and_my_jobs(cluster: Cluster) -> None:

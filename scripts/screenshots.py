@@ -20,6 +20,7 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parent.parent
 _TARGET = _ROOT / "docs" / "screenshots"
 _SIZE = (110, 32)
+_SHOWN = "/home/ada/models"  # as many characters as the folder of the runs has
 
 sys.path.insert(0, str(_ROOT))
 
@@ -47,7 +48,7 @@ def _train(folder: Path, name: str, *overrides: str) -> str:
 
     async def run() -> str:
         chosen = Selection(
-            "peft/automodel", config="tiny", overrides=overrides, name=name, cwd=folder
+            "peft/automodel", config="./mine.yaml", overrides=overrides, name=name, cwd=folder
         )
         prepared = await prepare(chosen, online=False)
         registry = Registry()
@@ -85,13 +86,15 @@ async def _take(folder: Path) -> None:
             _write(name, app.export_screenshot(title="tunedeck"))
 
     await app_at("home-empty", lambda _app, _pilot: None, "▶ Demo")
+    prepare_folder(folder)
     first = await asyncio.to_thread(_train, folder, "first-try")
     other = await asyncio.to_thread(
         _train, folder, "gentler", "optimizer.lr=1e-3", "step_scheduler.max_steps=120"
     )
     records = [Registry().get(run_id) for run_id in (first, other)]
-    prepare_folder(folder)
-    chosen = Selection("peft/automodel", config="tiny", overrides=("peft.dim=16",), cwd=folder)
+    chosen = Selection(
+        "peft/automodel", config="./mine.yaml", overrides=("peft.dim=16",), cwd=folder
+    )
 
     async def launch_at(app: WizardApp, pilot: object, stage: str) -> None:
         await app.push_screen(LaunchScreen(Draft.begin(chosen, stage)))  # type: ignore[arg-type]
@@ -128,7 +131,8 @@ async def _take(folder: Path) -> None:
 
 
 def _write(name: str, svg: str) -> None:
-    """Write a picture without what it would load from other hosts."""
+    """Write a picture without what it would load from other hosts, and with a home like any."""
+    svg = re.sub(r"/tmp/td-\w{8}", _SHOWN, svg)
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
     _TARGET.mkdir(parents=True, exist_ok=True)
     (_TARGET / f"{name}.svg").write_text(svg, encoding="utf-8")

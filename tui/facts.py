@@ -43,7 +43,7 @@ def _success(record: RunRecord) -> list[Content]:
     lines = []
     first, last = result.get("first_val_loss"), result.get("val_loss")
     if first and last is not None:
-        lines.append(Content(f"validation loss {first:.4g} → {last:.4g} ({last / first - 1:+.0%})"))
+        lines.append(Content(f"validation loss {first:.4g} → {last:.4g} ({last / first - 1:+.1%})"))
     for before, after in first_and_last_answers(record)[:1]:
         lines.append(Content.assemble(("before: ", "bold"), _short(before.text)))
         lines.append(Content.assemble(("after:  ", "bold"), _short(after.text)))

@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import ExitCode, TunedeckError
@@ -44,13 +45,17 @@ def main(arguments: list[str] | None = None) -> int:
     known = f"one of: {', '.join(RECIPES)}; or a tool: {', '.join(_TOOLS)}"
     parser.add_argument("recipe", help=known)
     parser.add_argument("--config", required=True, type=Path, help="the resolved config, YAML")
-    options = parser.parse_args(given)
+    parser.add_argument("overrides", nargs="*", help="key=value, over what the config says")
+    options, dashed = parser.parse_known_args(given)
+    if unknown := [word for word in dashed if "=" not in word]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    overrides = (*options.overrides, *dashed)
     # Idle threads of a kernel that wait in a loop take the other threads' time on a shared machine.
     # OpenMP reads this when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     code, restart = int(ExitCode.FAILURE), False
     try:
-        code = _run(options.recipe, options.config)
+        code = _run(options.recipe, options.config, overrides)
     except RestartError as error:
         code = _complain(str(error), error.fix, EXIT_PREEMPTED)
         restart = True
@@ -104,8 +109,8 @@ def _use(tool: str, arguments: list[str]) -> int:
     return code
 
 
-def _run(recipe: str, file: Path) -> int:
-    config = load_config(recipe, file)
+def _run(recipe: str, file: Path, overrides: Sequence[str]) -> int:
+    config = load_config(recipe, file, overrides)
     run_dir = Path(os.environ.get("TUNEDECK_RUN_DIR") or Path.cwd())
     if recipe == "merge_lora":
         from . import merge

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,14 @@ RECIPES = ("sft", "merge_lora")
 """What the trainer runs."""
 
 
-def load_config(recipe: str, file: Path) -> Any:
+def load_config(recipe: str, file: Path, overrides: Sequence[str] = ()) -> Any:
     """The recipe's config.
+
+    Args:
+        recipe: its name.
+        file: the resolved config, YAML.
+        overrides: `key=value` over what the file says, as a job's own variables add them
+            (SFT_ARGS); two dashes before a key mean nothing.
 
     Raises:
         UsageError: there is no such recipe, or the file is no config of it.
@@ -31,7 +38,8 @@ def load_config(recipe: str, file: Path) -> Any:
         )
     place = Place(str(file))
     try:
-        values = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+        given = OmegaConf.from_dotlist([word.removeprefix("--") for word in overrides])
+        values = OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(file), given), resolve=True)
         if not isinstance(values, dict):
             raise UsageError("The config is not a mapping of keys to values.", place=place)
         return SCHEMAS[recipe].model_validate(values)

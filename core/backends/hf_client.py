@@ -27,6 +27,14 @@ SIGN_IN = (
     "Sign in with: hf auth login. Or export HF_TOKEN with a token that may start jobs "
     "(https://huggingface.co/settings/tokens)."
 )
+_TRIES_ITSELF = frozenset(
+    {
+        *("list_jobs", "list_bucket_tree", "get_bucket_paths_info"),
+        *("batch_bucket_files", "sync_bucket", "download_bucket_files"),
+    }
+)
+"""Methods that the library tries again by itself, for half a minute: not that long many times."""
+
 _UPGRADE = "pip install --upgrade 'huggingface_hub>=1.17,<3'"
 
 
@@ -83,6 +91,8 @@ class Hub:
                     raise
                 raise known from error
 
+        if method in _TRIES_ITSELF:
+            return await attempt()
         return await persist(attempt, safe=safe)
 
     def _method(self, name: str) -> Callable[..., Any]:

@@ -35,6 +35,7 @@ _STAGES = {
 }
 """Category of a step → the variables whose words are appended to its command."""
 
+_STAGE_ARGS = frozenset(name for names in _STAGES.values() for name in names)
 _SETTINGS = ("RUN", "NPROC_PER_NODE", "REPO_URL", "GIT_REF")
 """Variables that steer a job where they have a value, and mean nothing where they have none."""
 
@@ -176,7 +177,7 @@ def output_repo_of(values: Mapping[str, Any]) -> str | None:
 
 def environment(plan: Plan) -> dict[str, str]:
     """The job's environment variables, without secrets."""
-    env = {k: v for k, v in plan.env.items() if v or k not in _SETTINGS}
+    env = {k: v for k, v in plan.env.items() if v or not (k in _SETTINGS or k in _STAGE_ARGS)}
     if env.get("RUN"):
         env["TUNEDECK_RUN_NAME"] = env["RUN"]
     return env
@@ -249,12 +250,17 @@ _UPLOAD = """\
 import sys
 from huggingface_hub import HfApi
 folder, repo, run_id = sys.argv[1:]
-api = HfApi()
-api.create_repo(repo, private=True, exist_ok=True)
-api.upload_folder(
-    repo_id=repo, folder_path=folder, path_in_repo=run_id, commit_message=f"Results of {run_id}",
-    ignore_patterns=["*.in_progress/*", "*.replaced/*", "*.removed/*", "checkpoints/latest/*"],
-)
+unfinished = ["*.in_progress/*", "*.replaced/*", "*.removed/*"]
+try:
+    api = HfApi()
+    api.create_repo(repo, private=True, exist_ok=True)
+    api.upload_folder(
+        repo_id=repo, folder_path=folder, path_in_repo=run_id,
+        commit_message=f"Results of {run_id}",
+        ignore_patterns=[*unfinished, "checkpoints/latest/*", "checkpoints/best/*"],
+    )
+except Exception as error:
+    sys.exit(f"tunedeck: error: {' '.join(str(error).split())}")
 print(f"tunedeck: what the run made is in {repo}, below {run_id}")"""
 
 

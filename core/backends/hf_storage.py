@@ -22,9 +22,6 @@ _EXCLUDED = [".*", "*/.*", "__pycache__/*", "*/__pycache__/*"]
 
 _LINKS = ("latest", "best")
 
-_BY_ITSELF: dict[str, bool] = {"safe": False}
-"""The library tries requests for storage again by itself: not once more for each of its tries."""
-
 
 async def upload(hub: Hub, storage: Storage, uploads: Sequence[Upload]) -> None:
     """Put into the bucket what is not there yet; make the bucket, private, if there is none.
@@ -39,7 +36,7 @@ async def upload(hub: Hub, storage: Storage, uploads: Sequence[Upload]) -> None:
     await hub.call("create_bucket", bucket, private=True, exist_ok=True)
     files = {u: storage.inside(u.target) for u in uploads if not Path(u.source).is_dir()}
     files |= {u: storage.inside(u.target) for u in uploads if u.kind == "code"}
-    known = await hub.call("get_bucket_paths_info", bucket, list(files.values()), **_BY_ITSELF)
+    known = await hub.call("get_bucket_paths_info", bucket, list(files.values()))
     there = {file.path for file in known}
     missing = {u: name for u, name in files.items() if name not in there}
     for one in uploads:
@@ -47,18 +44,18 @@ async def upload(hub: Hub, storage: Storage, uploads: Sequence[Upload]) -> None:
             await asyncio.to_thread(_check, one)
     if missing:
         add = [(str(_source(one)), name) for one, name in missing.items()]
-        await hub.call("batch_bucket_files", bucket, add=add, **_BY_ITSELF)
+        await hub.call("batch_bucket_files", bucket, add=add)
     for one in uploads:
         if one not in files:
             target = f"hf://buckets/{bucket}/{storage.inside(one.target)}"
-            options = {"ignore_times": True, "exclude": _EXCLUDED, "quiet": True, **_BY_ITSELF}
+            options = {"ignore_times": True, "exclude": _EXCLUDED, "quiet": True}
             await hub.call("sync_bucket", one.source, target, **options)
 
 
 async def put(hub: Hub, storage: Storage, path: str, content: bytes) -> None:
     """Write one small file into the bucket; `path` is the job's."""
     add = [(content, storage.inside(path))]
-    await hub.call("batch_bucket_files", storage.bucket, add=add, **_BY_ITSELF)
+    await hub.call("batch_bucket_files", storage.bucket, add=add)
 
 
 async def files_of(hub: Hub, bucket: str, prefix: str) -> list[RemoteFile]:
@@ -95,8 +92,8 @@ async def download(
     Raises:
         NotFoundError: if there is none.
     """
-    options = {"raise_on_missing_files": True, **_BY_ITSELF}
-    await hub.call("download_bucket_files", bucket, [(path, str(target))], **options)
+    files = [(path, str(target))]
+    await hub.call("download_bucket_files", bucket, files, raise_on_missing_files=True)
     on_bytes(target.stat().st_size)
 
 

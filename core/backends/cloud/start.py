@@ -93,15 +93,15 @@ def render_start(plan: Plan, start: Start) -> Script:
         "keep_dir": shlex.quote(start.keep_dir),
         "keep_pace": str(_KEEP_PACE_S),
         "exports": _lines(_exports(plan, start)),
-        "command": _lines([*_place(start), _body(_command(plan, start, _CONFIG_MARK))], "  "),
-        "rendezvous": _lines(start.rendezvous, "  "),
+        "command": _lines([*_place(start), _body(_command(plan, start, _CONFIG_MARK))]),
+        "rendezvous": _lines(start.rendezvous),
         "files": "\n".join(_file(name, text) for name, text in files.items()),
-        "code": _lines(start.code, "  "),
+        "code": _lines(start.code),
         "restore": shlex.quote(restore),
-        "startup": _lines(_startup(plan, start), "  "),
-        "deadline": _lines(_deadline(start.timeout_s), "  "),
-        "tell": _lines(_tell(plan), "  "),
-        "deliver": _lines(start.deliver, "  "),
+        "startup": _lines(_startup(plan, start)),
+        "deadline": _lines(_deadline(start.timeout_s)),
+        "tell": _lines(_tell(plan)),
+        "deliver": _lines(start.deliver),
     }
     text = _NAME.sub(lambda match: parts[match[1]], _TEMPLATE.read_text(encoding="utf-8"))
     return Script(text, command)
@@ -248,7 +248,9 @@ def _yaml(config: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
 
 
-def _lines(lines: Iterable[str], indent: str = "") -> str:
-    """Lines of a shell script; `:` where there is none, so that every place stays valid."""
-    text = "\n".join(lines)
-    return "\n".join(f"{indent}{line}" for line in text.splitlines()) or f"{indent}:"
+def _lines(lines: Iterable[str]) -> str:
+    """Lines of a shell script; `:` where there is none, so that every place stays valid.
+
+    They stay as they are: an indent would break here-documents and quoted newlines in them.
+    """
+    return "\n".join(lines) or ":"

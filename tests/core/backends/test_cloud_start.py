@@ -202,3 +202,9 @@ def test_a_repository_is_cloned_at_its_ref_or_the_job_ends(
         2,
         ["tunedeck: error: GIT_REF nosuch is not in the repository", "tunedeck: exit=2"],
     )
+
+
+def test_shell_text_of_several_lines_stays_as_it_is(make_plan: PlanMaker, scratch: Path) -> None:
+    code = ["cat > $scratch/said << 'END'", "  two", " lines", "END"]
+    job = start(make_plan, scratch, 'cat "$TMPDIR"/tunedeck/*/said; echo "a\n  b"', code=code)
+    assert job.end() == (0, ["  two", " lines", "a", "  b", "tunedeck: exit=0"])

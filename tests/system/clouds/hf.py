@@ -7,6 +7,7 @@ storage is a local folder here.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
@@ -135,6 +136,9 @@ class FakeHub(FakeService):
             ("POST", "/api/buckets/{ns}/{name}/batch", self._batch),
             ("GET", "/api/buckets/{ns}/{name}/xet-(read|write)-token", self._xet_token),
             ("HEAD", "/buckets/{ns}/{name}/resolve/{path}", self._resolve),
+            ("POST", "/api/repos/create", self._create_repo),
+            ("POST", "/api/models/{ns}/{name}/preupload/main", self._preupload),
+            ("POST", "/api/models/{ns}/{name}/commit/main", self._commit),
             ("GET", "/api/models/{ns}/{name}", self._no_repo),
             ("GET", "/api/datasets/{ns}/{name}", self._no_repo),
         ):
@@ -394,6 +398,46 @@ class FakeHub(FakeService):
             "Content-Length": str(path.stat().st_size),
         }
         return Reply(200, headers=headers)
+
+    # Repositories.
+
+    def repository(self, name: str) -> Path:
+        """The folder that is a repository of a model."""
+        return self.folder / "repositories" / name
+
+    def _create_repo(self, request: Request) -> Reply:
+        self._account(request)
+        asked = request.json()
+        if asked.get("private") is not True and asked.get("visibility") != "private":
+            raise Refused(400, "this account keeps only private repositories")
+        name = f"{asked.get('organization') or 'ada'}/{asked['name']}"
+        there = self.repository(name).is_dir()
+        self.repository(name).mkdir(parents=True, exist_ok=True)
+        told = {"url": f"{self.url}/{name}", "id": name, "name": name}
+        return Reply(409 if there else 200, {**told, "error": "exists"} if there else told)
+
+    def _preupload(self, request: Request) -> Reply:
+        self._account(request)
+        files = [
+            {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+            for file in request.json()["files"]
+        ]
+        return Reply(200, {"files": files})
+
+    def _commit(self, request: Request) -> Reply:
+        self._account(request)
+        name = f"{request.found['ns']}/{request.found['name']}"
+        folder = self.repository(name)
+        header, *operations = [json.loads(line) for line in request.body.splitlines()]
+        assert header["key"] == "header"
+        for operation in operations:
+            assert operation["key"] == "file", operation
+            path = folder / operation["value"]["path"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(base64.b64decode(operation["value"]["content"]))
+        url = f"{self.url}/{name}/commit/{'0' * 40}"
+        told = {"commitOid": "0" * 40, "commitUrl": url, "success": True}
+        return Reply(200, told)
 
     def _no_repo(self, request: Request) -> Reply:
         raise Refused(404, "Repository not found", X_Error_Code="RepoNotFound")

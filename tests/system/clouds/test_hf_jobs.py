@@ -25,6 +25,8 @@ from tunedeck.core.record import RunRecord
 from tunedeck.core.registry import Registry
 from tunedeck.core.states import RunState
 
+pytestmark = pytest.mark.slow
+
 LIMIT_S = 120.0
 CANARY = "canary-3f9c1e77d2"
 
@@ -170,9 +172,11 @@ async def test_a_service_that_is_away_or_a_token_that_is_wrong_is_told(
     monkeypatch.setenv("HF_TOKEN", "hf_" + "wrong" * 6)
     assert (await refused(place.plan("true"))).exit_code is ExitCode.AUTHENTICATION
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    error = await refused(place.plan("true"))
-    assert error.exit_code is ExitCode.CONNECTION
-    assert "HF_ENDPOINT" in error.fix
+    plan = place.plan("true")
+    with pytest.raises(TunedeckError) as raised:
+        await backend_of(plan).preflight(plan)
+    assert raised.value.exit_code is ExitCode.CONNECTION
+    assert "HF_ENDPOINT" in raised.value.fix
 
 
 async def test_asked_to_stay_offline_it_says_so(
@@ -274,6 +278,32 @@ async def test_files_come_home_also_those_that_latest_names(
     assert {"result.json", "checkpoints/latest/adapter_model.safetensors"} <= names
     file = record.run_dir / "checkpoints" / "latest" / "adapter_model.safetensors"
     assert file.read_text() == "weights\n"
+
+
+async def test_results_are_uploaded_to_a_repository_before_the_job_ends(
+    hub: FakeHub, place: HFPlace
+) -> None:
+    values = {**place.values, "output_repo": "ada/results"}
+    command = "echo '{}' > $TUNEDECK_RUN_DIR/result.json; mkdir -p $TUNEDECK_RUN_DIR/checkpoints"
+    plan = plan_for(
+        values,
+        f"{command}/step_000002; echo w > $TUNEDECK_RUN_DIR/checkpoints/step_000002/w",
+        secrets=(SecretRef("HF_TOKEN", "HF_TOKEN"),),
+        env={"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"},
+    )
+    backend, handle = await submit(plan)
+    lines = await lines_of(backend, handle)
+    assert lines[-1] == "tunedeck: exit=0", lines
+    there = hub.repository("ada/results") / plan.run_id
+    assert (there / "checkpoints" / "step_000002" / "w").read_text() == "w\n"
+    assert (there / "result.json").exists()
+
+    hub.fault("POST", "/commit/main", status=403)
+    plan = plan_for(values, "true", secrets=plan.secrets, env=plan.env)
+    backend, handle = await submit(plan)
+    lines = await lines_of(backend, handle)
+    assert any("could not be uploaded to ada/results" in line for line in lines)
+    assert lines[-1] == "tunedeck: exit=1"
 
 
 async def test_a_run_of_another_machine_is_attached_to_by_its_job(

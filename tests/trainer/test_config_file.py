@@ -1,0 +1,36 @@
+"""Reading the config that a run executes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tunedeck.core.errors import UsageError
+from tunedeck.trainer.config_file import load_config
+
+VALUES = {
+    "model": {"pretrained_model_name_or_path": "some/model"},
+    "dataset": {"path_or_dataset_id": "data.jsonl"},
+    "optimizer": {"lr": 1e-3},
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(VALUES))
+    return path
+
+
+def test_words_after_the_config_come_on_top_of_it(file: Path) -> None:
+    config = load_config("sft", file, ["optimizer.lr=5e-4", "--step_scheduler.max_steps=3"])
+    assert config.optimizer.lr == 5e-4
+    assert config.step_scheduler.max_steps == 3
+    assert load_config("sft", file).optimizer.lr == 1e-3
+
+
+def test_a_word_that_is_no_key_of_the_config_is_refused(file: Path) -> None:
+    with pytest.raises(UsageError, match="nonsense"):
+        load_config("sft", file, ["nonsense=1"])

@@ -317,7 +317,8 @@ def _required(values: Mapping[str, Any], key: str) -> str:
 def _volumes(plan: Plan, storage: Storage | None) -> list[dict[str, Any]]:
     named = _named(plan.profile_values)
     if storage and all(v.source != storage.bucket or v.type != "bucket" for v in named):
-        named.append(HFVolume(type="bucket", source=storage.bucket, mount_path=storage.mount))
+        own = {"type": "bucket", "source": storage.bucket, "mount_path": storage.mount}
+        named.append(HFVolume.model_validate(own))
     return [
         {
             "type": volume.type,

@@ -48,7 +48,7 @@ async def upload(hub: Hub, storage: Storage, uploads: Sequence[Upload]) -> None:
     for one in uploads:
         if one not in files:
             target = f"hf://buckets/{bucket}/{storage.inside(one.target)}"
-            options = {"ignore_times": True, "exclude": _EXCLUDED, "quiet": True}
+            options: dict[str, Any] = {"ignore_times": True, "exclude": _EXCLUDED, "quiet": True}
             await hub.call("sync_bucket", one.source, target, **options)
 
 

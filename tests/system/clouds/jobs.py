@@ -107,9 +107,8 @@ class LocalJob:
         """Lines from a number on until the job has ended; None now and then while none comes."""
         while True:
             with self._changed:
-                self._changed.wait_for(
-                    lambda at=begin: len(self.lines) > at or self.ended_at is not None, 0.5
-                )
+                if len(self.lines) <= begin and self.ended_at is None:
+                    self._changed.wait(0.5)
                 new, over = self.lines[begin:], self.ended_at is not None
             begin += len(new)
             yield from new

@@ -95,11 +95,12 @@ async def throughput(cluster: Cluster, folder: Path) -> tuple[float, float]:
         return Status(RunState.SUCCEEDED)
 
     started, size = time.perf_counter(), 0
-    async for line in follow_log(machine, str(log), 0, over):
-        size += len(line.line) + 1
+    async for block in follow_log(machine, str(log), 0, over):
+        size += len(block.line) + 1
     assert size == BIG
     read = BIG / 1e6 / (time.perf_counter() - started)
-    _, handle = await cluster.submit("true")
+    ours, handle = await cluster.submit("true")
+    await cluster.end(ours, handle)
     (folder / "run").mkdir()
     log.rename(folder / "run" / "log.txt")
     handle = Handle(handle.run_id, handle.job_id, {"run_dir": str(folder / "run")})

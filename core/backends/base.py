@@ -35,8 +35,8 @@ class Handle:
 class LogLine:
     """A log line without its newline, and the cursor from which the next one starts.
 
-    A cursor is opaque to all but its backend. `b"..."` is kept as it came, byte for byte. `whole` is
-    false for what a log ends with where no newline follows.
+    A cursor is opaque to all but its backend. `b"..."` is kept as it came, byte for byte. `whole`
+    is false for what a log ends with where no newline follows.
     """
 
     line: bytes
@@ -124,6 +124,15 @@ class ReadsBlocks(Protocol):
         self, handle: Handle, cursor: str | None, *, follow: bool
     ) -> AsyncGenerator[LogLine]:
         """As `logs`, but the lines that came together are one, joined by newlines."""
+        ...
+
+
+@runtime_checkable
+class KeepsNodeLogs(Protocol):
+    """A backend whose nodes have logs of their own beside the run's, which is the first node's."""
+
+    def of_node(self, handle: Handle, node: int) -> Handle:
+        """The job by which `logs` gives out the log of a node, counted from 0."""
         ...
 
 

@@ -119,10 +119,16 @@ class SlurmBackend:
         """The same in blocks of lines."""
         from .slurm_logs import follow_log, read_log
 
-        path, offset = f"{handle.data['run_dir']}/{LOG}", int(cursor or 0)
+        log = handle.data.get("log", LOG)
+        path, offset = f"{handle.data['run_dir']}/{log}", int(cursor or 0)
         if follow:
             return follow_log(self._machine, path, offset, lambda: self.status(handle))
         return read_log(self._machine, path, offset)
+
+    def of_node(self, handle: Handle, node: int) -> Handle:
+        """The job with the log of another of its nodes."""
+        log = f"node_{node}.txt" if node else LOG
+        return Handle(handle.run_id, handle.job_id, {**handle.data, "log": log})
 
     async def cancel(self, handle: Handle) -> Status:
         """Scancel, and return once Slurm says that the job has ended.

@@ -82,6 +82,7 @@ def show(query: str, as_json: bool) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends; exit as it did.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
 @click.option("--rank", type=click.IntRange(min=0), help="Only the lines of this rank.")
+@click.option("--node", type=click.IntRange(min=0), help="The log of this node, 0 for the first.")
 @click.option(
     "--level", type=click.Choice(["warning", "error"]), help="Only lines at least so serious."
 )
@@ -91,27 +92,33 @@ def logs(
     follow: bool,
     tail: int | None,
     rank: int | None,
+    node: int | None,
     level: Level | None,
     as_json: bool,
 ) -> int:
     """Print a run's log: on a terminal as text, in a pipe or file byte for byte."""
     from ..log_filter import LogFilter
     from ..spool_reader import SpoolReader
-    from .runs_logs import bring_up_to_date, print_filtered, print_log
+    from .runs_logs import bring_up_to_date, follow_node, log_of_node, print_filtered, print_log
 
     wanted = LogFilter(rank, level)
     record, registry = _now(query)
-    bring_up_to_date(record)
+    handle, log = log_of_node(record, node) if node else (record.backend_handle, record.log)
+    bring_up_to_date(record, handle, log)
     if wanted and not follow:
-        print_filtered(record.log, wanted, tail, as_json=as_json)
+        print_filtered(log, wanted, tail, as_json=as_json)
         return ExitCode.OK
     offset = 0
     if tail is not None:
-        with SpoolReader(record.log) as reader:
+        with SpoolReader(log) as reader:
             offset = reader.tail_offset(tail)
     if not follow:
-        print_log(record.log, offset, as_json=as_json)
+        print_log(log, offset, as_json=as_json)
         return ExitCode.OK
+    if node:
+        assert handle is not None
+        asyncio.run(follow_node(record, handle, log, offset, wanted, as_json=as_json))
+        return _now(query)[0].state.exit_code
     from .follow import follow_run
 
     return follow_run(record, registry, as_json=as_json, offset=offset, wanted=wanted)

@@ -5,31 +5,86 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import ReachError
-from ..spool import catch_up
+from ..backends.base import KeepsNodeLogs
+from ..errors import ReachError, UsageError
+from ..spool import bring_home, catch_up
+from ..tail import tail
 from ..watch import backend_of
 from .live import shown_text
 from .output import note, print_json_line
 
 if TYPE_CHECKING:
+    from ..backends.base import Handle
     from ..log_filter import LogFilter
     from ..record import RunRecord
 
 
-def bring_up_to_date(record: RunRecord) -> None:
-    """Copy home what a backend elsewhere has of the log; what is here serves if not."""
-    backend, handle = backend_of(record), record.backend_handle
+def bring_up_to_date(
+    record: RunRecord, handle: Handle | None = None, log: Path | None = None
+) -> None:
+    """Copy home what a backend elsewhere has of the log; what is here serves if not.
+
+    Args:
+        record: the run.
+        handle: the job by which another log than the run's is told.
+        log: the place of that on this machine.
+    """
+    backend, handle = backend_of(record), handle or record.backend_handle
     if not backend.capabilities.remote or handle is None:
         return
     try:
-        asyncio.run(catch_up(handle, backend, record.log))
+        asyncio.run(catch_up(handle, backend, log or record.log))
     except ReachError as error:
         note(f"{error} This is the log as far as it is on this machine.")
+
+
+def log_of_node(record: RunRecord, node: int) -> tuple[Handle, Path]:
+    """The job and the place here of the log of a node other than the first.
+
+    Raises:
+        UsageError: if the run has no such node, or its backend keeps one log alone.
+    """
+    backend, handle = backend_of(record), record.backend_handle
+    nodes = int((record.plan.get("launch") or {}).get("nodes") or 1)
+    if handle is None or not isinstance(backend, KeepsNodeLogs) or node >= nodes:
+        raise UsageError(
+            f"{record.run_id} has no log of a node {node}: it runs on {nodes} node(s).",
+            fix="Leave --node out, or choose the lines of a process: --rank N",
+        )
+    return backend.of_node(handle, node), record.run_dir / f"node_{node}.txt"
+
+
+async def follow_node(
+    record: RunRecord, handle: Handle, log: Path, offset: int, wanted: LogFilter, *, as_json: bool
+) -> None:
+    """Print the log of one node as it is written, until the run has ended."""
+    copying = asyncio.create_task(bring_home(handle, backend_of(record), log, note))
+    shows = wanted.chooser() if wanted else lambda _line: True
+
+    async def over() -> bool:
+        return copying.done()
+
+    try:
+        async with aclosing(tail(log, offset, over, follow=True)) as lines:
+            async for line in lines:
+                if not shows(line.line):
+                    continue
+                if as_json:
+                    print_json_line({"line": shown_text(line.line), "offset": int(line.cursor)})
+                elif sys.stdout.isatty():
+                    click.echo(shown_text(line.line))
+                else:
+                    sys.stdout.buffer.write(line.line + b"\n")
+                    sys.stdout.buffer.flush()
+        await copying
+    finally:
+        copying.cancel()
 
 
 def print_log(log: Path, offset: int, *, as_json: bool) -> None:

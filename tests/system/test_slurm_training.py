@@ -136,3 +136,16 @@ def test_told_that_its_time_is_up_it_saves_and_goes_on_with_the_losses_of_an_uni
     assert "tunedeck: queued again to go on, 1 of at most 3 time(s)" in log
     assert losses(log) == losses((there / whole.run_id / "log.txt").read_text())
     assert len(losses(log)) == 60
+
+
+def test_an_ended_run_goes_on_from_its_last_checkpoint(cluster: Cluster, tunedeck: Command) -> None:
+    make_profiles(tunedeck, cluster.bed)
+    first = start(tunedeck, "step_scheduler.max_steps=3")
+    assert tunedeck("runs", "wait", first.run_id, timeout=900).returncode == 0
+    more = tunedeck("runs", "resume", first.run_id, "step_scheduler.max_steps=6", timeout=900)
+    assert more.returncode == 0, more.stderr
+    second = Registry().list()[0]
+    assert second.run_id != first.run_id
+    assert tunedeck("runs", "wait", second.run_id, timeout=900).returncode == 0
+    log = (cluster.bed.jobs / "tunedeck" / second.run_id / "log.txt").read_text()
+    assert [words.split()[0] for words in losses(log)] == ["4", "5", "6"]

@@ -1,0 +1,43 @@
+"""A user's own command on the cluster, by Tunedeck's command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from tests.system.conftest import Cluster
+from tunedeck.core.registry import Registry
+
+pytestmark = pytest.mark.slow
+
+Command = Callable[..., CompletedProcess[str]]
+
+
+def launch(cluster: Cluster, tunedeck: Command, folder: Path, command: str, **values: str) -> str:
+    """Run a command attached, and return the run's id."""
+    env_file = folder / "env.toml"
+    env_file.write_text(cluster.bed.profile("bed", run_command=json.dumps(command), **values))
+    words = ["steps", "run", "peft/automodel", "-c", "tiny", "-r", "bed", "--env-file", env_file]
+    done = tunedeck(*words, timeout=400)
+    assert done.returncode == 0, done.stderr
+    return Registry().list()[0].run_id
+
+
+def test_the_log_of_each_node_can_be_chosen(
+    cluster: Cluster, tunedeck: Command, tmp_path: Path
+) -> None:
+    command = "echo node $SLURM_NODEID says hello; echo and goodbye"
+    run_id = launch(cluster, tunedeck, tmp_path, command)
+    for follow in ((), ("-f",)):
+        second = tunedeck("runs", "logs", run_id, "--node", "1", *follow)
+        assert second.returncode == 0, second.stderr
+        assert second.stdout == "node 1 says hello\nand goodbye\n"
+    first = tunedeck("runs", "logs", run_id, "--node", "0")
+    assert first.stdout.startswith("node 0 says hello\nand goodbye\n")
+    refused = tunedeck("runs", "logs", run_id, "--node", "2")
+    assert refused.returncode == 2
+    assert "2 node(s)" in refused.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,11 +34,11 @@ class Restored:
     def __init__(self, path: str, context: DistributedContext) -> None:
         self._context, together = context, Together(context)
         if context.main:
-            # Puts right what a killed process left, while the others wait.
-            find_checkpoint(path)
+            # Puts right what a killed process left; what cannot be found all say below.
+            with contextlib.suppress(UsageError):
+                find_checkpoint(path)
         context.barrier()
         self.folder = find_checkpoint(path)
-        context.barrier()
         if (found := _damage(self.folder, together)) is not None:
             before = (one for one in checkpoints_before(self.folder) if not _damage(one, together))
             whole = next(before, None)

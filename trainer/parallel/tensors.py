@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
@@ -16,21 +13,6 @@ def whole(tensor: Tensor) -> Tensor:
         full: Tensor = tensor.full_tensor()
         return full
     return tensor
-
-
-def whole_on_main(values: Any, *, main: bool) -> Any:
-    """Nested dicts and lists with each tensor whole on the main rank's CPU, and None elsewhere.
-
-    All ranks call it together. Never more than one whole tensor is on a GPU at a time.
-    """
-    if isinstance(values, Tensor):
-        gathered = whole(values.detach())
-        return gathered.cpu() if main else None
-    if isinstance(values, Mapping):
-        return {key: whole_on_main(value, main=main) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return type(values)(whole_on_main(value, main=main) for value in values)
-    return values
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer.checksums import damage, read_sums
 
@@ -226,3 +227,34 @@ def until(condition: Callable[[], Any]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def refused(config: TrainConfig, folder: Path) -> str:
+    """What a rank says that cannot go on."""
+    try:
+        train_here(config, folder)
+    except UsageError as error:
+        return f"{error.message} {error.fix}"
+    return ""
+
+
+def test_all_ranks_refuse_what_one_of_them_finds_damaged(
+    trained: Trained, workers: Workers, configure: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    steps = {"step_scheduler": {**STEPS, "ckpt_every_steps": 2}}
+    whole = trained(2, **FULL | steps, checkpoint={"keep_last": None})
+    checkpoints = whole.folder / "checkpoints"
+    shard = checkpoints / "step_000006" / "state" / "__1_0.distcp"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    for place, said in [
+        (
+            shard.parents[1],
+            rf"{shard} is damaged.*with checkpoint.restore_from={checkpoints}/step_000004$",
+        ),
+        (tmp_path / "nowhere", "There is nothing at"),
+    ]:
+        config = configure(**FULL, checkpoint={"restore_from": str(place)})
+        answers = workers.run(2, refused, config, tmp_path)
+        assert all(re.search(said, answer) for answer in answers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
 
@@ -25,6 +26,11 @@ _KEPT = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
 }
 """Operations that are dear to compute: `selective` keeps their results and recomputes the rest."""
+
+with suppress(ImportError):  # before torch 2.10 there is none
+    import torch.nn.attention.varlen
+
+    _KEPT.add(torch.ops.torch_attn._varlen_attn.default)
 
 
 def checkpoint_activations(model: PreTrainedModel, scope: Literal[True, "selective"]) -> None:

@@ -92,7 +92,7 @@ def test_a_run_that_goes_on_knows_what_fits(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    memory(110)
+    memory(150)
     first, second = tmp_path / "first", tmp_path / "second"
     steps = {**EIGHT, "ckpt_every_steps": 2}
     printed = run(configure(peft=LORA, step_scheduler=steps), first, capsys)
@@ -123,7 +123,7 @@ def test_a_new_run_in_the_same_folder_tries_for_itself(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    memory(110)
+    memory(150)
     config = configure(peft=LORA, step_scheduler=EIGHT)
     monkeypatch.setenv("TUNEDECK_RUN_ID", "r1")
     run(config, tmp_path, capsys)

@@ -79,7 +79,7 @@ class Errand:
         async def main() -> None:
             task = asyncio.ensure_future(errand())
             with self._lock:
-                self._loop, self._task = asyncio.get_running_loop(), task  # type: ignore[assignment]
+                self._loop, self._task = asyncio.get_running_loop(), task
                 if self.done:
                     task.cancel()
             await task

@@ -62,5 +62,5 @@ def set_command(
         line(edited.mended.diff)
     else:
         note(f"'{profile}' says that already.")
-    print_findings(edited.findings)
+    print_findings(list(edited.findings))
     return ExitCode.OK

@@ -68,6 +68,12 @@ async def fetch(
     """
     handle = record.backend_handle
     if handle is None or not isinstance(backend, KeepsFiles):
+        if handle is not None and record.backend != "local":
+            raise UsageError(
+                f"The files of {record.run_id} are on storage that only jobs see: "
+                f"{handle.data.get('run_dir')}",
+                fix="Copy them from a machine or a pod that mounts it.",
+            )
         raise UsageError(
             f"The files of {record.run_id} are on this machine: {record.run_dir}",
         )

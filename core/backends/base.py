@@ -136,6 +136,15 @@ class KeepsNodeLogs(Protocol):
         ...
 
 
+@runtime_checkable
+class Forgets(Protocol):
+    """A backend whose service keeps jobs that have ended until it is told to remove them."""
+
+    async def forget(self, handle: Handle) -> None:
+        """Remove a job and its history at the service. One that is gone is no error."""
+        ...
+
+
 EXECUTORS = {
     "local": "local:LocalBackend",
     "slurm": "slurm:SlurmBackend",

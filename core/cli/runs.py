@@ -211,8 +211,9 @@ def cancel_run(query: str, as_json: bool) -> None:
 @runs.command("delete")
 @_run
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--at-service", is_flag=True, help="Remove the job at the service as well.")
 @_as_json
-def delete(query: str, yes: bool, as_json: bool) -> None:
+def delete(query: str, yes: bool, at_service: bool, as_json: bool) -> None:
     """Remove a run that has ended: its record, its log and its checkpoints on this machine."""
     from .output import line, print_json
 
@@ -229,6 +230,10 @@ def delete(query: str, yes: bool, as_json: bool) -> None:
             )
         question = f"Delete {record.run_id} ({record.name}) and all that is in {record.run_dir}?"
         click.confirm(question, abort=True, err=True)
+    if at_service:
+        from .runs_remote import forget_job
+
+        forget_job(record)
     if record.run_dir.name == record.run_id and record.run_dir.is_dir():
         shutil.rmtree(record.run_dir)
     registry.delete(record.run_id)

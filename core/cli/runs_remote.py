@@ -1,4 +1,4 @@
-"""`runs fetch` and `runs attach`: runs whose files or whose launcher are elsewhere."""
+"""`runs fetch`, `attach` and `delete`: runs whose files, launcher or job are elsewhere."""
 
 from __future__ import annotations
 
@@ -32,6 +32,25 @@ def fetch_files(record: RunRecord, pattern: str | None, *, as_json: bool) -> Non
     for path in brought:
         line(str(path))
     note(f"{len(brought)} file(s) of {record.run_id} are in {record.run_dir}.")
+
+
+def forget_job(record: RunRecord) -> None:
+    """Remove a run's job where it ran.
+
+    Raises:
+        UsageError: if its backend keeps none.
+    """
+    from ..backends.base import Forgets
+    from ..errors import UsageError
+    from ..watch import backend_of
+
+    backend = backend_of(record)
+    if not isinstance(backend, Forgets):
+        raise UsageError(
+            f"{record.backend} keeps no jobs that could be removed.", fix="Leave --at-service out."
+        )
+    if record.backend_handle is not None:
+        asyncio.run(backend.forget(record.backend_handle))
 
 
 def attach_job(profile: str, job_id: str, env_file: Path | None) -> tuple[RunRecord, Registry]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.system.clouds.jobs import LocalJob
+from tests.system.clouds.runai import free_port
 from tests.system.clouds.server import FakeService, Refused, Reply, Request
 
 WORKSPACE, TOKEN = "nemo-lab", "Lp9" + "xQ4vT7" * 5
@@ -59,6 +60,7 @@ _RESERVED_VARIABLES = frozenset([
     "LEPTON_RESOURCE_ACCELERATOR_TYPE", "LEPTON_WORKSPACE_ORIGIN_URL",
 ])  # fmt: skip
 _MASTER = "${LEPTON_JOB_WORKER_PREFIX}-0.${LEPTON_SUBDOMAIN}"
+_PORT = "MASTER_PORT=29400"
 _NS = 1_000_000_000
 
 
@@ -345,7 +347,8 @@ class FakeLepton(FakeService):
         spec = job.spec
         count = int(spec.get("parallelism") or 1)
         mounts = {m["mount_path"]: self.storage(m) for m in spec.get("mounts") or ()}
-        mounts[_MASTER] = Path("127.0.0.1")  # the name that its workers' network resolves
+        # What only its workers' network resolves; and each job there has an address of its own.
+        mounts |= {_MASTER: Path("127.0.0.1"), _PORT: Path(f"MASTER_PORT={free_port()}")}
         runs = {}
         for number in range(count):
             replica = f"{job.id}-{number}-{secrets.token_hex(3)}"

@@ -377,7 +377,7 @@ class FakeRunAI(FakeService):
     def _make_pods(self, workload: Workload) -> dict[str, LocalJob]:
         spec, several = workload.body["spec"], workload.kind == "distributed"
         count = spec["numWorkers"] + 1 if several else 1
-        port = _free_port()
+        port = free_port()
         mounts = {p["path"]: self.volume(p["claimName"]) for p in spec["storage"].get("pvc", ())}
         pods = {}
         for rank in range(count):
@@ -567,7 +567,8 @@ def _jwt(exp: int) -> str:
             return ".".join([*texts, secrets.token_hex(32)])
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

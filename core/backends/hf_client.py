@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -57,13 +57,22 @@ class Hub:
         """The address of the Hub, without a slash at its end."""
         return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
-    async def call(self, method: str, *args: Any, safe: bool = True, **options: Any) -> Any:
+    async def call(
+        self,
+        method: str,
+        *args: Any,
+        safe: bool = True,
+        narrow: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
         """Call a method of the library's client; a list for one that gives its answer by and by.
 
         Args:
             method: its name.
             args: positional arguments.
             safe: whether it may be called again when its answer was lost.
+            narrow: arguments that only narrow an answer. A library that has none of them answers
+                with more, which the caller passes over.
             options: keyword arguments; those that are None are left to the library.
 
         Raises:
@@ -75,6 +84,8 @@ class Hub:
         function = self._method(method)
         given = {name: value for name, value in options.items() if value is not None}
         _require(method, function, given)
+        known = inspect.signature(function).parameters
+        given |= {name: value for name, value in (narrow or {}).items() if name in known}
 
         def work() -> Any:
             from huggingface_hub.utils import disable_progress_bars

@@ -24,7 +24,7 @@ async def inventory(hub: Hub, values: Mapping[str, Any]) -> dict[str, Any]:
     namespace = namespace_of(values)
     hardware, jobs = await asyncio.gather(
         hub.call("list_jobs_hardware"),
-        hub.call("list_jobs", namespace=namespace, status=_LIVE),
+        hub.call("list_jobs", namespace=namespace, narrow={"status": _LIVE}),
     )
     return {
         "flavors": [
@@ -45,10 +45,11 @@ async def inventory(hub: Hub, values: Mapping[str, Any]) -> dict[str, Any]:
                 "run_id": (job.labels or {}).get(RUN_LABEL, ""),
                 "name": (job.labels or {}).get("name", ""),
                 "flavor": str(getattr(job.flavor, "value", job.flavor)),
-                "state": str(getattr(job.status.stage, "value", job.status.stage)),
+                "state": _stage(job),
                 "created_at": job.created_at.isoformat() if job.created_at else "",
             }
             for job in jobs
+            if _stage(job) in _LIVE
         ],
     }
 
@@ -80,6 +81,10 @@ def gpus_of(flavor: Any) -> int:
     if accelerator is None or accelerator.type.lower() != "gpu":
         return 0
     return int(accelerator.quantity)
+
+
+def _stage(job: Any) -> str:
+    return str(getattr(job.status.stage, "value", job.status.stage))
 
 
 def _per_second(flavor: Any) -> float:

@@ -44,7 +44,7 @@ async def submit(hub: Hub, submission: Submission) -> Handle:
 
 async def find(hub: Hub, namespace: str, run_id: str) -> Handle | None:
     """The job of a run; the newest if its launchers between them made several."""
-    jobs = await hub.call("list_jobs", labels={RUN_LABEL: run_id}, namespace=namespace)
+    jobs = await hub.call("list_jobs", namespace=namespace, narrow={"labels": {RUN_LABEL: run_id}})
     found = [handle for job in jobs if (handle := handle_of(job, namespace))]
     return next((handle for handle in found if handle.run_id == run_id), None)
 

@@ -20,8 +20,8 @@ from ...plan import Plan
 
 CONFIG = "config.yaml"
 RESUME_CONFIG = "resume.yaml"
-DEADLINE_MARGIN_S = 60
-"""Before a job's time is up, by when its last checkpoint must be written and kept."""
+_MARGIN, _LEAST_S, _MOST_S = 1 / 20, 60, 600
+"""The part of a job's time that is left for keeping its last checkpoint, and its bounds."""
 
 _KEEP_PACE_S = 15
 _END_OF_FILE = "TUNEDECK_END_OF_FILE"
@@ -222,7 +222,8 @@ def _deadline(timeout_s: int | None) -> list[str]:
     """Unix seconds by which the run must have saved. Short jobs get at least half their time."""
     if timeout_s is None:
         return []
-    usable = max(timeout_s - DEADLINE_MARGIN_S, timeout_s // 2)
+    margin = min(max(int(timeout_s * _MARGIN), _LEAST_S), _MOST_S, timeout_s // 2)
+    usable = timeout_s - margin
     return [f"export TUNEDECK_DEADLINE=$((started_at + {usable}))"]
 
 

@@ -119,11 +119,16 @@ def test_several_machines_are_refused(hf_plan: PlanMaker) -> None:
         render(hf_plan(launch=Launch("torchrun", "tunedeck.trainer", ("sft",), 2, 8, 8)))
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90m", 5400), ("1.5h", 5400), ("1d", 86400)])
-def test_a_time_limit_is_read_in_every_unit(hf_plan: PlanMaker, text: str, seconds: int) -> None:
+@pytest.mark.parametrize(
+    ("text", "seconds", "margin"),
+    [("60", 60, 30), ("10m", 600, 60), ("1.5h", 5400, 270), ("1d", 86400, 600)],
+)
+def test_a_time_limit_is_read_in_every_unit_and_leaves_time_to_save(
+    hf_plan: PlanMaker, text: str, seconds: int, margin: int
+) -> None:
     plan = hf_plan(profile={"timeout": None, "time": text})
     assert job_of(plan)["timeoutSeconds"] == seconds
-    assert f"TUNEDECK_DEADLINE=$((started_at + {seconds - 60}))" in script_of(plan)
+    assert f"TUNEDECK_DEADLINE=$((started_at + {seconds - margin}))" in script_of(plan)
 
 
 def test_the_code_comes_from_the_bucket_and_results_go_there(hf_plan: PlanMaker) -> None:
@@ -207,3 +212,23 @@ def test_a_secret_kept_elsewhere_and_a_lost_checkpoint_folder_are_told(
 def test_rendered_twice_it_is_the_same(hf_plan: PlanMaker) -> None:
     plan = hf_plan()
     assert render(plan).to_json() == render(plan).to_json()
+
+
+async def test_what_an_older_library_lacks_is_left_out_or_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from huggingface_hub import HfApi
+
+    from tunedeck.core.backends.hf_client import Hub
+
+    def list_jobs(_self: HfApi, *, namespace: str) -> list[str]:
+        return [namespace]
+
+    monkeypatch.setattr(HfApi, "list_jobs", list_jobs)
+    hub = Hub()
+    assert await hub.call("list_jobs", namespace="ada", narrow={"labels": {"a": "b"}}) == ["ada"]
+    with pytest.raises(UsageError, match="has no labels in list_jobs") as raised:
+        await hub.call("list_jobs", namespace="ada", labels={"a": "b"})
+    assert "pip install --upgrade" in raised.value.fix
+    with pytest.raises(UsageError, match="knows no bury_job"):
+        await hub.call("bury_job")

@@ -147,9 +147,13 @@ def _restored(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _file(name: str, text: str) -> str:
-    """Lines that write a file. Only the place of a checkpoint is filled in by the job."""
+    """Lines that write a file, whole at once: nodes may share the folder.
+
+    Only the place of a checkpoint is filled in by the job.
+    """
     filled = "" if _RESTORED_MARK not in text else f' | sed "s|{_RESTORED_MARK}|$scratch/restored|"'
-    return f"cat << '{_END_OF_FILE}'{filled} > \"$run_dir/{name}\"\n{text}{_END_OF_FILE}"
+    draft, place = f'"$run_dir/.{name}.$rank"', f'"$run_dir/{name}"'
+    return f"cat << '{_END_OF_FILE}'{filled} > {draft}\n{text}{_END_OF_FILE}\nmv {draft} {place}"
 
 
 def _exports(plan: Plan, start: Start) -> Iterable[str]:

@@ -20,8 +20,8 @@ main() {
   set -e
   mkdir -p "$scratch" "$run_dir"
   cd "$run_dir"
-  rm -f exit.json exit_code
 @rendezvous@
+  if [ "$rank" = 0 ]; then rm -f exit.json exit_code; fi
   write_files
 @code@
   go_on_from_checkpoint

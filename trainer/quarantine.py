@@ -79,14 +79,14 @@ def quarantine(
     taken = bad.taken
     folder = run_dir / f"nonfinite_step_{taken.step:06d}"
     rows = [row for batch in taken.micro_batches for row in batch.rows]
-    # Ranks that share their rows with another one, for tensor or context parallelism, keep none.
-    own = not context.sizes.tp * context.sizes.cp > 1 or _is_first_of_its_rows(context)
     mine = {
         "random": taken.random,
         "places": [place(row) for row in rows],
         "micro_batches": [batch._asdict() for batch in taken.micro_batches],
     }
-    shares = [share for share in _gathered(mine if own else None, context) if share]
+    # Ranks that share their rows, for tensor or context parallelism, have the same share.
+    by_rank = dict(reversed(_gathered((context.data_rank, mine), context)))
+    shares = [by_rank[rank] for rank in sorted(by_rank)]
     places = sorted({one for share in shares for one in share["places"]})
     kept = f"It is kept in {folder}"
     try:
@@ -105,11 +105,6 @@ def quarantine(
         fix=f"Find out where it begins: python -m tunedeck.trainer replay-step {folder}. "
         "Look at these rows, lower optimizer.lr, or set model.torch_dtype=float32.",
     )
-
-
-def _is_first_of_its_rows(context: DistributedContext) -> bool:
-    mesh = context.device_mesh
-    return mesh is None or all(mesh.get_local_rank(name) == 0 for name in ("tp", "cp"))
 
 
 def _gathered(mine: Any, context: DistributedContext) -> list[Any]:

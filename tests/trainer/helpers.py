@@ -8,6 +8,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from tunedeck.trainer.checksums import read_sums
+
 TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -75,3 +77,13 @@ def metric_lines(printed: str, key: str = "loss") -> list[dict[str, str]]:
 
 def losses(printed: str) -> list[str]:
     return [values["loss"] for values in metric_lines(printed)]
+
+
+def saved(run_dir: Path, step: int) -> Path:
+    """The checkpoint of a step."""
+    return run_dir / "checkpoints" / f"step_{step:06d}"
+
+
+def digests(folder: Path, suffix: str = ".safetensors") -> dict[str, str]:
+    """The recorded digests of a checkpoint's weights."""
+    return {name: digest for name, digest in read_sums(folder).items() if name.endswith(suffix)}

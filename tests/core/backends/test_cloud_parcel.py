@@ -69,7 +69,8 @@ def test_an_archive_has_the_same_bytes_each_time_and_nothing_hidden(
     os.utime(folder / "config.json", (1, 1))
     assert parcel.pack([upload], shared) == packed
     below = upload.target.removeprefix(f"{shared}/")
-    names = tarfile.open(fileobj=io.BytesIO(packed)).getnames()
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        names = archive.getnames()
     assert names == [f"{below}/config.json", f"{below}/sub/weights.bin"]
 
 

@@ -242,6 +242,7 @@ async def test_an_unknown_node_group_names_those_there_are(place: LeptonPlace) -
         await submit(place, place.plan("true"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [
@@ -329,6 +330,7 @@ async def test_an_input_is_on_the_storage_before_the_step_starts(
     assert len(lepton.sent("POST", "/jobs$")) == 2 + len(carriers)
 
 
+@pytest.mark.slow
 async def test_a_carrier_that_failed_is_started_again(
     place: LeptonPlace, lepton: FakeLepton, tmp_path: Path
 ) -> None:
@@ -374,6 +376,7 @@ async def test_launched_from_the_cluster_the_storage_is_written_directly(
 # What becomes of it.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skew", [-3600.0, 3600.0])
 async def test_a_clock_that_is_wrong_loses_no_line(
     place: LeptonPlace, lepton: FakeLepton, skew: float
@@ -387,6 +390,7 @@ async def test_a_clock_that_is_wrong_loses_no_line(
         assert rest == texts(entries)[at + 1 :]
 
 
+@pytest.mark.slow
 async def test_replicas_are_all_read_and_named(place: LeptonPlace) -> None:
     launch = Launch("command", "tunedeck.trainer", ("sft",), nodes=3)
     plan = place.plan("echo node $NODE_RANK of $NNODES at $MASTER_ADDR", launch=launch)
@@ -400,6 +404,7 @@ async def test_replicas_are_all_read_and_named(place: LeptonPlace) -> None:
     assert texts(await lines_of(backend, handle, entries[2].cursor)) == texts(entries[3:])
 
 
+@pytest.mark.slow
 async def test_a_job_that_is_tried_again_keeps_its_log(place: LeptonPlace, tmp_path: Path) -> None:
     place.values["max_requeues"] = 1
     mark = tmp_path / "was here"
@@ -474,6 +479,7 @@ async def test_a_job_that_is_deleted_is_lost(place: LeptonPlace) -> None:
     await backend.forget(handle)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 async def test_stopping_keeps_the_job_and_its_log(place: LeptonPlace, lepton: FakeLepton) -> None:
     backend, handle = await submit(place, place.plan("echo up; sleep 60"))
     async with aclosing(backend.logs(handle, None, follow=True)) as lines:

@@ -203,6 +203,7 @@ async def test_project_and_cluster_are_found_by_name(place: RunAIPlace, runai: F
         await submit(place, place.plan("true"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [
@@ -266,6 +267,7 @@ def local_input(path: Path) -> LocalInput:
     return LocalInput("dataset.path_or_dataset_id", str(path), digest, size)
 
 
+@pytest.mark.slow
 async def test_an_input_too_large_for_one_job_goes_ahead_in_several(
     place: RunAIPlace, runai: FakeRunAI, tmp_path: Path
 ) -> None:
@@ -369,6 +371,7 @@ async def test_logs_come_by_kubernetes_where_the_profile_names_it(
     assert texts(entries) == [*map(str, range(1, 10)), "tunedeck: exit=0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [1, 2])
 async def test_suspension_goes_by_the_route_of_the_kind(
     place: RunAIPlace, runai: FakeRunAI, nodes: int

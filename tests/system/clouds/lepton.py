@@ -202,9 +202,9 @@ class FakeLepton(FakeService):
 
     def storage(self, mount: dict[str, Any]) -> Path:
         """The folder that stands for what is mounted."""
-        folder = (
-            self.folder / "storage" / mount["from"].replace(":", "_") / mount["path"].strip("/")
-        )
+        name: str = mount["from"].replace(":", "_")
+        path: str = mount["path"].strip("/")
+        folder = self.folder / "storage" / name / path
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

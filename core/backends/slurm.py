@@ -19,7 +19,7 @@ from ..states import Status
 from ..submission import Submission, SubmissionFile
 from .base import Capabilities, Handle, LogLine
 from .slurm_layout import Layout, job_root, uses_ssh
-from .slurm_options import LOG, job_name
+from .slurm_options import LOG, array_tasks, job_name
 from .slurm_script import CONFIG, RESUME_CONFIG, SCRIPT, render_script
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class SlurmBackend:
             payload={
                 "host": self._values.get("host"),
                 "job_name": job_name(plan),
+                "tasks": array_tasks(self._values),
                 "uploads": [upload.to_json() for upload in layout.uploads(plan)],
             },
             cwd=layout.run_dir,

@@ -4,13 +4,15 @@
 # @about@
 # shellcheck disable=SC2317  # traps call what nothing else does
 
-run_dir=@run_dir@
-secrets=$run_dir/secrets.sh
-export TUNEDECK_CONFIG=$run_dir/config.yaml
+base=@run_dir@
+run_dir=@own_dir@
+secrets=$base/secrets.sh
+export TUNEDECK_CONFIG=$base/config.yaml
 max_requeues=@max_requeues@
 attempt=${SLURM_RESTART_COUNT:-0}
 @resume@
 @exports@
+export TUNEDECK_RUN_DIR=$run_dir TUNEDECK_EXIT_FILE=$run_dir/exit_code
 
 run_the_step() {
 @command@
@@ -114,7 +116,7 @@ run_on_all_nodes() {
   (trap '' TERM @signals@ && exec tee "$scratch/srun" < "$scratch/pipe") &
   teller=$!
   srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 "$@" @srun@ \
-    @container@bash "$run_dir/job.sh" node 2> "$scratch/pipe" &
+    @container@bash "$base/job.sh" node 2> "$scratch/pipe" &
   step=$!
   interrupted=1
   while [ "$interrupted" = 1 ]; do
@@ -132,10 +134,10 @@ run_on_all_nodes() {
 ask_slurm() {
   local said code until=$((SECONDS + 600)) waiting=0
   while true; do
-    said=$(timeout 30 "$@" 2>&1)
+    said=$("$@" 2>&1)
     code=$?
     if [ "$code" = 0 ] || [ "$terminated" = 1 ] || [ "$SECONDS" -gt "$until" ]; then break; fi
-    if [ "$code" != 124 ] && ! is_away <<< "$said"; then break; fi
+    if ! is_away <<< "$said"; then break; fi
     if [ "$waiting" = 0 ]; then
       waiting=1
       echo "tunedeck: Slurm's controller does not answer; waiting for it" >&2
@@ -228,9 +230,11 @@ end() {
     if queue_again; then exit 0; fi
     echo "tunedeck: warning: this site does not let a job queue itself again"
   fi
-  # A job that Slurm kills for another job, or for a node, will want them when it starts again; if
-  # it does not, the launcher removes them.
-  if [ "$terminated" = 0 ] || [ "$attempt" -ge "$max_requeues" ]; then rm -f "$secrets"; fi
+  # Other tasks of an array want them, and a job that Slurm has killed for another one or for a node
+  # when it starts again. There the launcher removes them.
+  if [ "$base" = "$run_dir" ] && { [ "$terminated" = 0 ] || [ "$attempt" -ge "$max_requeues" ]; }; then
+    rm -f "$secrets"
+  fi
   echo "tunedeck: exit=$code"
   printf '{"exit_code": %d, "started_at": %d, "ended_at": %d, "terminated": %d, "attempt": %d, "lost": "%s"}' \
     "$code" "$started_at" "$(date +%s)" "$terminated" "$attempt" "$lost" |

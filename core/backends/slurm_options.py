@@ -23,6 +23,8 @@ _TEXT_OPTIONS = (
 )
 _UNSAFE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
+_TASKS = re.compile(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?")
+_MOST_TASKS = 10_000
 _MOST_WARNING_S = 120
 
 
@@ -43,7 +45,7 @@ def sbatch_options(plan: Plan, run_dir: str) -> dict[str, str | None]:
         **_gpus(plan),
         **{name: _text(values.get(name)) for name in _TEXT_OPTIONS},
         "signal": warning_signal(values),
-        "output": f"{run_dir}/{LOG}",
+        "output": f"{run_dir}/task_%a/{LOG}" if values.get("array") else f"{run_dir}/{LOG}",
         "open-mode": "append",
         "chdir": run_dir,
     }
@@ -67,6 +69,25 @@ def sbatch_lines(options: Mapping[str, str | None]) -> list[str]:
         f"#SBATCH --{name}" if value is None else f"#SBATCH --{name}={shlex.quote(value)}"
         for name, value in options.items()
     ]
+
+
+def array_tasks(values: Mapping[str, Any]) -> list[int]:
+    """The numbers of an array's tasks, as sbatch reads `0-7%2`, `1,3,5` and `0-15:4`.
+
+    Raises:
+        UsageError: if sbatch would not read it.
+    """
+    text = _text(values.get("array"))
+    found: set[int] = set()
+    for part in (text or "").partition("%")[0].split(",") if text else ():
+        match = _TASKS.fullmatch(part.strip())
+        if match is None or int(match[2] or match[1]) - int(match[1]) > _MOST_TASKS:
+            raise UsageError(
+                f"array is '{text}', which sbatch does not read.",
+                fix="Write it like 0-7, 0-7%2 (two at a time), 1,3,5 or 0-15:4.",
+            )
+        found.update(range(int(match[1]), int(match[2] or match[1]) + 1, int(match[3] or 1)))
+    return sorted(found)
 
 
 def job_name(plan: Plan) -> str:

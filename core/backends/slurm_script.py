@@ -62,13 +62,14 @@ def render_script(plan: Plan, layout: Layout, *, checkpoints: str | None) -> Scr
         "options": "\n".join(sbatch_lines(sbatch_options(plan, run_dir))),
         "about": f"{plan.step} as {plan.run_id} on {shape}. Written by tunedeck.",
         "run_dir": shlex.quote(run_dir),
+        "own_dir": "$base/task_$SLURM_ARRAY_TASK_ID" if values.get("array") else "$base",
         "max_requeues": str(max_requeues(values)),
         "exports": _lines(f"export {name}={shlex.quote(value)}" for name, value in env.items()),
         "startup": _lines(_startup(plan, layout), indent="  "),
         "command": _lines([_body(_command(plan, _CONFIG_MARK))], indent="  "),
         "tell": _lines(_tell(plan), indent="      "),
         "signals": _signals(values),
-        "resume": _lines(_resume(checkpoints)),
+        "resume": _lines(_resume(checkpoints, run_dir)),
         "setup": _lines(_setup(values), indent="  "),
         "srun": shlex.join(["--export=ALL", *srun_options(plan, layout)]),
         "container": "".join(f"{word} " for word in container_words(plan, layout)),
@@ -81,8 +82,6 @@ def _environment(plan: Plan, layout: Layout) -> dict[str, str]:
     env = {
         **plan.env,
         "TUNEDECK_RUN_ID": plan.run_id,
-        "TUNEDECK_RUN_DIR": layout.run_dir,
-        "TUNEDECK_EXIT_FILE": f"{layout.run_dir}/exit_code",
         "PYTHONUNBUFFERED": "1",
     }
     if "-m" in script_words(plan.launch):
@@ -158,13 +157,20 @@ def _signals(values: Mapping[str, Any]) -> str:
     return found[1] if found else "USR1"
 
 
-def _resume(checkpoints: str | None) -> list[str]:
-    """A job that is queued again goes on from its last checkpoint, if it has come to one."""
+def _resume(checkpoints: str | None, run_dir: str) -> list[str]:
+    """A job that is queued again goes on from its last checkpoint, if it has come to one.
+
+    A task of an array has checkpoints of its own, and a config that names them.
+    """
     if checkpoints is None:
         return []
+    inside = checkpoints.removeprefix(f"{run_dir}/")
+    own = f'"$run_dir"/{shlex.quote(inside)}' if inside != checkpoints else shlex.quote(checkpoints)
     return [
-        f'if [ "$attempt" -gt 0 ] && [ -e {shlex.quote(f"{checkpoints}/latest")} ]; then',
+        f'if [ "$attempt" -gt 0 ] && [ -e {own}/latest ]; then',
         f"  TUNEDECK_CONFIG=$run_dir/{RESUME_CONFIG}",
+        f'  [ "$base" = "$run_dir" ] || sed "s|$base/|$run_dir/|" "$base/{RESUME_CONFIG}" '
+        '> "$TUNEDECK_CONFIG"',
         "fi",
     ]
 

@@ -41,6 +41,7 @@ _CLEANING_UP_S = 180.0
 """How long Slurm may take over a job that has ended before its own last word counts. A node that
 is down, or an epilog that hangs, keeps a job in COMPLETING."""
 
+_TASK = re.compile(r"[_+]")
 _FIELD = re.compile(r"(\w+)=(\S+)")
 
 
@@ -83,7 +84,7 @@ for job in {ids}; do
     *)
       told=$(scontrol show job -o "$job" 2>&1)
       case "$told" in
-        JobId=*) echo "C|$told" ;;
+        JobId=*) printf '%s\\n' "$told" | sed 's/^/C|/' ;;
         *) missing=$missing,$job; printf '%s\\n' "$told" | grep -v 'Invalid job id' >&2 ;;
       esac
       ;;
@@ -91,11 +92,20 @@ for job in {ids}; do
   case $job in
 {folders}
   esac
-  if [ -s "$folder/{SENTINEL}" ]; then echo "X|$job|$(tr -d '\\n' < "$folder/{SENTINEL}")"; fi
+  set -- "$folder"/task_*/
+  if [ -d "$1" ]; then  # an array: its last word is the worst of its tasks', once each has spoken
+    said=$(for task; do tr -d '\\n' < "$task/{SENTINEL}" && echo; done 2> /dev/null)
+    if [ "$(printf '%s' "$said" | grep -c '')" = $# ]; then
+      worst=$(printf '%s\\n' "$said" | grep -v '"exit_code": 0,' | head -n 1)
+      echo "X|$job|${{worst:-$(printf '%s\\n' "$said" | tail -n 1)}}"
+    fi
+  elif [ -s "$folder/{SENTINEL}" ]; then
+    echo "X|$job|$(tr -d '\\n' < "$folder/{SENTINEL}")"
+  fi
   if [ -e "$folder/{SECRETS}" ]; then echo "S|$job"; fi
 done
 if [ -n "$missing" ]; then
-  sacct -X -P -n -j "${{missing#,}}" -o JobIDRaw,State,ExitCode,Start,End 2> /dev/null |
+  sacct -X -P -n -j "${{missing#,}}" -o JobID,State,ExitCode,Start,End 2> /dev/null |
     sed 's/^/A|/'
 fi
 exit 0
@@ -190,9 +200,10 @@ def _from_squeue(found: dict[str, Seen], rest: str) -> None:
 
 def _from_scontrol(found: dict[str, Seen], rest: str) -> None:
     facts = dict(_FIELD.findall(rest))
-    if (seen := found.get(facts.get("JobId", ""))) is None:
+    if (seen := found.get(facts.get("ArrayJobId", facts.get("JobId", "")))) is None:
         return
-    seen.word = facts.get("JobState", "")
+    seen.tasks.append(facts.get("JobState", ""))
+    seen.word = _of_all(seen.tasks)
     seen.reason = (
         "" if facts.get("Reason") in (None, "None", "NonZeroExitCode") else facts["Reason"]
     )
@@ -203,9 +214,11 @@ def _from_scontrol(found: dict[str, Seen], rest: str) -> None:
 
 def _from_sacct(found: dict[str, Seen], rest: str) -> None:
     job, state, code, started, ended = rest.split("|")[:5]
-    if (seen := found.get(job)) is None or not state:
+    if (seen := found.get(_TASK.split(job)[0])) is None or not state:
         return
-    seen.word, _, by = state.partition(" ")
+    word, _, by = state.partition(" ")
+    seen.tasks.append(word)
+    seen.word = _of_all(seen.tasks)
     seen.reason = f"cancelled {by}" if by else ""
     seen.exit_code = _code(code)
     seen.started_at, seen.ended_at = _moment(started), _moment(ended)

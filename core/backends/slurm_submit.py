@@ -65,7 +65,8 @@ async def _attempt(machine: Machine, root: str, submission: Submission) -> Handl
     missing = [upload for index, upload in enumerate(uploads) if str(index) not in there]
     if "run" not in there:
         await _send(machine, incoming, missing, submission)
-    script = _put_in_place(run_dir, incoming, missing, submission.run_id)
+    tasks = payload.get("tasks") or []
+    script = _put_in_place(run_dir, incoming, missing, submission.run_id, tasks)
     done = await run_slurm(machine, script)
     if done.code == _SBATCH_FAILED:
         raise sbatch_error(done.err, machine.name)
@@ -119,7 +120,9 @@ def _secrets_file(submission: Submission) -> str:
     return "".join(f"export {name}={shlex.quote(v)}\n" for name, v in found.items() if v)
 
 
-def _put_in_place(run_dir: str, incoming: str, missing: Sequence[Upload], run_id: str) -> str:
+def _put_in_place(
+    run_dir: str, incoming: str, missing: Sequence[Upload], run_id: str, tasks: Sequence[int]
+) -> str:
     """Rename everything into its place, and submit unless there is a job already."""
     lines = [f"incoming={shlex.quote(incoming)} run_dir={shlex.quote(run_dir)}",
              "trap 'rm -rf \"$incoming\"' EXIT"]  # fmt: skip
@@ -133,12 +136,17 @@ def _put_in_place(run_dir: str, incoming: str, missing: Sequence[Upload], run_id
             ]
         else:
             lines.append(f"[ -e {target} ] || mv -T {draft} {target} || exit 1")
-    return "\n".join([*lines, _SUBMIT.replace("@known@", _known_job(run_id))])
+    folders = " ".join(f"task_{number}" for number in tasks)
+    # Slurm makes no folder for a log. That of the first task stands for the run's.
+    task_logs = f"mkdir -p {folders} && ln -sfn task_{tasks[0]}/{LOG} {LOG}\n" if tasks else ""
+    submit = _SUBMIT.replace("@known@", _known_job(run_id)).replace("@tasks@\n", task_logs)
+    return "\n".join([*lines, submit])
 
 
 _SUBMIT = f"""\
 if [ ! -e "$run_dir" ]; then mv -T "$incoming"/run "$run_dir" || exit 1; fi
 cd "$run_dir" || exit 1
+@tasks@
 touch {LOG} || exit 1
 exec 9> .lock && flock -w 120 9 2> /dev/null  # where the file system has locks
 if ! mkdir .submitting 2> /dev/null; then

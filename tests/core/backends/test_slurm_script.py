@@ -211,3 +211,16 @@ def test_rendering_twice_gives_the_same_bytes(make_plan: MakePlan) -> None:
     plan = plan_of(make_plan)
     backend = SlurmBackend(dict(plan.profile_values))
     assert backend.render(plan).to_json() == backend.render(plan).to_json()
+
+
+def test_the_tasks_of_an_array_are_counted_as_sbatch_does(make_plan: MakePlan) -> None:
+    def tasks(array: str) -> list[int]:
+        payload = rendered(make_plan, array=array).payload
+        assert payload is not None
+        return list(payload["tasks"])
+
+    assert tasks("0-3%2") == [0, 1, 2, 3]
+    assert tasks("1,3,8-12:4") == [1, 3, 8, 12]
+    assert rendered(make_plan).payload["tasks"] == []  # type: ignore[index]  # it has one
+    with pytest.raises(UsageError, match="array is 'a-b'"):
+        tasks("a-b")

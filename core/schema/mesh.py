@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -131,16 +132,15 @@ def architecture_misfits(config: DistributedConfig, model: Mapping[str, Any]) ->
     text = model.get("text_config") or model
     for key, names in _SHARED.items():
         ranks = getattr(config, key)
-        for name in names:
-            size = text.get(name)
-            if isinstance(size, int) and size % ranks:
-                fitting = [n for n in _divisors(size) if n <= 2 * ranks]
-                yield Misfit(
-                    f"distributed.{key}",
-                    f"{ranks} ranks cannot share {name} = {size} of the model evenly.",
-                    f"Set distributed.{key} to one of {', '.join(map(str, fitting))}.",
-                )
-                break
+        sizes = {name: text[name] for name in names if isinstance(text.get(name), int)}
+        uneven = [f"{name} = {size}" for name, size in sizes.items() if size % ranks]
+        if uneven:
+            fitting = [n for n in _divisors(math.gcd(*sizes.values())) if n <= 2 * ranks]
+            yield Misfit(
+                f"distributed.{key}",
+                f"{ranks} ranks cannot share {', '.join(uneven)} of the model evenly.",
+                f"Set distributed.{key} to one of {', '.join(map(str, fitting))}.",
+            )
 
 
 def _multiples(unit: int, near: int) -> str:

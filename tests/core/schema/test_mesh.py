@@ -82,6 +82,7 @@ def test_copies_without_shards_are_replicas() -> None:
     ("sizes", "model", "key"),
     [
         ({"tp_size": 4}, {"num_attention_heads": 8, "num_key_value_heads": 2}, "tp_size"),
+        ({"tp_size": 3}, {"num_attention_heads": 4, "num_key_value_heads": 2}, "tp_size"),
         ({"tp_size": 3}, {"text_config": {"num_attention_heads": 8}}, "tp_size"),
         ({"ep_size": 3}, {"num_local_experts": 8}, "ep_size"),
         ({"tp_size": 2}, {"num_attention_heads": 8, "num_key_value_heads": 2}, None),

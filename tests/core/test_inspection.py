@@ -177,3 +177,16 @@ def test_a_config_without_that_data_is_refused(capsys: pytest.CaptureFixture[str
     look = ["data", "look", "peft/automodel", "-c", "tiny", "validation_dataset=null"]
     assert cli([*look, "--validation"]) == ExitCode.USAGE
     assert "has no validation_dataset" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_step_runs_like_any_other_and_leaves_its_report(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert cli(["steps", "run", "data_prep/inspect", "-c", "tiny", "--json"]) == 0
+    run = json.loads(capfd.readouterr().out)
+    assert run["exit_code"] == 0
+    assert cli(["runs", "show", run["run_id"], "--json"]) == 0
+    shown = json.loads(capfd.readouterr().out)
+    report = json.loads((Path(shown["run_dir"]) / REPORT).read_text())
+    assert report["rows"] == report["trainable_rows"] == 600

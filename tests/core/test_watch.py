@@ -214,6 +214,45 @@ class TestElsewhere:
         assert lines_of(events) == [b"a"]
         assert isinstance(events[-1], Changed)
 
+    def test_it_looks_more_rarely_while_nothing_changes(
+        self, sent: RunRecord, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Quiet(Cloud):
+            capabilities = Capabilities(poll_s=10.0)
+
+            async def logs(
+                self, handle: Handle, cursor: str | None, *, follow: bool
+            ) -> AsyncGenerator[LogLine]:
+                await asyncio.sleep(3600)
+                yield LogLine(b"", "0")
+
+        pauses: list[float] = []
+
+        async def pause(_eye: object, seconds: float) -> None:
+            pauses.append(seconds)
+            await asyncio.sleep(0)
+
+        monkeypatch.setattr("tunedeck.core.watch._DRAIN_S", 0.1)
+        monkeypatch.setattr("tunedeck.core.watch._Eye._pause", pause)
+        waiting = Status(RunState.QUEUED, "Queued")
+        events_of(sent, registry, Quiet([*[waiting] * 12, RUNNING, DONE], []).backend)
+        first, *queued, running = pauses[:13]
+        assert first == 10.0
+        assert queued == sorted(queued)
+        assert queued[-1] == 60.0
+        assert running == 10.0
+
+    def test_a_run_that_waited_is_looked_at_as_soon_as_it_says_something(
+        self, sent: RunRecord, registry: Registry
+    ) -> None:
+        class Sparing(Cloud):
+            capabilities = Capabilities(poll_s=1000.0)
+
+        waiting = Status(RunState.QUEUED, "Queued")
+        events = events_of(sent, registry, Sparing([waiting, DONE], [b"a"]).backend)
+        assert isinstance(events[-1], Changed)
+        assert events[-1].record.state is RunState.SUCCEEDED
+
 
 class TestRefresh:
     def test_what_ended_meanwhile_is_known(self, make_plan: MakePlan, registry: Registry) -> None:

@@ -423,3 +423,58 @@ async def test_before_the_time_limit_the_run_is_asked_to_save_and_queued_again(
     assert (await cluster.end(backend, handle)).state is RunState.SUCCEEDED
     assert b"tunedeck: the job is about to be ended; the run is asked to save" in lines
     assert b"tunedeck: queued again to go on, 1 of at most 3 time(s)" in lines
+
+
+APPTAINER = """\
+#!/bin/bash
+# What the job asks of Apptainer, by the kernel's own means: a mount namespace with the binds.
+[ "$1" = exec ] || exit 64
+shift
+binds=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --pwd) pwd=$2; shift 2 ;;
+    --bind) binds+=("$2"); shift 2 ;;
+    --nv) shift ;;
+    *) image=$1; shift; break ;;
+  esac
+done
+export IMAGE=$image PLACE=$pwd BINDS="${binds[*]}"
+exec unshare --mount bash -c '
+  for bind in $BINDS; do
+    source=${bind%%:*} target=${bind#*:} options=
+    case $target in *:ro) options=ro target=${target%:ro} ;; esac
+    mkdir -p "$target"
+    mount --bind "$source" "$target" || exit 70
+    [ -z "$options" ] || mount -o remount,bind,ro "$target" || exit 70
+  done
+  cd "$PLACE" && exec "$@"' - "$@"
+"""
+
+
+async def test_a_job_runs_in_an_image_by_apptainer_with_its_mounts(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    # Debian has no Apptainer: a stand-in takes its command line, and mounts what that says.
+    tool = tmp_path / "bin" / "apptainer"
+    tool.parent.mkdir()
+    tool.write_text(APPTAINER)
+    tool.chmod(0o755)
+    data, inside = tmp_path / "data", tmp_path / "inside"
+    data.mkdir()
+    (data / "rows").write_text("rows of data\n")
+    command = f"echo in $IMAGE at $PWD; cat {inside}/rows; touch {inside}/new || echo read-only"
+    backend, handle = await cluster.submit(
+        command,
+        container_runtime="apptainer",
+        container_image="registry/image:1",
+        mounts=[f"{data}:{inside}:ro"],
+        setup_lines=[f"export PATH={tool.parent}:$PATH"],
+    )
+    lines = await log_of(backend, handle)
+    assert (await cluster.end(backend, handle)).state is RunState.SUCCEEDED, lines
+    folder = cluster.folder(handle)
+    assert f"in docker://registry/image:1 at {folder}".encode() in lines
+    assert b"rows of data" in lines
+    assert b"read-only" in lines
+    assert not list(inside.iterdir())

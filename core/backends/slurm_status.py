@@ -148,7 +148,7 @@ def _ends_without_more_words(seen: Seen) -> bool:
     if seen.word != "COMPLETING" or last is None or last["terminated"]:
         return False
     waited_s = (seen.asked_at or 0.0) - last["ended_at"]
-    return last["exit_code"] == 0 or waited_s > _CLEANING_UP_S
+    return bool(last["exit_code"] == 0 or waited_s > _CLEANING_UP_S)
 
 
 def _ended(seen: Seen) -> Status:
@@ -200,7 +200,7 @@ def _from_squeue(found: dict[str, Seen], rest: str) -> None:
 
 def _from_scontrol(found: dict[str, Seen], rest: str) -> None:
     facts = dict(_FIELD.findall(rest))
-    if (seen := found.get(facts.get("ArrayJobId", facts.get("JobId", "")))) is None:
+    if (seen := found.get(facts.get("ArrayJobId") or facts.get("JobId") or "")) is None:
         return
     seen.tasks.append(facts.get("JobState", ""))
     seen.word = _of_all(seen.tasks)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 def make_profiles(tunedeck: Command, bed: Testbed) -> None:
     """An env file for the testbed, as the generator makes it from the site's answers."""
-    site = {
+    site: dict[str, dict[str, Any]] = {
         "slurm_base": {
             "host": "127.0.0.1",
             "port": bed.ssh_port,

@@ -10,7 +10,12 @@ from tunedeck.core.states import RunState
 
 
 def word(code: int, *, terminated: int = 0, lost: str = "") -> str:
-    last = {"exit_code": code, "started_at": 1, "ended_at": 2, "terminated": terminated}
+    last: dict[str, Any] = {
+        "exit_code": code,
+        "started_at": 1,
+        "ended_at": 2,
+        "terminated": terminated,
+    }
     last |= {"lost": lost} if lost else {}
     return "X|7|" + json.dumps(last)
 

@@ -83,6 +83,21 @@ def test_a_step_that_is_not_finite_is_kept_and_comes_to_the_same_again(
     assert 10 in bad[0]["rows"]
 
 
+def test_a_step_of_several_sources_is_repeated_as_well(
+    configure: Configure, poisoned: Path, bad_rows: Path, chat_file: Path, tmp_path: Path
+) -> None:
+    parts = [{"path": str(chat_file)}, {"path": str(bad_rows)}]
+    config = configure(
+        model={"pretrained_model_name_or_path": str(poisoned)},
+        dataset={"path_or_dataset_id": parts},
+        step_scheduler={"max_steps": 12},
+    )
+    with pytest.raises(TunedeckError, match="is not finite"):
+        sft.main(config, tmp_path)
+    (folder,) = tmp_path.glob("nonfinite_step_*")
+    assert main(["replay-step", str(folder)]) == 0
+
+
 def test_a_step_that_comes_to_something_else_again_ends_with_1(
     configure: Configure,
     poisoned: Path,

@@ -112,7 +112,7 @@ def render_start(plan: Plan, start: Start) -> Script:
         raise UsageError(
             f"The job's script is {len(text.encode()) >> 10} KiB, more than one argument of a "
             "process may be; most of it is the config.",
-            fix="Put what is long in the config into a file that it names, such as a chat template.",
+            fix="Put what is long in the config, such as a chat template, into a file of its own.",
         )
     return Script(text, command)
 

@@ -118,7 +118,7 @@ SYMPTOMS = (
     _symptom(
         "collective timed out: a rank stopped and the others waited (NCCL)",
         r"collective operation timeout|Watchdog caught|nccl(?:System|Remote|Internal)Error"
-        r"|NCCL error|NCCL WARN|Connection closed by peer",
+        r"|NCCL error|NCCL WARN|Connection closed by peer|did not come within dist_env",
         "The cause is in the log of the rank that went first. If none failed, set "
         "NCCL_SOCKET_IFNAME to the right network interface in the profile's env_vars.",
     ),

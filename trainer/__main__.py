@@ -22,6 +22,9 @@ EXIT_FILE = "TUNEDECK_EXIT_FILE"
 _RANK = int(os.environ["RANK"]) if os.environ.get("RANK", "").isdecimal() else None
 _STARTED = time.time()
 _GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process")
+_WAITED = "Timed out waiting"
+_LATE = "another process of the run did not come within dist_env.timeout_minutes"
+_LOOK_AT_IT = "Look at what keeps it (its machine, its data), or raise dist_env.timeout_minutes."
 _SMALLER = "Lower step_scheduler.local_batch_size or dataset.seq_length."
 _TOOLS = {
     "consolidate": ".consolidate",
@@ -69,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         # torch.OutOfMemoryError; by name, because torch may not have been imported yet.
         if _others_ended(error):
             code = _complain("another process of the run ended", "", ExitCode.FAILURE)
+        elif _RANK is not None and _WAITED in str(error):
+            code = _complain(_LATE, _LOOK_AT_IT, ExitCode.FAILURE)
         elif type(error).__name__ != "OutOfMemoryError":
             raise
         else:

@@ -145,6 +145,23 @@ def test_a_rank_that_is_killed_ends_the_run_and_no_one_hangs(
     assert "rank 1 ended first, with signal 9" in run.text()
 
 
+def test_a_rank_that_hangs_ends_the_run_at_the_limit(
+    configure: Callable[..., TrainConfig], launch: Launch, tmp_path: Path
+) -> None:
+    config = configure(step_scheduler=LONG, dist_env={"timeout_minutes": 0.75})
+    run = launch(config, tmp_path / "run", "--standalone", "--nproc-per-node=2")
+    run.reach(2)
+    hanging = run.ranks()[1]
+    os.kill(hanging, signal.SIGSTOP)
+    until = time.monotonic() + 200
+    while "did not come within dist_env.timeout_minutes" not in run.text():
+        assert time.monotonic() < until, run.text()
+        time.sleep(0.2)
+    os.kill(hanging, signal.SIGCONT)
+    assert run.process.wait(200) == 1
+    assert "Traceback" not in run.text()
+
+
 def test_a_mistake_in_the_config_is_said_once(
     configure: Callable[..., TrainConfig], launch: Launch, tmp_path: Path
 ) -> None:

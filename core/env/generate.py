@@ -98,7 +98,9 @@ def generate(
     )
 
 
-def init_words(name_or_path: str, overrides: Iterable[str], answers: Mapping[str, str]) -> list[str]:
+def init_words(
+    name_or_path: str, overrides: Iterable[str], answers: Mapping[str, str]
+) -> list[str]:
     """The words of the `tunedeck env init` that generates the same; `shlex.join` makes a line.
 
     An answer is a text: what YAML would take for something else is put in quotes.

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.system.clouds.runai import CLAIM, CLUSTER_ID, PROJECT_ID, SECRET, FakeRunAI
+from tests.system.clouds.runai import SECRET, FakeRunAI
 from tests.system.clouds.runai_place import RunAIPlace, tenant_on_loopback
+from tests.system.clouds.runai_schema import CLAIM, CLUSTER_ID, PROJECT_ID
 from tunedeck.core.backends.base import Backend, Handle, LogLine
 from tunedeck.core.backends.cloud import http, once, retry
 from tunedeck.core.errors import AuthenticationError, ExitCode, ReachError, UsageError

@@ -27,52 +27,20 @@ from websockets.sync.server import ServerConnection, serve
 
 from tests.system.clouds.certificate import make_certificate
 from tests.system.clouds.jobs import LocalJob
+from tests.system.clouds.runai_schema import (
+    CLAIM,
+    CLUSTER_ID,
+    FIELDS,
+    POOLS,
+    PROJECT_ID,
+    check,
+    check_workload,
+)
 from tests.system.clouds.server import FakeService, Refused, Reply, Request
 
 CLIENT, SECRET = "tunedeck", "Rn8" + "kW3pZ5" * 5
-PROJECT, PROJECT_ID, CLUSTER_ID = "nlp", 17, "71f69d83-ba66-4822-adf5-55ce55efd210"
-CLAIM, POOLS = "nlp-workspace", ("default", "h100")
+PROJECT = "nlp"
 
-_FIELDS: dict[str, dict[str, Any]] = {
-    "request": {"name": str, "useGivenNameAsPrefix": bool, "projectId": str, "clusterId": str,
-                "templateId": str, "spec": dict},
-    "distributed": {"masterSpecSameAsWorker": bool, "masterSpec": dict},
-    "spec": {
-        "annotations": list, "args": str, "autoDeletionTimeAfterCompletionSeconds": int,
-        "backoffLimit": int, "category": str, "command": str, "completions": int, "compute": dict,
-        "createHomeDir": bool, "environmentVariables": list, "exposedUrls": list, "image": str,
-        "imagePullPolicy": str, "imagePullSecrets": list, "labels": list, "nodePools": list,
-        "nodeAffinityRequired": dict, "nodeType": str, "parallelism": int, "podAffinity": dict,
-        "ports": list, "preemptibility": str, "priorityClass": str, "probes": dict,
-        "relatedUrls": list, "restartPolicy": str, "security": dict, "stdin": bool,
-        "storage": dict, "terminateAfterPreemption": bool, "terminationGracePeriodSeconds": int,
-        "tolerations": list, "tty": bool, "workingDir": str,
-    },
-    "distributed spec": {"cleanPodPolicy": str, "distributedFramework": str, "numWorkers": int,
-                         "maxReplicas": int, "minReplicas": int, "slotsPerWorker": int,
-                         "mpiLauncherCreationPolicy": str, "sshAuthMountPath": str},
-    "compute": {"cpuCoreLimit": (int, float), "cpuCoreRequest": (int, float),
-                "cpuMemoryLimit": str, "cpuMemoryRequest": str, "extendedResources": list,
-                "gpuDevicesRequest": int, "gpuMemoryLimit": str, "gpuMemoryRequest": str,
-                "gpuPortionLimit": (int, float), "gpuPortionRequest": (int, float),
-                "gpuRequestType": str, "largeShmRequest": bool},
-    "storage": {"configMapVolume": list, "dataVolume": list, "emptyDirVolume": list, "git": list,
-                "hostPath": list, "nfs": list, "pvc": list, "s3": list, "secretVolume": list},
-    "pvc": {"name": str, "path": str, "existingPvc": bool, "claimName": str, "readOnly": bool,
-            "ephemeral": bool, "claimInfo": dict, "dataSharing": bool, "exclude": bool},
-    "variable": {"name": str, "value": str, "secret": dict, "configMap": dict,
-                 "podFieldRef": dict, "userCredential": dict, "exclude": bool,
-                 "description": str},
-    "secret": {"name": str, "key": str},
-    "pull secret": {"name": str, "userCredential": bool, "exclude": bool},
-    "meta": {"name": str, "description": str, "scope": str, "clusterId": str,
-             "departmentId": str, "projectId": int, "autoDelete": bool,
-             "workloadSupportedTypes": dict, "private": bool},
-    "pair": {"key": str, "value": str},
-}  # fmt: skip
-_REQUIRED = ("name", "projectId", "clusterId", "spec")
-_FRAMEWORKS = ("MPI", "PyTorch", "TF", "XGBoost", "JAX")
-_NAME = re.compile(r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?")
 _LOG = re.compile(
     r"/cluster-api/api/v1/(?P<project>[^/]+)/workloads/training/(?P<kind>runai|pytorch)"
     r"/(?P<name>[^/]+)/logs"
@@ -293,14 +261,14 @@ class FakeRunAI(FakeService):
     def _add_secret(self, request: Request) -> Reply:
         self._known(request)
         body = request.json()
-        _check(body, {"meta": dict, "spec": dict})
-        _check(body["meta"], _FIELDS["meta"])
-        _check(body["spec"], {"existingSecretName": str, "keyValuePairs": list})
+        check(body, {"meta": dict, "spec": dict})
+        check(body["meta"], FIELDS["meta"])
+        check(body["spec"], {"existingSecretName": str, "keyValuePairs": list})
         name = body["meta"]["name"]
         if name in self.credentials:
             raise Refused(409, f"asset {name} already exists")
         for pair in body["spec"]["keyValuePairs"]:
-            _check(pair, _FIELDS["pair"])
+            check(pair, FIELDS["pair"])
         pairs = body["spec"]["keyValuePairs"]
         self.credentials[name] = {pair["key"]: pair["value"] for pair in pairs}
         return Reply(202, {"meta": body["meta"], "spec": {"keyId": 1}})
@@ -310,7 +278,7 @@ class FakeRunAI(FakeService):
     def _create(self, request: Request) -> Reply:
         self._known(request)
         kind, body = request.found["kind"], request.json()
-        self._check_body(kind, body)
+        check_workload(kind, body, self._secret_value)
         with self.lock:
             live = [w for w in self.workloads.values() if not w.deleted_at]
             if any(workload.name == body["name"] for workload in live):
@@ -321,52 +289,6 @@ class FakeRunAI(FakeService):
         if not self.held:
             self._start(workload)
         return Reply(202, workload.told())
-
-    def _check_body(self, kind: str, body: Any) -> None:
-        several = kind == "distributed"
-        _check(body, {**_FIELDS["request"], **(_FIELDS["distributed"] if several else {})})
-        if missing := [name for name in _REQUIRED if not body.get(name)]:
-            raise Refused(400, f"{missing[0]} is required")
-        if not _NAME.fullmatch(body["name"]):
-            raise Refused(400, f"name {body['name']} is not a DNS-1123 label")
-        if (body["projectId"], body["clusterId"]) != (str(PROJECT_ID), CLUSTER_ID):
-            raise Refused(403, "no permission for this project or cluster")
-        spec = body["spec"]
-        _check(spec, {**_FIELDS["spec"], **(_FIELDS["distributed spec"] if several else {})})
-        if several and spec.get("distributedFramework") not in _FRAMEWORKS:
-            raise Refused(400, "distributedFramework is invalid")
-        if several and not spec.get("numWorkers", 0) >= 1:
-            raise Refused(400, "numWorkers must be at least 1")
-        if not spec.get("image"):
-            raise Refused(400, "image is required")
-        _check(spec.get("compute") or {}, _FIELDS["compute"])
-        _check(spec.get("storage") or {}, _FIELDS["storage"])
-        if spec.get("preemptibility") not in (None, "preemptible", "non-preemptible"):
-            raise Refused(400, "preemptibility is invalid")
-        for pool in spec.get("nodePools") or ():
-            if pool not in POOLS:
-                raise Refused(400, f"node pool {pool} does not exist")
-        for row in spec.get("imagePullSecrets") or ():
-            _check(row, _FIELDS["pull secret"])
-        for pvc in (spec.get("storage") or {}).get("pvc") or ():
-            _check(pvc, _FIELDS["pvc"])
-            if pvc.get("existingPvc") and pvc.get("claimName") != CLAIM:
-                raise Refused(400, f"pvc {pvc.get('claimName')} not found")
-            if not str(pvc.get("path", "")).startswith("/"):
-                raise Refused(400, "path must be absolute")
-        for variable in spec.get("environmentVariables") or ():
-            self._check_variable(variable)
-
-    def _check_variable(self, variable: dict[str, Any]) -> None:
-        _check(variable, _FIELDS["variable"])
-        if (variable.get("value") is None) == (variable.get("secret") is None):
-            raise Refused(400, f"exactly one source is needed for {variable.get('name')}")
-        if len(variable.get("value") or "") > 128 << 10:
-            raise Refused(400, "argument list too long")
-        if secret := variable.get("secret"):
-            _check(secret, _FIELDS["secret"])
-            if self._secret_value(secret) is None:
-                raise Refused(400, f"secret {secret['name']} not found")
 
     def _secret_value(self, secret: dict[str, str]) -> str | None:
         for name, values in self.credentials.items():
@@ -528,19 +450,6 @@ class FakeRunAI(FakeService):
         else:
             lines = (e.text.encode() + b"\n" for e in list(run.lines))
         return Reply(200, stream=lines, type="text/plain")
-
-
-def _check(table: Any, fields: dict[str, Any]) -> None:
-    """Refuse unknown fields and wrong types."""
-    if not isinstance(table, dict):
-        raise Refused(400, "an object is expected")
-    for name, value in table.items():
-        if name not in fields:
-            raise Refused(400, f"additional property {name} is not allowed")
-        kind = fields[name]
-        wrong = isinstance(value, bool) and kind is not bool
-        if value is not None and (wrong or not isinstance(value, kind)):
-            raise Refused(400, f"{name} has the wrong type")
 
 
 def _expanded(text: str, env: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ compared as well: the same tokens, of which the same are trained. Needs `pip ins
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -19,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import trainer_vs_trl as common
+common: Any = importlib.import_module("trainer_vs_trl")
 
 TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
@@ -39,8 +40,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        side = {"tunedeck": prepare_tunedeck, "trl": prepare_trl}[options.side]
-        print(json.dumps(side(options.work)))
+        prepare = {"tunedeck": prepare_tunedeck, "trl": prepare_trl}[options.side]
+        print(json.dumps(prepare(options.work)))
         return
     runs: dict[str, list[dict[str, Any]]] = {"tunedeck": [], "trl": []}
     with tempfile.TemporaryDirectory() as folder:

@@ -69,7 +69,7 @@ CASES = {
     "packed-13M": Case("13M", True, 2, 1, 6, 2.8),
     "packed-101M": Case("101M", True, 1, 1, 4, 2.2),
 }
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "1.3M": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "heads": (4, 2)},
     "13M": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 7, "heads": (6, 2)},
     "101M": {

@@ -94,7 +94,7 @@ def document_attention(
         return variable_length(query, key, value, cu_seq_lens_q, longest, within), None
     lengths = cu_seq_lens_q.diff().tolist()
     if within.plain and not (query.is_cuda or dropout or within.cuts(max(lengths))):
-        attended: Tensor = _Flash.apply(query, key, value, lengths, scaling)
+        attended: Tensor = _flash(query, key, value, lengths, scaling)
         return attended, None
     parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
     # Joined along the tokens of [rows, length, heads, head_dim], which the next layer reads.
@@ -184,7 +184,7 @@ class _Flash(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scale: float | None
     ) -> Tensor:
         """[1, length, heads, head_dim] of what the queries see."""
@@ -201,7 +201,7 @@ class _Flash(torch.autograd.Function):
         return attended
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of query, key and value."""
         query, key, value, attended, *sums = ctx.saved_tensors
         # As transposed as the states are, so that what follows reads them without a copy.
@@ -218,6 +218,7 @@ class _Flash(torch.autograd.Function):
         return *gradients, None, None
 
 
+_flash: Any = _Flash.apply
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 

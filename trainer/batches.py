@@ -57,7 +57,7 @@ class Batch(NamedTuple):
         """The batch on a device."""
         if device.type == "cpu":
             return self
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
             for name, value in self._asdict().items()
             if isinstance(value, Tensor)
@@ -66,8 +66,12 @@ class Batch(NamedTuple):
 
     def pinned(self) -> Batch:
         """The batch where a GPU fetches it from without waiting."""
-        values = self._asdict().items()
-        return self._replace(**{k: v.pin_memory() for k, v in values if isinstance(v, Tensor)})
+        pinned: dict[str, Any] = {
+            name: value.pin_memory()
+            for name, value in self._asdict().items()
+            if isinstance(value, Tensor)
+        }
+        return self._replace(**pinned)
 
 
 class Layout(NamedTuple):

@@ -27,7 +27,7 @@ class LoraLinear(lora.Linear):
             return output
         (name,) = self.active_adapters
         base, a, b = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
-        joined: Tensor = _Joined.apply(x, base.weight, base.bias, a, b, self.scaling[name])
+        joined: Tensor = _joined(x, base.weight, base.bias, a, b, self.scaling[name])
         return joined
 
     def _plain(self, x: Tensor) -> bool:
@@ -52,7 +52,7 @@ class _Joined(torch.autograd.Function):
     """`x @ weight.T + bias + scaling * x @ a.T @ b.T`, with gradients for x, a and b."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
     ) -> Tensor:
         flat = x.flatten(0, -2)
@@ -64,7 +64,7 @@ class _Joined(torch.autograd.Function):
         return output.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a, b, low = ctx.saved_tensors
         flat = gradient.flatten(0, -2)
         for_low = (flat @ b).mul_(ctx.scale)
@@ -74,3 +74,6 @@ class _Joined(torch.autograd.Function):
         for_a = for_low.T @ x.flatten(0, -2)
         for_b = (low.T @ flat).mul_(ctx.scale).T
         return for_x, None, None, for_a, for_b, None
+
+
+_joined: Any = _Joined.apply

@@ -35,7 +35,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     if config.name == "adamw8bit":
         from bitsandbytes.optim import AdamW8bit
 
-        return AdamW8bit(list(groups.values()), **options)
+        small: Optimizer = AdamW8bit(list(groups.values()), **options)
+        return small
     kind = AdamW if config.name == "adamw" else Adam
     return kind(list(groups.values()), **options, fused=True)
 

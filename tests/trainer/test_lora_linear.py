@@ -8,7 +8,8 @@ import torch
 from peft.tuners import lora
 from torch import nn
 
-from tunedeck.trainer.lora_linear import LoraLinear, _Joined
+from tunedeck.trainer import lora_linear
+from tunedeck.trainer.lora_linear import LoraLinear
 
 
 def layers(**options: Any) -> tuple[nn.Module, nn.Module]:
@@ -26,7 +27,7 @@ def layers(**options: Any) -> tuple[nn.Module, nn.Module]:
         )
         if own:
             settings._register_custom_module({nn.Linear: LoraLinear})
-        layer = peft.inject_adapter_in_model(settings, model)["layer"]
+        layer = peft.inject_adapter_in_model(settings, model).get_submodule("layer")
         assert type(layer) is (LoraLinear if own else lora.Linear)
         made.append(layer)
     return made[0], made[1]
@@ -45,9 +46,14 @@ def layers(**options: Any) -> tuple[nn.Module, nn.Module]:
 def test_it_computes_what_peft_computes(
     options: dict[str, Any], joined: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
-    original = _Joined.apply
-    monkeypatch.setattr(_Joined, "apply", lambda *x: calls.append(1) or original(*x))
+    calls: list[int] = []
+    original: Any = lora_linear._joined
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(lora_linear, "_joined", counted)
     found = []
     for layer in layers(**options):
         torch.manual_seed(1)
@@ -66,7 +72,7 @@ def test_it_computes_what_peft_computes(
 
 
 def test_autocast_and_a_merged_adapter_are_left_to_peft(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Joined, "apply", lambda *_: pytest.fail("joined"))
+    monkeypatch.setattr(lora_linear, "_joined", lambda *_: pytest.fail("joined"))
     layer: Any = layers()[0]
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.randn(4, 12)).dtype == torch.bfloat16

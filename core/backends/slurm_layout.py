@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,7 +12,8 @@ from .. import locations
 from ..bundle import bundle
 from ..config.paths import set_path
 from ..errors import UsageError
-from ..plan import Plan
+from ..inputs import content_digest
+from ..plan import Launch, Plan
 
 _SHARED = ".tunedeck"
 _DIGITS = 16
@@ -60,12 +61,14 @@ class Layout:
         run_dir: everything of this run.
         code: the unpacked bundle, shared by all runs of one version.
         inputs: config key → path there, of the inputs that travel.
+        step: the folder of a step that is a script of its own, and brings what lies beside it.
     """
 
     root: str
     run_dir: str
     code: str
     inputs: Mapping[str, str]
+    step: Upload | None = None
 
     @classmethod
     def of(cls, plan: Plan) -> Layout:
@@ -88,12 +91,22 @@ class Layout:
                 item.key: str(shared / "inputs" / _short(item.digest) / Path(item.path).name)
                 for item in plan.inputs
             },
+            step=_step_folder(plan, shared),
         )
+
+    def launch(self, plan: Plan) -> Launch:
+        """How the plan's processes are started over there: a script by its path there."""
+        if self.step is None:
+            return plan.launch
+        name = PurePosixPath(plan.launch.module).name
+        return replace(plan.launch, module=f"{self.step.target}/{name}")
 
     def uploads(self, plan: Plan) -> list[Upload]:
         """What the run needs over there beside its own files, each once."""
         code = Upload("code", str(locations.package_dir()), self.code, bundle().digest)
         by_target = {code.target: code}
+        if self.step is not None:
+            by_target[self.step.target] = self.step
         for item in plan.inputs:
             target = self.inputs[item.key]
             by_target[target] = Upload("input", item.path, target, item.digest, item.size)
@@ -105,6 +118,17 @@ class Layout:
         for key, path in self.inputs.items():
             set_path(config, key, path)
         return config
+
+
+def _step_folder(plan: Plan, shared: PurePosixPath) -> Upload | None:
+    """The folder of the plan's script, if it is started by one that is on this machine."""
+    script = Path(plan.launch.module)
+    if script.suffix != ".py" or not script.is_file():
+        return None
+    folder = script.absolute().parent
+    digest, size = content_digest(folder)
+    target = shared / "steps" / _short(digest) / folder.name
+    return Upload("input", str(folder), str(target), digest, size)
 
 
 def job_root(values: Mapping[str, Any], profile: str) -> str:

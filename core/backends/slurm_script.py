@@ -56,7 +56,7 @@ def render_script(plan: Plan, layout: Layout, *, checkpoints: str | None) -> Scr
     """
     values, run_dir = plan.profile_values, layout.run_dir
     env = _environment(plan, layout)
-    command = _command(plan, f"{run_dir}/{CONFIG}")
+    command = _command(plan, layout, f"{run_dir}/{CONFIG}")
     shape = f"{plan.launch.nodes} node(s) x {plan.launch.nproc_per_node} process(es)"
     parts = {
         "options": "\n".join(sbatch_lines(sbatch_options(plan, run_dir))),
@@ -66,7 +66,7 @@ def render_script(plan: Plan, layout: Layout, *, checkpoints: str | None) -> Scr
         "max_requeues": str(max_requeues(values)),
         "exports": _lines(f"export {name}={shlex.quote(value)}" for name, value in env.items()),
         "startup": _lines(_startup(plan, layout), indent="  "),
-        "command": _lines([_body(_command(plan, _CONFIG_MARK))], indent="  "),
+        "command": _lines([_body(_command(plan, layout, _CONFIG_MARK))], indent="  "),
         "tell": _lines(_tell(plan), indent="      "),
         "signals": _signals(values),
         "resume": _lines(_resume(checkpoints, run_dir)),
@@ -89,7 +89,7 @@ def _environment(plan: Plan, layout: Layout) -> dict[str, str]:
     return env
 
 
-def _command(plan: Plan, config: str) -> tuple[str, ...]:
+def _command(plan: Plan, layout: Layout, config: str) -> tuple[str, ...]:
     """What each node runs. The profile's own shell lines stand in the script, before it."""
     values = {
         key: value
@@ -98,7 +98,7 @@ def _command(plan: Plan, config: str) -> tuple[str, ...]:
     }
     alone = ("--standalone",) if plan.launch.nodes == 1 else ()
     return command_words(
-        plan.launch,
+        layout.launch(plan),
         values,
         python=python_of(plan.profile_values),
         config=config,

@@ -41,3 +41,29 @@ def test_the_log_of_each_node_can_be_chosen(
     refused = tunedeck("runs", "logs", run_id, "--node", "2")
     assert refused.returncode == 2
     assert "2 node(s)" in refused.stderr
+
+
+def test_a_step_of_ones_own_runs_there_with_what_lies_beside_it(
+    cluster: Cluster, tunedeck: Command, tmp_path: Path
+) -> None:
+    step = tmp_path / "catalog" / "mine" / "greet"
+    (step / "config").mkdir(parents=True)
+    (step / "step.toml").write_text(
+        '[step]\nid = "mine/greet"\nname = "Greet"\ncategory = "mine"\n'
+        'description = "Says hello."\n'
+    )
+    (step / "step.py").write_text(
+        "# /// script\n# [tool.runspec]\n# [tool.runspec.run]\n# launch = \"python\"\n# ///\n"
+        "import sys\nimport words\n\nprint(words.HELLO, sys.argv[1])\n"
+    )
+    (step / "words.py").write_text("HELLO = 'hello from beside'\n")
+    (step / "config" / "default.yaml").write_text("greeting: there\n")
+    env_file = tmp_path / "env.toml"
+    env_file.write_text(cluster.bed.profile("bed", nodes="1"))
+    done = tunedeck(
+        *("steps", "run", "mine/greet", "-c", "default", "-r", "bed"),
+        *("--catalog", tmp_path / "catalog", "--env-file", env_file),
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "hello from beside --config" in done.stdout

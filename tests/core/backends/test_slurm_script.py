@@ -224,3 +224,20 @@ def test_the_tasks_of_an_array_are_counted_as_sbatch_does(make_plan: MakePlan) -
     assert rendered(make_plan).payload["tasks"] == []  # type: ignore[index]  # it has one
     with pytest.raises(UsageError, match="array is 'a-b'"):
         tasks("a-b")
+
+
+def test_a_step_that_is_a_script_travels_with_what_lies_beside_it(
+    make_plan: MakePlan, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my step"
+    folder.mkdir()
+    (folder / "step.py").write_text("import helper\n")
+    (folder / "helper.py").write_text("")
+    submission = rendered(make_plan, Launch("torchrun", str(folder / "step.py"), (), 2, 8, 8))
+    target = f"/shared/my jobs/.tunedeck/steps/{content_digest(folder)[0][7:23]}/my step"
+    assert submission.payload is not None
+    sent = {upload["from"]: upload["to"] for upload in submission.payload["uploads"]}
+    assert sent[str(folder)] == target
+    assert submission.script is not None
+    assert f"'{target}/step.py'" in submission.script
+    assert str(folder) not in submission.script

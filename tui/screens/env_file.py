@@ -40,10 +40,15 @@ class Made(Message):
     """The file as it would be; or why there is none."""
 
     def __init__(
-        self, config: GeneratorConfig, generated: Generated | None, error: UsageError | None
+        self,
+        command: str,
+        config: GeneratorConfig,
+        generated: Generated | None,
+        error: UsageError | None,
     ) -> None:
         super().__init__()
-        self.config, self.generated, self.error = config, generated, error
+        self.command, self.config = command, config
+        self.generated, self.error = generated, error
 
 
 class Saved(Message):
@@ -108,21 +113,24 @@ class EnvFileScreen(Page):
 
     def _make(self) -> None:
         kind, overrides, answers, cwd = self.kind, self._overrides, dict(self.answers), self._cwd
-        self.show_command(shlex.join(init_words(kind, overrides, answers)))
+        command = shlex.join(init_words(kind, overrides, answers))
+        self.show_command(command)
 
         def work(_stop: threading.Event) -> None:
             config = load_generator(kind, overrides, cwd, answers)
             try:
                 made = generate(kind, overrides, cwd, answers)
             except UsageError as error:
-                self.post_message(Made(config, None, error))
+                self.post_message(Made(command, config, None, error))
             else:
-                self.post_message(Made(config, made, None))
+                self.post_message(Made(command, config, made, None))
 
         begin(self, work)
 
     @on(Made)
     def _show(self, message: Made) -> None:
+        if message.command != self.command_line:  # something else was asked for since
+            return
         self._config, self.generated = message.config, message.generated
         self._list(message.config)
         head, text = (

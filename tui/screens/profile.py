@@ -31,10 +31,14 @@ class Read(Message):
     """The env files have been read, and the changes been tried on them."""
 
     def __init__(
-        self, files: EnvFiles, rows: tuple[ProfileRow, ...], edited: Edited | None
+        self,
+        changes: dict[str, str],
+        files: EnvFiles,
+        rows: tuple[ProfileRow, ...],
+        edited: Edited | None,
     ) -> None:
         super().__init__()
-        self.files, self.rows, self.edited = files, rows, edited
+        self.changes, self.files, self.rows, self.edited = changes, files, rows, edited
 
 
 class Written(Message):
@@ -96,7 +100,7 @@ class ProfileScreen(Page):
         def work(_stop: threading.Event) -> None:
             files = load_env_files(find_env_files(cwd, env_file))
             edited = edit_profile(files, name, changes.values()) if changes else None
-            self.post_message(Read(files, profile_form(files, name), edited))
+            self.post_message(Read(changes, files, profile_form(files, name), edited))
 
         begin(self, work)
         words = ["set", name, *changes.values()] if changes else ["show", name]
@@ -105,6 +109,8 @@ class ProfileScreen(Page):
 
     @on(Read)
     def _take(self, message: Read) -> None:
+        if message.changes != self.changes:  # something else was changed since
+            return
         self._files, self._rows, self._edited = message.files, message.rows, message.edited
         self._list()
 

@@ -25,6 +25,8 @@ from tunedeck.core.ssh import Done
 from tunedeck.core.ssh.remote import RemoteMachine
 from tunedeck.core.states import RunState
 
+pytestmark = pytest.mark.slow
+
 Script = Callable[[str], str]
 
 UNTIL_TOLD = "until [ -e go ]; do sleep 0.2; done"
@@ -195,7 +197,6 @@ async def test_a_killed_process_ends_the_run_with_a_reason(
     assert "signal 9" in status.reason
 
 
-@pytest.mark.slow
 async def test_exit_75_queues_the_job_again_and_it_goes_on_from_its_checkpoint(
     cluster: Cluster,
 ) -> None:
@@ -221,7 +222,6 @@ async def test_without_requeues_exit_75_is_preempted(cluster: Cluster) -> None:
     assert (status.state, status.exit_code) == (RunState.PREEMPTED, 75)
 
 
-@pytest.mark.slow
 async def test_every_line_comes_home_once_over_restarts_of_sshd(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -320,7 +320,6 @@ async def test_without_a_record_the_last_word_counts(cluster: Cluster) -> None:
     assert (await backend.status(nowhere)).state is RunState.LOST
 
 
-@pytest.mark.slow
 async def test_a_controller_that_is_away_changes_no_state(cluster: Cluster) -> None:
     backend, handle = await cluster.submit(f"echo begun; {UNTIL_TOLD}; echo over")
     log = cluster.folder(handle) / "log.txt"
@@ -341,7 +340,6 @@ async def test_a_controller_that_is_away_changes_no_state(cluster: Cluster) -> N
     assert told == [b"begun", b"over", b"tunedeck: exit=0"]
 
 
-@pytest.mark.slow
 async def test_a_controller_that_is_away_as_the_step_begins_is_waited_for(
     cluster: Cluster,
 ) -> None:
@@ -407,7 +405,6 @@ async def test_the_same_code_runs_slurm_on_this_machine(
     assert (await cluster.end(backend, handle)).state is RunState.SUCCEEDED
 
 
-@pytest.mark.slow
 async def test_before_the_time_limit_the_run_is_asked_to_save_and_queued_again(
     cluster: Cluster, script: Script
 ) -> None:

@@ -453,6 +453,9 @@ async def test_a_job_runs_in_an_image_by_apptainer_with_its_mounts(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     # Debian has no Apptainer: a stand-in takes its command line, and mounts what that says.
+    probe = ["unshare", "--mount", "mount", "--bind", tmp_path, tmp_path]
+    if subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets us mount nothing")
     tool = tmp_path / "bin" / "apptainer"
     tool.parent.mkdir()
     tool.write_text(APPTAINER)

@@ -17,7 +17,7 @@ from tests.system.clouds.lepton_place import LeptonPlace, workspace_on_loopback
 from tunedeck.core.backends.base import Backend, Handle, LogLine
 from tunedeck.core.backends.cloud import http, once, retry
 from tunedeck.core.errors import AuthenticationError, ExitCode, ReachError, UsageError
-from tunedeck.core.plan import Launch, LocalInput, Plan, SecretRef, digest_of
+from tunedeck.core.plan import Launch, LocalInput, Plan, SecretRef, digest_of, new_run_id
 from tunedeck.core.states import RunState, Status
 
 CANARY = "hf_" + "c4n4ry" * 6
@@ -198,7 +198,7 @@ async def test_an_input_is_on_the_storage_before_the_step_starts(
     carriers = [job for job in lepton.jobs.values() if job.id.startswith("tunedeck-")]
     assert len(carriers) == (0 if size < 100_000 else 3)
     # A second run finds it there, by its digest.
-    again = replace(plan, run_id=plan.run_id[:-1] + "z", digest=digest_of("again"))
+    again = replace(plan, run_id=new_run_id(), digest=digest_of("again"))
     await submit(place, again)
     assert len(lepton.sent("POST", "/jobs$")) == 2 + len(carriers)
 

@@ -21,7 +21,7 @@ from tests.system.clouds.runai_schema import CLAIM, CLUSTER_ID, PROJECT_ID
 from tunedeck.core.backends.base import Backend, Handle, LogLine
 from tunedeck.core.backends.cloud import http, once, retry
 from tunedeck.core.errors import AuthenticationError, ExitCode, ReachError, UsageError
-from tunedeck.core.plan import Launch, LocalInput, Plan, SecretRef
+from tunedeck.core.plan import Launch, LocalInput, Plan, SecretRef, new_run_id
 from tunedeck.core.states import RunState
 
 CANARY = "hf_" + "c4n4ry" * 6
@@ -285,7 +285,7 @@ async def test_an_input_too_large_for_one_job_goes_ahead_in_several(
     assert texts(await lines_of(backend, handle))[0].split()[0] == digest
     carriers = [w for w in runai.workloads.values() if w.name.startswith("tunedeck-")]
     assert len(carriers) == 3
-    await submit(place, replace(plan, run_id=plan.run_id[:-1] + "z"))
+    await submit(place, replace(plan, run_id=new_run_id()))
     assert len(runai.workloads) == 3 + 2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterable
+from pathlib import PurePath
 from typing import Any, ClassVar
 
 from textual import events
@@ -35,7 +36,15 @@ class WizardApp(App[None]):
     """
 
     TITLE = "Tunedeck"
-    CSS_PATH = "app.tcss"
+    CSS_PATH: ClassVar[list[str | PurePath]] = [
+        "app.tcss",
+        "screens/dialogs.tcss",
+        "screens/home.tcss",
+        "screens/launch.tcss",
+        "screens/pages.tcss",
+        "screens/run.tcss",
+        "stages/stages.tcss",
+    ]
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1,question_mark", "help", "Help", key_display="?", id="app.help"),

@@ -9,6 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# What is right stays right on a machine that is slow.
+settings.register_profile(
+    "tunedeck", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("tunedeck")
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -157,7 +157,8 @@ lost_nodes() {
   local index
   {
     if [ -e "$scratch/srun" ]; then
-      sed -n 's/.*Node failure on \([^ ]*\).*/\1/p' "$scratch/srun"
+      sed -n -e 's/.*Node failure on \([^ ]*\).*/\1/p' \
+        -e 's/.*failed on node \([^ :]*\): .*\(onnection\|ommunicat\|imed out\|route\).*/\1/p' "$scratch/srun"
       sed -n 's/.*io error with slurmstepd on node \([0-9]*\).*/\1/p' "$scratch/srun" |
         while read -r index; do
           scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n "$((index + 1))p"

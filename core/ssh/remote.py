@@ -149,7 +149,14 @@ class RemoteMachine:
         sftp = await self._sftp()
         told = (lambda _s, _d, done, whole: progress(done, whole)) if progress else None
         with _FileTrouble(self.name, target):
-            work = sftp.put(str(source), target, recurse=source.is_dir(), progress_handler=told)
+            # What links point to is meant: a folder of Hugging Face's cache is made of them.
+            work = sftp.put(
+                str(source),
+                target,
+                recurse=source.is_dir(),
+                follow_symlinks=True,
+                progress_handler=told,
+            )
             await self._reached(work)
 
     async def _read(self, path: str, offset: int, limit: int) -> bytes:

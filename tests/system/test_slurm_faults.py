@@ -35,8 +35,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_node_that_dies_fails_the_run_and_says_so(cluster: Cluster) -> None:
-    backend, handle = await cluster.submit("sleep 300", nodes=2, max_requeues=0)
-    await cluster.until(backend, handle, lambda status: status.state is RunState.RUNNING)
+    backend, handle = await cluster.submit("echo begun; sleep 900", nodes=2, max_requeues=0)
+    other = cluster.folder(handle) / "node_1.txt"
+    await cluster.until(backend, handle, lambda _: other.exists() and other.stat().st_size > 0)
     cluster.bed.kill_node("n2")
     try:
         status = await cluster.end(backend, handle)
@@ -53,12 +54,13 @@ async def test_a_job_that_has_lost_a_node_goes_on_with_its_secrets_when_there_ar
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", "hidden")
     backend, handle = await cluster.submit(
-        '[ "$MY_TOKEN" = hidden ] || exit 8; [ "$SLURM_RESTART_COUNT" = 1 ] || sleep 600',
+        '[ "$MY_TOKEN" = hidden ] || exit 8; echo begun; '
+        '[ "$SLURM_RESTART_COUNT" = 1 ] || sleep 900',
         nodes=2,
         secrets=[SecretRef("MY_TOKEN", "MY_TOKEN")],
     )
-    log = cluster.folder(handle) / "log.txt"
-    await cluster.until(backend, handle, lambda status: status.state is RunState.RUNNING)
+    log, other = (cluster.folder(handle) / name for name in ("log.txt", "node_1.txt"))
+    await cluster.until(backend, handle, lambda _: other.exists() and other.stat().st_size > 0)
     cluster.bed.kill_node("n2")
     try:
         await cluster.until(backend, handle, lambda status: status.state is RunState.QUEUED)

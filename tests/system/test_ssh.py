@@ -255,3 +255,17 @@ async def test_a_host_out_of_reach_is_not_hammered(
     refused = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(error, ReachError) for error in refused)
     assert len(tried) < 5
+
+
+async def test_a_folder_of_links_arrives_as_what_they_point_to(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    blob, folder = tmp_path / "blob", tmp_path / "snapshot"
+    blob.write_text("weights")
+    folder.mkdir()
+    (folder / "model").symlink_to("../blob")
+    (tmp_path / "latest").symlink_to("snapshot")
+    (tmp_path / "there").mkdir()
+    await machine(cluster).send(tmp_path / "latest", str(tmp_path / "there" / "sent"))
+    assert (tmp_path / "there" / "sent" / "model").read_text() == "weights"
+    assert not (tmp_path / "there" / "sent" / "model").is_symlink()

@@ -53,7 +53,7 @@ def test_a_step_of_ones_own_runs_there_with_what_lies_beside_it(
         'description = "Says hello."\n'
     )
     (step / "step.py").write_text(
-        "# /// script\n# [tool.runspec]\n# [tool.runspec.run]\n# launch = \"python\"\n# ///\n"
+        '# /// script\n# [tool.runspec]\n# [tool.runspec.run]\n# launch = "python"\n# ///\n'
         "import sys\nimport words\n\nprint(words.HELLO, sys.argv[1])\n"
     )
     (step / "words.py").write_text("HELLO = 'hello from beside'\n")

@@ -44,6 +44,7 @@ coldstart: $(VENV)/.dev
 bench: $(VENV)/.dev ## Side by side with peers; prints ratios
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/env_check.py
+	$(BIN)/python benchmarks/wizard.py
 	$(BIN)/python benchmarks/trainer_vs_trl.py
 
 constraints: $(VENV)/.dev

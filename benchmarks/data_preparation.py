@@ -97,9 +97,9 @@ def prepare_tunedeck(work: Path) -> dict[str, Any]:
     """Our side, as a run begins."""
     from tunedeck.core.schema.data import DatasetConfig
     from tunedeck.core.schema.model import TokenizerConfig
-    from tunedeck.trainer.prepare import prepare
+    from tunedeck.trainer.data.prepare import prepare
+    from tunedeck.trainer.data.tokens import ChatFormat
     from tunedeck.trainer.setup import get_tokenizer
-    from tunedeck.trainer.tokens import ChatFormat
 
     tokenizer = get_tokenizer(TokenizerConfig(name=str(work / "1.3M")))
     config = DatasetConfig(

@@ -316,7 +316,7 @@ def tokenized(work: Path, case: Case) -> list[dict[str, list[int]]]:
     import numpy as np
 
     from tunedeck.core.chat import open_chat_tokenizer, to_messages, tokenize_chat
-    from tunedeck.trainer.packing import Packs
+    from tunedeck.trainer.data.packing import Packs
 
     chat = open_chat_tokenizer(work / case.model)
     rows = []

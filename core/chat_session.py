@@ -63,7 +63,7 @@ def pair_of(record: RunRecord) -> Pair:
     Raises:
         UsageError: the run has made no model, or none yet.
     """
-    from .backends.local import interpreter
+    from .backends.local.backend import interpreter
     from .outcome import is_here, list_checkpoints, read_result
 
     result = read_result(record)

@@ -27,10 +27,10 @@ _LATE = "another process of the run did not come within dist_env.timeout_minutes
 _LOOK_AT_IT = "Look at what keeps it (its machine, its data), or raise dist_env.timeout_minutes."
 _SMALLER = "Lower step_scheduler.local_batch_size or dataset.seq_length."
 _TOOLS = {
-    "consolidate": ".consolidate",
-    "diff": ".diff",
+    "consolidate": ".checkpoints.consolidate",
+    "diff": ".reporting.diff",
     "prove": ".prove.command",
-    "replay-step": ".replay_step",
+    "replay-step": ".reporting.replay_step",
 }
 """What is no recipe, and the module whose `main` takes its arguments."""
 
@@ -118,7 +118,7 @@ def _run(recipe: str, file: Path, overrides: Sequence[str]) -> int:
     config = load_config(recipe, file, overrides)
     run_dir = Path(os.environ.get("TUNEDECK_RUN_DIR") or Path.cwd())
     if recipe == "merge_lora":
-        from . import merge
+        from .merging import merge
 
         return merge.main(config, run_dir)
     from . import sft

@@ -23,9 +23,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..core.chat import RowError, open_chat_tokenizer
 from ..core.errors import TunedeckError
-from .adapter import CONFIG_FILE, attach_adapter
-from .model import unloadable
-from .samples import answer
+from .merging.adapter import CONFIG_FILE, attach_adapter
+from .model.build import unloadable
+from .reporting.samples import answer
 
 Side = tuple[str, PreTrainedModel, Callable[[], AbstractContextManager[None]]]
 """What a line calls it, the model, and the state it answers in."""

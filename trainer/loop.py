@@ -12,33 +12,33 @@ import torch
 
 from ..core.chat import ChatTokenizer
 from ..core.schema import TrainConfig
-from .batches import Batch, Collate
-from .checkpoint_writer import Moment
-from .compilation import Compilation
-from .data import TrainingRows
-from .digests import digest_text, rows_digest, weights_digest
-from .evaluate import Validation, evaluate, validation_batches
-from .finite import UpdateGuard
-from .ledger import Entry, Ledger
-from .loss import SupervisedLoss
-from .metrics import Meter, line, say, source_losses, validation_line
-from .model import flops_per_token
-from .optim import set_rate
-from .out_of_memory import MicroBatches
+from .checkpoints.progress import Progress, random_state
+from .checkpoints.saving import Saver
+from .checkpoints.writer import Moment
+from .data.assemble import TrainingRows
+from .data.batches import Batch, Collate
+from .data.rows import TokenRows
+from .data.streaming import StreamedRows
+from .model.build import flops_per_token
+from .model.compilation import Compilation
 from .parallel.context import DistributedContext
 from .parallel.fsdp import synchronize_gradients
 from .parallel.sequences import share_sequences
-from .pending import PendingSteps, Settled, Taken
 from .preempt import StopRequest
-from .progress import Progress, random_state
-from .quarantine import quarantine
-from .rows import TokenRows
+from .reporting.digests import digest_text, rows_digest, weights_digest
+from .reporting.evaluate import Validation, evaluate, validation_batches
+from .reporting.ledger import Entry, Ledger
+from .reporting.metrics import Meter, line, say, source_losses, validation_line
+from .reporting.quarantine import quarantine
+from .reporting.samples import answers
+from .reporting.tracking import Tracker
 from .runtime import ModelAndOptimizerState, RuntimeConfig
-from .samples import answers
-from .saving import Saver
-from .step import StepResult, train_step
-from .streaming import StreamedRows
-from .tracking import Tracker
+from .update.finite import UpdateGuard
+from .update.loss import SupervisedLoss
+from .update.optim import set_rate
+from .update.out_of_memory import MicroBatches
+from .update.pending import PendingSteps, Settled, Taken
+from .update.step import StepResult, train_step
 
 
 class Ending(StrEnum):

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from .kinds import Kind
+from .model.kinds import Kind
 from .parallel.context import DistributedContext
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from .schedule import Schedule
+    from .update.schedule import Schedule
 
 
 __all__ = ["DistributedContext", "ModelAndOptimizerState", "RuntimeConfig"]

@@ -21,19 +21,19 @@ from ..core.errors import UsageError
 from ..core.schema import TrainConfig
 from ..core.schema.mesh import architecture_misfits
 from ..core.schema.model import TokenizerConfig
-from .attention import SHARED, carries_state
-from .checkpoint import Checkpoints, has_state
-from .implementation import settle_implementation
-from .kinds import class_of, kind_of
-from .lora import add_adapter, load_adapter
-from .model import (
+from .checkpoints.published import Checkpoints, has_state
+from .model.attention import SHARED, carries_state
+from .model.build import (
     build_model,
     check_vocabulary,
     default_attention,
     freeze,
     unloadable,
 )
-from .optim import build_optimizer
+from .model.implementation import settle_implementation
+from .model.kinds import class_of, kind_of
+from .model.lora import add_adapter, load_adapter
+from .model.quantize import check_quantized
 from .parallel.apply import parallelize
 from .parallel.experts import check_expert_parallel
 from .parallel.load import load_weights
@@ -41,9 +41,9 @@ from .parallel.mesh import check_mesh, join, launched_world
 from .parallel.meta import empty_model, fill, place_tables, stand_ins
 from .parallel.sequences import check_context_parallel
 from .parallel.tensor import check_tensor_parallel
-from .quantize import check_quantized
 from .runtime import DistributedContext, ModelAndOptimizerState, RuntimeConfig
-from .schedule import Schedule
+from .update.optim import build_optimizer
+from .update.schedule import Schedule
 
 
 def get_tokenizer(

@@ -15,34 +15,34 @@ from torch import nn
 from ..core.errors import ExitCode
 from ..core.files import write_atomic
 from ..core.schema import TrainConfig
-from . import tracking
-from .bar import progress_bar
-from .batches import Collate, Layout
-from .checkpoint import Checkpoints
-from .cpu import use_fast_products
-from .data import TrainingRows, layout_of, prepare_table, training_rows
-from .implementation import check_recipe
+from .checkpoints.progress import Progress
+from .checkpoints.published import Checkpoints
+from .checkpoints.restoring import Restored
+from .checkpoints.saving import Saver, expected_seconds
+from .checkpoints.weights import Weights, find_base
+from .data.assemble import TrainingRows, layout_of, prepare_table, training_rows
+from .data.batches import Collate, Layout
+from .data.prepare import Blend
+from .data.streaming import StreamedRows
+from .data.tokens import ChatFormat, tokenizer_config
 from .loop import Ending, TrainingLoop, TrainingPlan, ValidationSet
-from .metrics import line, say
-from .out_of_memory import MicroBatches
+from .model.cpu import use_fast_products
+from .model.implementation import check_recipe
 from .parallel.context import DistributedContext
 from .parallel.mesh import first_on_each_machine, launched_rank, leave
 from .parallel.share import Share
 from .preempt import StopRequest
-from .prepare import Blend
-from .progress import Progress
-from .restoring import Restored
+from .reporting import tracking
+from .reporting.bar import progress_bar
+from .reporting.metrics import line, say
 from .runtime import ModelAndOptimizerState, RuntimeConfig
-from .saving import Saver, expected_seconds
 from .setup import (
     get_tokenizer,
     setup_distributed,
     setup_model_and_optimizer,
     validate_and_prepare_config,
 )
-from .streaming import StreamedRows
-from .tokens import ChatFormat, tokenizer_config
-from .weights import Weights, find_base
+from .update.out_of_memory import MicroBatches
 
 
 def main(

@@ -146,11 +146,11 @@ class Forgets(Protocol):
 
 
 EXECUTORS = {
-    "local": "local:LocalBackend",
-    "slurm": "slurm:SlurmBackend",
-    "hf_jobs": "hf:HFJobsBackend",
-    "lepton": "lepton:LeptonBackend",
-    "dgxcloud": "dgxcloud:DGXCloudBackend",
+    "local": "local.backend:LocalBackend",
+    "slurm": "slurm.backend:SlurmBackend",
+    "hf_jobs": "hf.backend:HFJobsBackend",
+    "lepton": "lepton.backend:LeptonBackend",
+    "dgxcloud": "dgxcloud.backend:DGXCloudBackend",
 }
 """Executor name → `module:class` below this package; a backend is imported when it is used."""
 

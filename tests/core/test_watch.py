@@ -377,7 +377,7 @@ class TestCutOffSubmissions:
         pickled.write_bytes(pickle.dumps(plan))
         script = """
 import asyncio, os, pickle, signal, sys
-from tunedeck.core.backends.local import LocalBackend
+from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.launch import launch
 from tunedeck.core.registry import Registry
 class Killed(LocalBackend):

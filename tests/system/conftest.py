@@ -16,7 +16,7 @@ import pytest
 from tests.system.testbed import Testbed, missing_programs
 from tunedeck.core import locations
 from tunedeck.core.backends.base import Handle
-from tunedeck.core.backends.slurm import SlurmBackend
+from tunedeck.core.backends.slurm.backend import SlurmBackend
 from tunedeck.core.plan import Launch, Plan, digest_of, new_run_id
 from tunedeck.core.states import Status
 

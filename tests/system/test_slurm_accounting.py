@@ -10,7 +10,7 @@ import pytest
 from tests.system.conftest import Cluster
 from tests.system.testbed import Testbed
 from tunedeck.core.backends.base import Handle
-from tunedeck.core.backends.slurm import SlurmBackend
+from tunedeck.core.backends.slurm.backend import SlurmBackend
 from tunedeck.core.errors import UsageError
 from tunedeck.core.states import RunState, Status
 

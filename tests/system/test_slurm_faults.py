@@ -93,7 +93,7 @@ async def test_a_disk_that_fills_up_still_takes_the_last_word(
 
 
 async def test_a_host_without_slurm_is_a_usage_error(cluster: Cluster) -> None:
-    from tunedeck.core.backends.slurm_shell import FIND_SLURM, run_slurm
+    from tunedeck.core.backends.slurm.shell import FIND_SLURM, run_slurm
 
     class Elsewhere:
         name = "login"

@@ -17,7 +17,7 @@ import pytest
 
 from tests.system.conftest import LIMIT_S, Cluster
 from tunedeck.core.backends.base import Handle, LogLine
-from tunedeck.core.backends.slurm import SlurmBackend
+from tunedeck.core.backends.slurm.backend import SlurmBackend
 from tunedeck.core.errors import ReachError, UsageError
 from tunedeck.core.plan import Launch, SecretRef
 from tunedeck.core.spool import bring_home
@@ -453,7 +453,7 @@ async def test_a_job_runs_in_an_image_by_apptainer_with_its_mounts(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     # Debian has no Apptainer: a stand-in takes its command line, and mounts what that says.
-    probe = ["unshare", "--mount", "mount", "--bind", tmp_path, tmp_path]
+    probe = ["unshare", "--mount", "mount", "--bind", str(tmp_path), str(tmp_path)]
     if subprocess.run(probe, capture_output=True, check=False).returncode:
         pytest.skip("this machine lets us mount nothing")
     tool = tmp_path / "bin" / "apptainer"

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tunedeck.core.errors import UsageError
-from tunedeck.trainer.activation_checkpointing import checkpoint_activations
+from tunedeck.trainer.model.activation_checkpointing import checkpoint_activations
 
 
 @pytest.mark.parametrize("scope", [True, "selective"])

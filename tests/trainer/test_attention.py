@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tunedeck.trainer.attention import DOCUMENTS, attends_by_document, document_attention
-from tunedeck.trainer.batches import Batch, Layout
-from tunedeck.trainer.kinds import Kind, class_of
-from tunedeck.trainer.loss import SupervisedLoss
-from tunedeck.trainer.rows import TokenRow
+from tunedeck.trainer.data.batches import Batch, Layout
+from tunedeck.trainer.data.rows import TokenRow
+from tunedeck.trainer.model.attention import DOCUMENTS, attends_by_document, document_attention
+from tunedeck.trainer.model.kinds import Kind, class_of
+from tunedeck.trainer.update.loss import SupervisedLoss
 
 from .helpers import KINDS
 

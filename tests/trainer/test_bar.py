@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from tunedeck.core.schema import TrainConfig
-from tunedeck.trainer.bar import progress_bar
-from tunedeck.trainer.progress import Progress
+from tunedeck.trainer.checkpoints.progress import Progress
+from tunedeck.trainer.reporting.bar import progress_bar
 
 from .helpers import losses
 

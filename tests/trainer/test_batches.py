@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from tunedeck.trainer.batches import Layout
-from tunedeck.trainer.order import DataOrder, StepSampler
-from tunedeck.trainer.rows import TokenRow
+from tunedeck.trainer.data.batches import Layout
+from tunedeck.trainer.data.order import DataOrder, StepSampler
+from tunedeck.trainer.data.rows import TokenRow
 
 
 def steps(order: DataOrder, *, start: int = 0, stop: int, batch: int) -> list[list[int]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tunedeck.core.errors import UsageError
-from tunedeck.trainer.checkpoint import STATE_FILE, Checkpoints, find_checkpoint
+from tunedeck.trainer.checkpoints.published import STATE_FILE, Checkpoints, find_checkpoint
 
 
 def save(checkpoints: Checkpoints, step: int, *, best: bool = False) -> Path:

@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM
 
 from tunedeck.core.schema import TrainConfig
 from tunedeck.core.schema.parallel import CompileConfig
-from tunedeck.trainer import compilation, sft
-from tunedeck.trainer.attention import DOCUMENTS
-from tunedeck.trainer.compilation import Compilation, compile_blocks
+from tunedeck.trainer import sft
+from tunedeck.trainer.model import compilation
+from tunedeck.trainer.model.attention import DOCUMENTS
+from tunedeck.trainer.model.compilation import Compilation, compile_blocks
 from tunedeck.trainer.parallel.fsdp import blocks
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tunedeck.trainer import cpu
+from tunedeck.trainer.model import cpu
 
 MATMUL: Any = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009  # not in torch's stubs
 

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import sft
 from tunedeck.trainer.__main__ import main
-from tunedeck.trainer.checksums import SUMS_FILE
-from tunedeck.trainer.training_state import SavedState
-from tunedeck.trainer.weights import Weights
+from tunedeck.trainer.checkpoints.checksums import SUMS_FILE
+from tunedeck.trainer.checkpoints.training_state import SavedState
+from tunedeck.trainer.checkpoints.weights import Weights
 
 from .helpers import digests, saved
 

@@ -22,8 +22,8 @@ from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.core.schema.model import TokenizerConfig
 from tunedeck.trainer import sft
-from tunedeck.trainer.checkpoint import Checkpoints
-from tunedeck.trainer.kinds import Kind
+from tunedeck.trainer.checkpoints.published import Checkpoints
+from tunedeck.trainer.model.kinds import Kind
 from tunedeck.trainer.setup import (
     get_tokenizer,
     setup_distributed,

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import sft
-from tunedeck.trainer.checksums import damage, read_sums
-from tunedeck.trainer.ledger import read_ledger
+from tunedeck.trainer.checkpoints.checksums import damage, read_sums
+from tunedeck.trainer.reporting.ledger import read_ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -51,7 +51,7 @@ def test_twenty_kills_lose_no_published_checkpoint_and_change_nothing(
 ) -> None:
     # Preloading trainer and torch once makes a life of the run short.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tunedeck.trainer.sft", "tunedeck.trainer.bar"])
+    context.set_forkserver_preload(["tunedeck.trainer.sft", "tunedeck.trainer.reporting.bar"])
     draw = random.Random(7)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):

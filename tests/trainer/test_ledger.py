@@ -13,8 +13,8 @@ from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import sft
 from tunedeck.trainer.__main__ import main
-from tunedeck.trainer.diff import Parting, compare
-from tunedeck.trainer.ledger import LEDGER_FILE, Entry, Ledger, read_ledger
+from tunedeck.trainer.reporting.diff import Parting, compare
+from tunedeck.trainer.reporting.ledger import LEDGER_FILE, Entry, Ledger, read_ledger
 
 
 def entries(count: int, first: int = 1) -> list[Entry]:

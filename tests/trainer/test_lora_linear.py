@@ -8,8 +8,8 @@ import torch
 from peft.tuners import lora
 from torch import nn
 
-from tunedeck.trainer import lora_linear
-from tunedeck.trainer.lora_linear import LoraLinear
+from tunedeck.trainer.model import lora_linear
+from tunedeck.trainer.model.lora_linear import LoraLinear
 
 
 def layers(**options: Any) -> tuple[nn.Module, nn.Module]:

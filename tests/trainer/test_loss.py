@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
-from tunedeck.trainer.batches import Batch
-from tunedeck.trainer.loss import SupervisedLoss
+from tunedeck.trainer.data.batches import Batch
+from tunedeck.trainer.update.loss import SupervisedLoss
 
 from .helpers import KINDS
 

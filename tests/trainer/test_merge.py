@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrain
 
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema.merge import MergeConfig
-from tunedeck.trainer import merge, merge_plan
-from tunedeck.trainer.base import base_digest
+from tunedeck.trainer.merging import merge, merge_plan
+from tunedeck.trainer.model.fingerprint import base_digest
 
 # PEFT asks for a name that transformers has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")

@@ -9,11 +9,12 @@ import torch
 from transformers import LlamaForCausalLM
 
 from tunedeck.core.schema import TrainConfig
-from tunedeck.trainer import metrics, sft
-from tunedeck.trainer.metrics import Meter, line
-from tunedeck.trainer.model import flops_per_token
-from tunedeck.trainer.pending import Settled, Taken
-from tunedeck.trainer.step import StepResult
+from tunedeck.trainer import sft
+from tunedeck.trainer.model.build import flops_per_token
+from tunedeck.trainer.reporting import metrics
+from tunedeck.trainer.reporting.metrics import Meter, line
+from tunedeck.trainer.update.pending import Settled, Taken
+from tunedeck.trainer.update.step import StepResult
 
 from .helpers import metric_lines
 

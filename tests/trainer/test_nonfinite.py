@@ -16,8 +16,8 @@ from tunedeck.core.errors import TunedeckError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import loop, sft
 from tunedeck.trainer.__main__ import main
-from tunedeck.trainer.finite import UpdateGuard
-from tunedeck.trainer.ledger import read_ledger
+from tunedeck.trainer.reporting.ledger import read_ledger
+from tunedeck.trainer.update.finite import UpdateGuard
 
 from .helpers import losses, rows, write_rows
 

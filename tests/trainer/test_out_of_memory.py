@@ -11,9 +11,9 @@ import torch
 from tunedeck.core.errors import TunedeckError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import sft
-from tunedeck.trainer.diff import compare
-from tunedeck.trainer.ledger import read_ledger
-from tunedeck.trainer.out_of_memory import REMEMBERED, is_out_of_memory
+from tunedeck.trainer.reporting.diff import compare
+from tunedeck.trainer.reporting.ledger import read_ledger
+from tunedeck.trainer.update.out_of_memory import REMEMBERED, is_out_of_memory
 
 from .helpers import losses, metric_lines
 
@@ -161,7 +161,7 @@ def test_where_nothing_is_left_to_halve_the_error_names_what_would_help(
 ) -> None:
     memory(5)
     if huge:
-        monkeypatch.setattr("tunedeck.trainer.out_of_memory.memory_bytes", lambda: 1 << 30)
+        monkeypatch.setattr("tunedeck.trainer.update.out_of_memory.memory_bytes", lambda: 1 << 30)
     with pytest.raises(TunedeckError) as caught:
         sft.main(configure(step_scheduler=EIGHT), tmp_path)
     assert "Memory runs out in step 1 with a single row" in caught.value.message

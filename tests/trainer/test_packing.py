@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunedeck.trainer.packing import Packs, pack
+from tunedeck.trainer.data.packing import Packs, pack
 
 
 @given(st.lists(st.integers(1, 64), max_size=200), st.integers(64, 300))

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
-from tunedeck.trainer import loop, samples, sft
+from tunedeck.trainer import loop, sft
 from tunedeck.trainer.preempt import StopRequest
+from tunedeck.trainer.reporting import samples
 
 from .helpers import metric_lines
 

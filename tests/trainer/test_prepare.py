@@ -8,9 +8,9 @@ from transformers import PreTrainedTokenizerFast
 
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema.data import DatasetConfig
-from tunedeck.trainer import prepare as module
-from tunedeck.trainer.prepare import Blend, prepare
-from tunedeck.trainer.tokens import ChatFormat
+from tunedeck.trainer.data import prepare as module
+from tunedeck.trainer.data.prepare import Blend, prepare
+from tunedeck.trainer.data.tokens import ChatFormat
 
 from .helpers import rows, write_rows
 

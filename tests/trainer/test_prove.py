@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
-from tunedeck.trainer import batches, loss
 from tunedeck.trainer.__main__ import main
+from tunedeck.trainer.data import batches
 from tunedeck.trainer.prove import checks
 from tunedeck.trainer.prove.check import Check, Delta, row
 from tunedeck.trainer.prove.checks import CLAIMS, Proof
 from tunedeck.trainer.prove.cut import cut
+from tunedeck.trainer.update import loss
 
 from .helpers import write_rows
 
@@ -109,7 +110,7 @@ def test_a_checkpoint_that_is_not_what_was_trained_is_found(
 def test_a_resume_that_draws_other_numbers_is_found(
     proof: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunedeck.trainer.restoring.set_random_state", lambda *_a: None)
+    monkeypatch.setattr("tunedeck.trainer.checkpoints.restoring.set_random_state", lambda *_a: None)
     (check,) = proof({"resume = uninterrupted"}, peft=LORA).values()
     assert check.ok is False
 

@@ -12,8 +12,9 @@ import torch
 
 from tunedeck.core.errors import ExitCode, UsageError
 from tunedeck.core.schema import TrainConfig
-from tunedeck.trainer import quantize, sft
-from tunedeck.trainer.quantize import check_quantized
+from tunedeck.trainer import sft
+from tunedeck.trainer.model import quantize
+from tunedeck.trainer.model.quantize import check_quantized
 
 from .helpers import losses
 from .test_sft import interrupt_in_step, result_of, tensors

@@ -13,9 +13,11 @@ import pytest
 
 from tunedeck.core.errors import TunedeckError, UsageError
 from tunedeck.core.schema import TrainConfig
-from tunedeck.trainer import checkpoint_writer, saving, sft
-from tunedeck.trainer.checkpoint import STATE_FILE
-from tunedeck.trainer.checksums import SUMS_FILE, damage, read_sums
+from tunedeck.trainer import sft
+from tunedeck.trainer.checkpoints import saving
+from tunedeck.trainer.checkpoints import writer as checkpoint_writer
+from tunedeck.trainer.checkpoints.checksums import SUMS_FILE, damage, read_sums
+from tunedeck.trainer.checkpoints.published import STATE_FILE
 
 from .helpers import digests, losses, metric_lines, saved
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tunedeck.core.schema import TrainConfig
-from tunedeck.trainer.schedule import Schedule
+from tunedeck.trainer.update.schedule import Schedule
 
 PEAK = 1.0
 

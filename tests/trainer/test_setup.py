@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.core.schema.model import FreezeConfig, TokenizerConfig
-from tunedeck.trainer.checkpoint import Checkpoints
-from tunedeck.trainer.model import freeze
+from tunedeck.trainer.checkpoints.published import Checkpoints
+from tunedeck.trainer.model.build import freeze
 from tunedeck.trainer.setup import (
     get_tokenizer,
     setup_distributed,

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import loop, sft
-from tunedeck.trainer.base import base_digest
-from tunedeck.trainer.step import StepResult
+from tunedeck.trainer.model.fingerprint import base_digest
+from tunedeck.trainer.update.step import StepResult
 
 from .helpers import losses, metric_lines, rows, write_rows
 

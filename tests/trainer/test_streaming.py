@@ -16,11 +16,12 @@ from tunedeck.core.chat import RowError, Source
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.core.schema.data import DatasetConfig
-from tunedeck.trainer import sft, streaming
-from tunedeck.trainer.packing import OpenPacks
-from tunedeck.trainer.raw_stream import RawStream
-from tunedeck.trainer.rows import TokenRow
-from tunedeck.trainer.streaming import RecentRows
+from tunedeck.trainer import sft
+from tunedeck.trainer.data import streaming
+from tunedeck.trainer.data.packing import OpenPacks
+from tunedeck.trainer.data.raw_stream import RawStream
+from tunedeck.trainer.data.rows import TokenRow
+from tunedeck.trainer.data.streaming import RecentRows
 
 from .helpers import losses, metric_lines, rows, write_rows
 from .test_sft import interrupt_in_step, result_of, same_bits

@@ -15,7 +15,7 @@ import yaml
 from tunedeck import __version__
 from tunedeck.core.code_digest import code_digest
 from tunedeck.core.schema import TrainConfig
-from tunedeck.trainer.tracking import recorded_config
+from tunedeck.trainer.reporting.tracking import recorded_config
 
 Configure = Callable[..., TrainConfig]
 

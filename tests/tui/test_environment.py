@@ -11,7 +11,7 @@ from textual.widgets import Input, OptionList
 
 from tests.conftest import Command
 from tests.tui.conftest import said, shown, until
-from tunedeck.core.backends.local import LocalBackend
+from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.drafts import Draft
 from tunedeck.core.resolve import Selection
 from tunedeck.tui.app import WizardApp

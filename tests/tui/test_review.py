@@ -8,7 +8,7 @@ import pytest
 
 from tests.tui.conftest import said, shown, until
 from tunedeck.core.backends.base import Capabilities
-from tunedeck.core.backends.local import LocalBackend
+from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.drafts import Draft
 from tunedeck.core.findings import Finding
 from tunedeck.core.plan import Plan

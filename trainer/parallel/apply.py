@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ...core.schema.parallel import DistributedConfig
-from ..activation_checkpointing import checkpoint_activations
+from ..model.activation_checkpointing import checkpoint_activations
 from .context import DistributedContext
 from .experts import spread_experts
 from .fsdp import shard

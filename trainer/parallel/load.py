@@ -55,7 +55,7 @@ def load_weights(
                 ),
             )
         except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-            from ..model import unloadable
+            from ..model.build import unloadable
 
             raise unloadable(source, "model", error) from error
         missing = sorted(loading.missing_keys - model.all_tied_weights_keys.keys())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..kinds import loader_of
+from ..model.kinds import loader_of
 from ..runtime import RuntimeConfig
 from .tensors import piece_of
 

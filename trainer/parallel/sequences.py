@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 
 from ...core.errors import UsageError
-from ..attention import (
+from ..data.batches import Batch
+from ..model.attention import (
     SHARED,
     Within,
     attends_by_document,
@@ -25,7 +26,6 @@ from ..attention import (
     document_attention,
     variable_length,
 )
-from ..batches import Batch
 from .collectives import Group, join
 from .context import DistributedContext
 

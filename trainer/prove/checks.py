@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ...core.errors import TunedeckError, UsageError
 from ...core.schema import TrainConfig
-from ..batches import Batch, Layout
-from ..checkpoint import Checkpoints
-from ..data import TrainingRows, training_rows
-from ..kinds import Kind, loader_of
-from ..ledger import Entry
-from ..loss import SupervisedLoss
+from ..checkpoints.published import Checkpoints
+from ..data.assemble import TrainingRows, training_rows
+from ..data.batches import Batch, Layout
+from ..data.tokens import ChatFormat, tokenizer_config
+from ..model.kinds import Kind, loader_of
 from ..parallel.gradients import total_norm
+from ..reporting.ledger import Entry
 from ..runtime import ModelAndOptimizerState
 from ..setup import (
     get_tokenizer,
@@ -29,7 +29,7 @@ from ..setup import (
     setup_model_and_optimizer,
     validate_and_prepare_config,
 )
-from ..tokens import ChatFormat, tokenizer_config
+from ..update.loss import SupervisedLoss
 from .check import LOGIT, LOSS, NORM, Check, Delta
 from .cut import BATCH, STEPS, changed
 from .runs import apart, merged_difference, run_here, run_on_ranks

@@ -16,11 +16,11 @@ from ...core.hardware import memory_bytes
 from ...core.memory import GIB
 from ...core.schema import TrainConfig
 from ...core.schema.optimization import LrScheduleConfig
-from ..model import build_model
-from ..reading import read_rows
+from ..data.reading import read_rows
+from ..data.tokens import tokenizer_config
+from ..model.build import build_model
 from ..runtime import RuntimeConfig
 from ..setup import get_tokenizer, validate_and_prepare_config
-from ..tokens import tokenizer_config
 
 LAYERS, ROWS, STEPS, BATCH, LENGTH = 2, 16, 4, 4, 256
 _BYTES_A_WEIGHT = 16  # itself, its gradient and Adam's moments in float32

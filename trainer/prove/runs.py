@@ -15,8 +15,8 @@ from pathlib import Path
 from ...core.errors import TunedeckError
 from ...core.schema import TrainConfig
 from .. import sft
-from ..diff import compare
-from ..ledger import Entry, read_ledger
+from ..reporting.diff import compare
+from ..reporting.ledger import Entry, read_ledger
 from ..runtime import ModelAndOptimizerState
 from .check import LOSS, NORM, Delta
 
@@ -134,7 +134,7 @@ def merged_difference(adapter: Path, base: Path, folder: Path) -> float:
         TunedeckError: it does not merge, or there is no room to compare.
     """
     from ...core.schema import MergeConfig
-    from .. import merge
+    from ..merging import merge
 
     folder.mkdir(parents=True, exist_ok=True)
     config = MergeConfig(

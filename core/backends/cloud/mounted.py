@@ -11,7 +11,7 @@ from ...bundle import bundle
 from ...env.models.base import Mounted
 from ...errors import UsageError
 from ...plan import Plan
-from ..slurm_layout import Layout, Upload
+from ..slurm.layout import Layout, Upload
 from .parcel import Split, receive, split, summary
 from .start import Start, unpack
 

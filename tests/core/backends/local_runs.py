@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tunedeck.core.backends.base import Handle, LogLine
-from tunedeck.core.backends.local import LocalBackend
+from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.plan import Plan
 from tunedeck.core.states import Status
 

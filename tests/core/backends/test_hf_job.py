@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.core.conftest import PlanMaker
-from tunedeck.core.backends.hf import HFJobsBackend
+from tunedeck.core.backends.hf.backend import HFJobsBackend
 from tunedeck.core.errors import UsageError
 from tunedeck.core.plan import Launch, Plan, SecretRef
 from tunedeck.core.submission import MASK, Submission
@@ -219,7 +219,7 @@ async def test_what_an_older_library_lacks_is_left_out_or_asked_for(
 ) -> None:
     from huggingface_hub import HfApi
 
-    from tunedeck.core.backends.hf_client import Hub
+    from tunedeck.core.backends.hf.client import Hub
 
     def list_jobs(_self: HfApi, *, namespace: str) -> list[str]:
         return [namespace]

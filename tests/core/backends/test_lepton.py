@@ -338,7 +338,7 @@ async def test_a_token_that_expires_ends_the_log_with_an_error(
 def test_every_state_of_theirs_has_one_of_ours(
     told: dict[str, Any], state: RunState, reason: str
 ) -> None:
-    from tunedeck.core.backends.lepton_watch import status_from
+    from tunedeck.core.backends.lepton.watch import status_from
 
     job = {"spec": {"parallelism": 4, "completions": 4}, "status": told}
     status = status_from(job)

@@ -155,7 +155,7 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(
 
 
 def test_a_run_without_a_time_limit_is_pointed_out(place: LeptonPlace) -> None:
-    from tunedeck.core.backends.lepton_preflight import check_plan
+    from tunedeck.core.backends.lepton.preflight import check_plan
 
     assert [finding.key for finding in check_plan(place.plan("true"))] == ["time"]
     place.values["time"] = "01:00:00"

@@ -26,7 +26,7 @@ from tests.core.backends.local_runs import (
     until,
 )
 from tunedeck.core.backends.base import Handle
-from tunedeck.core.backends.local import LocalBackend
+from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.plan import Launch, Plan, SecretRef
 from tunedeck.core.process import ProcessMark, processes_of
 from tunedeck.core.states import RunState

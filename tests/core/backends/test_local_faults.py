@@ -77,7 +77,7 @@ class TestFaults:
         launcher = tmp_path / "launcher.py"
         launcher.write_text(
             "import asyncio, sys, pickle\n"
-            "from tunedeck.core.backends.local import LocalBackend\n"
+            "from tunedeck.core.backends.local.backend import LocalBackend\n"
             "submission = pickle.load(open(sys.argv[1], 'rb'))\n"
             "handle = asyncio.run(LocalBackend({}).submit(submission))\n"
             "print(handle.job_id, flush=True)\n"
@@ -254,7 +254,7 @@ class TestCancel:
     def test_a_run_whose_supervisor_does_not_answer(
         self, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("tunedeck.core.backends.local._ANSWER_MARGIN_S", 0.2)
+        monkeypatch.setattr("tunedeck.core.backends.local.backend._ANSWER_MARGIN_S", 0.2)
         plan = make_plan(SLEEPER, profile_values={"grace_period": 0.2})
         backend, handle = start(plan)
         until(said(plan, b"up"))

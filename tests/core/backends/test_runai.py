@@ -422,7 +422,7 @@ async def test_a_suspension_whose_answer_is_lost_is_asked_for_again(
     ],
 )
 def test_every_phase_of_theirs_has_a_state_of_ours(phase: str, state: RunState) -> None:
-    from tunedeck.core.backends.dgxcloud_watch import status_from
+    from tunedeck.core.backends.dgxcloud.watch import status_from
 
     status = status_from({"actualPhase": phase})
     assert (status.state, status.word) == (state, phase)

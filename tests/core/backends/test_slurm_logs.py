@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from tunedeck.core.backends.base import LogLine
-from tunedeck.core.backends.slurm_logs import follow_log, lines_of, read_log
+from tunedeck.core.backends.slurm.logs import follow_log, lines_of, read_log
 from tunedeck.core.ssh import Machine
 from tunedeck.core.ssh.here import ThisMachine
 from tunedeck.core.states import RunState, Status
@@ -55,7 +55,7 @@ def words(start: int, stop: int) -> str:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "tunedeck.core.backends.slurm_logs"
+    module = "tunedeck.core.backends.slurm.logs"
     monkeypatch.setattr(f"{module}._QUICK_S", 0.01)
     monkeypatch.setattr(f"{module}._SLOW_S", 0.01)
     monkeypatch.setattr(f"{module}._PACE_S", 0.05)

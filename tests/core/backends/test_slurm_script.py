@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tunedeck.core.backends.slurm import SlurmBackend
+from tunedeck.core.backends.slurm.backend import SlurmBackend
 from tunedeck.core.errors import UsageError
 from tunedeck.core.inputs import content_digest
 from tunedeck.core.plan import Launch, LocalInput, Plan, SecretRef

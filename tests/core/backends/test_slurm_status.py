@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tunedeck.core.backends.slurm_status import Seen, answers, judge, question
+from tunedeck.core.backends.slurm.status import Seen, answers, judge, question
 from tunedeck.core.states import RunState
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from tests.system.clouds.lepton import GROUP, STORAGE, TOKEN, WORKSPACE, FakeLepton
 from tests.system.places import plan_for, quick
-from tunedeck.core.backends import lepton_watch
 from tunedeck.core.backends.base import Backend, load_backend
 from tunedeck.core.backends.cloud import carriers
+from tunedeck.core.backends.lepton import watch as lepton_watch
 from tunedeck.core.plan import Plan
 
 

@@ -17,7 +17,7 @@ from tests.system.places import HFPlace, hub_on_loopback, plan_for, quick
 from tunedeck.core.adopt import adopt
 from tunedeck.core.backends.base import Handle, LogLine
 from tunedeck.core.backends.cloud import once, retry
-from tunedeck.core.backends.hf import HFJobsBackend
+from tunedeck.core.backends.hf.backend import HFJobsBackend
 from tunedeck.core.errors import ExitCode, NotFoundError, TunedeckError
 from tunedeck.core.fetch import fetch
 from tunedeck.core.plan import Plan, SecretRef

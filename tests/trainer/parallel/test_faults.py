@@ -18,9 +18,9 @@ import yaml
 from tunedeck.core.errors import TunedeckError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer.__main__ import main
-from tunedeck.trainer.diff import compare
-from tunedeck.trainer.digests import weights_digest
-from tunedeck.trainer.ledger import read_ledger
+from tunedeck.trainer.reporting.diff import compare
+from tunedeck.trainer.reporting.digests import weights_digest
+from tunedeck.trainer.reporting.ledger import read_ledger
 
 from ..helpers import losses
 from ..test_nonfinite import bad_rows, poisoned

@@ -14,7 +14,7 @@ import torch
 
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
-from tunedeck.trainer.checksums import damage, read_sums
+from tunedeck.trainer.checkpoints.checksums import damage, read_sums
 
 from .runs import LOSS, WEIGHT, Run, pytest_approx, train_here
 from .workers import Workers
@@ -191,7 +191,7 @@ def test_a_rank_that_is_killed_in_a_save_loses_no_published_checkpoint(
 
 def second_rank_finds_no_room(config: TrainConfig, folder: Path) -> int:
     """Train, with a disk that is full on the second rank at the first save."""
-    from tunedeck.trainer import weights
+    from tunedeck.trainer.checkpoints import weights
 
     original = weights.Weights.write
 

@@ -45,7 +45,7 @@ def sizes_here(config: TrainConfig) -> tuple[int, int, int]:
     from torch.distributed.tensor import DTensor
 
     from tunedeck.trainer import setup
-    from tunedeck.trainer.checkpoint import Checkpoints
+    from tunedeck.trainer.checkpoints.published import Checkpoints
     from tunedeck.trainer.parallel.mesh import leave
 
     runtime = setup.validate_and_prepare_config(config, None, 0)

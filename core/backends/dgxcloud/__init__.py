@@ -1,0 +1,1 @@
+"""DGX Cloud Run:ai, by its HTTP API."""

@@ -1,0 +1,143 @@
+"""DGX Cloud Run:ai."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...findings import Finding
+from ...plan import Plan
+from ...states import Status
+from ...submission import Submission, SubmissionFile
+from ..base import Capabilities, Handle, LogLine
+
+if TYPE_CHECKING:
+    from .client import RunAI
+
+
+class DGXCloudBackend:
+    """Runs as workloads of a Run:ai project."""
+
+    name = "dgxcloud"
+    capabilities = Capabilities(resume=True, inventory=True, multi_node=True)
+
+    def __init__(self, profile_values: dict[str, Any]) -> None:
+        self._values = profile_values
+
+    @cached_property
+    def _runai(self) -> RunAI:
+        from .client import RunAI
+
+        return RunAI(self._values)
+
+    async def preflight(self, plan: Plan) -> list[Finding]:
+        """What the service says: credential, project, cluster, node pools, volumes, secrets."""
+        from .preflight import check_service
+
+        return await check_service(self._runai, plan)
+
+    def remarks(self, plan: Plan) -> list[Finding]:
+        """What can be told without the service."""
+        from .preflight import check_plan
+
+        return check_plan(plan)
+
+    def render(self, plan: Plan) -> Submission:
+        """The body of the request, and what must be on the volume before the step starts.
+
+        Project and cluster stand in it by name: their ids take that place as the body is sent. What
+        travels in the job's environment is listed, and added then, too.
+        """
+        from .job import workload_of
+
+        workload = workload_of(plan)
+        run_dir = workload.place.layout.run_dir
+        record = json.dumps(plan.to_json(), indent=2, ensure_ascii=False) + "\n"
+        here = workload.place.parcels is None
+        return Submission(
+            run_id=plan.run_id,
+            backend=self.name,
+            argv=workload.script.command,
+            env=dict(plan.env),
+            secrets=plan.secrets,
+            files=(SubmissionFile(f"{run_dir}/plan.json", record),) if here else (),
+            script=workload.script.text,
+            payload={
+                "kind": workload.kind,
+                "workload": workload.body,
+                "shared": workload.place.shared,
+                "uploads": workload.place.summary(),
+            },
+            cwd=run_dir,
+        )
+
+    async def submit(self, submission: Submission) -> Handle:
+        """Bring what is not there yet, and start the workload, once."""
+        from .submit import submit
+
+        return await submit(self._runai, submission)
+
+    async def find(self, run_id: str, run_dir: Path) -> Handle | None:
+        """The workload that carries a run's id in its name."""
+        from ..cloud.mounted import job_root
+        from .job import FOLDER_KEYS
+        from .submit import find
+
+        root = job_root(self._values, FOLDER_KEYS)
+        return await find(self._runai, run_id, f"{root}/{run_id}")
+
+    async def status(self, handle: Handle) -> Status:
+        """By the service's phase, and of a workload that has ended by its last word."""
+        from .watch import status_of
+
+        return await status_of(self._runai, handle)
+
+    async def logs(
+        self, handle: Handle, cursor: str | None, *, follow: bool
+    ) -> AsyncGenerator[LogLine]:
+        """Lines of the workload's log; the cursor counts them."""
+        from contextlib import aclosing
+
+        from .logs import logs
+
+        async with aclosing(logs(self._runai, self._values, handle, cursor, wait=follow)) as lines:
+            async for line in lines:
+                yield line
+
+    async def cancel(self, handle: Handle) -> Status:
+        """Suspend the workload, which keeps its history; return once it has ended.
+
+        Raises:
+            DeadlineError: if it goes on all the same.
+        """
+        from ..cloud.ending import until_over
+
+        status = await self.status(handle)
+        if status.state.terminal:
+            return status
+        await self._runai.suspend(handle.data["kind"], handle.job_id)
+        what = f"Workload {handle.data['name']}"
+        advice = f"See {self._runai.root}/workload-manager/workloads"
+        return await until_over(what, lambda: self.status(handle), advice)
+
+    async def forget(self, handle: Handle) -> None:
+        """Remove the workload and its history at the service."""
+        from ...errors import NotFoundError
+
+        try:
+            await self._runai.delete(handle.data["kind"], handle.job_id)
+        except NotFoundError:
+            return
+
+    async def inventory(self, profile_values: dict[str, Any]) -> dict[str, Any]:
+        """Projects and their GPUs, node pools, and the project's workloads."""
+        from .inventory import inventory
+
+        return await inventory(self._runai, profile_values)
+
+    async def price(self, plan: Plan) -> dict[str, Any] | None:
+        """Nothing: the service names no price."""
+        return None

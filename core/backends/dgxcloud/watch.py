@@ -1,0 +1,80 @@
+"""What has become of a workload on Run:ai."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from ...errors import NotFoundError
+from ...states import RunState, Status
+from ..base import Handle
+from ..cloud.ending import with_exit_code
+from .client import RunAI
+
+_STATES = {
+    "Pending": RunState.QUEUED,
+    "Creating": RunState.STARTING,
+    "Initializing": RunState.STARTING,
+    "Resuming": RunState.STARTING,
+    "Updating": RunState.RUNNING,
+    "Running": RunState.RUNNING,
+    "Degraded": RunState.RUNNING,
+    "Stopping": RunState.STOPPING,
+    "Terminating": RunState.STOPPING,
+    "Deleting": RunState.STOPPING,
+    "Stopped": RunState.CANCELLED,
+    "Completed": RunState.SUCCEEDED,
+    "Failed": RunState.FAILED,
+}
+"""A phase that is new to us counts as running: it is looked at again."""
+
+_TELL_MORE = (RunState.QUEUED, RunState.FAILED, RunState.SUCCEEDED, RunState.CANCELLED)
+
+
+async def status_of(runai: RunAI, handle: Handle) -> Status:
+    """The service's phase, and of a workload that has ended the exit code, by its last word."""
+    told = await runai.workload(handle.data["kind"], handle.job_id)
+    if told is None:
+        return Status(RunState.LOST, "", "the service knows no such workload any more")
+    status = status_from(told)
+    if status.state in _TELL_MORE:
+        status = status_from({**told, **await _more(runai, handle)})
+    if status.state is RunState.SUCCEEDED:
+        return with_exit_code(status, 0)
+    if status.state is not RunState.FAILED:
+        return status
+    from .logs import exit_code
+
+    return with_exit_code(status, await exit_code(runai, handle))
+
+
+def status_from(told: Mapping[str, Any]) -> Status:
+    """What the service itself says of a workload. A phase new to us counts as running."""
+    phase = str(told.get("actualPhase") or "")
+    state = _STATES.get(phase, RunState.RUNNING if phase else RunState.STARTING)
+    reason = str(told.get("phaseMessage") or told.get("phaseReason") or "")
+    return Status(
+        state,
+        phase,
+        reason,
+        started_at=_moment(told.get("createdAt")),
+        ended_at=_moment(told.get("completedAt")) if state.terminal else None,
+    )
+
+
+async def _more(runai: RunAI, handle: Handle) -> dict[str, Any]:
+    """Why it waits or failed, and when it ended, which only the list of all kinds tells."""
+    try:
+        row = await runai.call("GET", f"/workloads/{handle.job_id}")
+    except NotFoundError:
+        return {}
+    names = ("phaseMessage", "phaseReason", "completedAt")
+    return {name: row[name] for name in names if row.get(name)}
+
+
+def _moment(text: Any) -> float | None:
+    try:
+        return datetime.fromisoformat(str(text)).timestamp() if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""Hugging Face Jobs, by the official client."""

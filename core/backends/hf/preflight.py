@@ -1,0 +1,193 @@
+"""What can be known to be wrong with a plan for Hugging Face Jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from typing import Any
+
+from ...errors import AuthenticationError, NotFoundError, TunedeckError
+from ...findings import Edit, Finding, Fix
+from ...plan import Plan
+from ...text import did_you_mean
+from .client import SIGN_IN, Hub
+from .inventory import gpus_of
+from .job import (
+    Storage,
+    namespace_of,
+    output_repo_of,
+    repository_of,
+    storage_of,
+)
+
+_READERS = {"model": "model_info", "dataset": "dataset_info", "space": "space_info"}
+
+
+def check_plan(plan: Plan) -> list[Finding]:
+    """What needs no network."""
+    return [*_destination(plan), *_secrets(plan), *_code(plan)]
+
+
+async def check_service(hub: Hub, plan: Plan) -> list[Finding]:
+    """What the service says: one look each, side by side, once the token is known to be good.
+
+    Raises:
+        AuthenticationError: if there is no token, or it is refused.
+        ReachError: if the service cannot be reached.
+    """
+    me = await hub.call("whoami")
+    checks = await asyncio.gather(
+        _collect(_flavor(hub, plan)), *(_collect(one) for one in _volumes(hub, plan))
+    )
+    return [*_namespace(plan, me), *(finding for found in checks for finding in found)]
+
+
+def _destination(plan: Plan) -> Iterable[Finding]:
+    storage, repo = storage_of(plan), output_repo_of(plan.profile_values)
+    if storage is None and repo is None:
+        yield Finding(
+            "warning",
+            "What the run makes is lost with the job: no bucket is mounted that may be written, "
+            "and no output_repo is set.",
+            profile=plan.profile,
+            key="volumes",
+            fix=Fix(
+                'Mount a bucket: volumes = [{type = "bucket", source = "you/tunedeck", '
+                'mount_path = "/workspace"}]. Or set output_repo = "you/results".'
+            ),
+        )
+    folder = (plan.config.get("checkpoint") or {}).get("checkpoint_dir")
+    if folder and not (storage and str(folder).startswith(f"{storage.mount}/")):
+        where = f"below {storage.mount}, where a bucket is mounted" if storage else "in a bucket"
+        yield Finding(
+            "warning",
+            f"Checkpoints go to {folder}, which is lost with the job: it is not {where}.",
+            profile=plan.profile,
+            key="checkpoint.checkpoint_dir",
+            fix=Fix("Leave checkpoint.checkpoint_dir out: the run's own folder is kept."),
+        )
+    if repo and not any(secret.name == "HF_TOKEN" for secret in plan.secrets):
+        yield Finding(
+            "error",
+            f"The job has no token to upload to {repo} with.",
+            profile=plan.profile,
+            key="secrets",
+            fix=Fix('Add HF_TOKEN to the profile: secrets = ["HF_TOKEN"]'),
+        )
+
+
+def _secrets(plan: Plan) -> Iterable[Finding]:
+    for secret in plan.secrets:
+        if secret.remote:
+            yield Finding(
+                "error",
+                f"Hugging Face Jobs keeps no secrets of its own, so {secret.name} cannot be "
+                f"'{secret.source}' there.",
+                profile=plan.profile,
+                key=f"secrets.{secret.name}",
+                fix=Fix(f'List it by name: secrets = ["{secret.name}"], and export it here.'),
+            )
+
+
+def _code(plan: Plan) -> Iterable[Finding]:
+    if repository := repository_of(plan):
+        url, ref = repository
+        at = f"at {ref}" if ref else "at its default branch, whatever that is then"
+        yield Finding("info", f"The code is that of {url} {at}, not this installation's.")
+
+
+def _namespace(plan: Plan, me: dict[str, Any]) -> Iterable[Finding]:
+    namespace = namespace_of(plan.profile_values)
+    mine = [str(me.get("name")), *(str(org.get("name")) for org in me.get("orgs") or ())]
+    if namespace not in mine:
+        yield Finding(
+            "error",
+            f"The token is of {mine[0]}, who is not in '{namespace}'. "
+            f"{did_you_mean(namespace, mine)}".strip(),
+            profile=plan.profile,
+            key="namespace",
+            fix=Fix(f"Set namespace to one of: {', '.join(mine)}. Or use another token."),
+        )
+
+
+async def _flavor(hub: Hub, plan: Plan) -> AsyncGenerator[Finding]:
+    wanted = str(plan.profile_values.get("flavor") or "")
+    known = {flavor.name: flavor for flavor in await hub.call("list_jobs_hardware")}
+    if wanted not in known:
+        yield Finding(
+            "error",
+            f"There is no flavor '{wanted}'. {did_you_mean(wanted, known)}".strip(),
+            profile=plan.profile,
+            key="flavor",
+            fix=Fix(f"Choose one of: {', '.join(known)}. See: tunedeck queue {plan.profile}"),
+        )
+        return
+    there, asked = gpus_of(known[wanted]), plan.launch.gpus_per_node
+    if there < asked:
+        yield Finding(
+            "error",
+            f"The plan asks for {asked} GPU(s); flavor '{wanted}' has {there}.",
+            profile=plan.profile,
+            key="flavor",
+            fix=Fix("Choose a larger flavor, or set gpus_per_node.",
+                    Edit("set", "gpus_per_node", there)),
+        )  # fmt: skip
+    elif there > asked:
+        yield Finding(
+            "warning",
+            f"Flavor '{wanted}' has {there} GPU(s), which are paid for; the plan uses {asked}.",
+            profile=plan.profile,
+            key="gpus_per_node",
+            fix=Fix(f"Set gpus_per_node = {there}.", Edit("set", "gpus_per_node", there)),
+        )
+
+
+def _volumes(hub: Hub, plan: Plan) -> Iterable[AsyncGenerator[Finding]]:
+    storage = storage_of(plan)
+    named = plan.profile_values.get("volumes") or ()
+    for number, volume in enumerate(named):
+        if not storage or volume["type"] != "bucket" or volume["source"] != storage.bucket:
+            yield _volume(hub, plan, f"volumes.{number}", volume["type"], volume["source"])
+    if storage:
+        yield _own_bucket(hub, plan, storage)
+
+
+async def _volume(
+    hub: Hub, plan: Plan, key: str, kind: str, source: str
+) -> AsyncGenerator[Finding]:
+    try:
+        await hub.call("bucket_info" if kind == "bucket" else _READERS[kind], source)
+    except (NotFoundError, AuthenticationError):
+        yield Finding(
+            "error",
+            f"There is no {kind} '{source}', or the token may not see it.",
+            profile=plan.profile,
+            key=key,
+            fix=Fix("Check its id, namespace/name, and the token's permissions."),
+        )
+
+
+async def _own_bucket(hub: Hub, plan: Plan, storage: Storage) -> AsyncGenerator[Finding]:
+    try:
+        found = await hub.call("bucket_info", storage.bucket)
+    except NotFoundError:
+        yield Finding("info", f"The bucket {storage.bucket} will be made, private.")
+        return
+    if not getattr(found, "private", True):
+        yield Finding(
+            "warning",
+            f"The bucket {storage.bucket} is public: code, inputs and results can be read by all.",
+            profile=plan.profile,
+            key="volumes",
+            fix=Fix("Make it private in its settings, or name another bucket in volumes."),
+        )
+
+
+async def _collect(findings: AsyncGenerator[Finding]) -> list[Finding]:
+    """All findings of one check; one that fails says so and hides none of the others."""
+    try:
+        return [finding async for finding in findings]
+    except AuthenticationError as error:
+        return [Finding("error", error.message, fix=Fix(error.fix or SIGN_IN))]
+    except TunedeckError as error:
+        return [Finding("warning", error.message, fix=Fix(error.fix) if error.fix else None)]

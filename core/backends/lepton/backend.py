@@ -1,0 +1,161 @@
+"""DGX Cloud Lepton."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...findings import Finding
+from ...plan import Plan
+from ...states import Status
+from ...submission import Submission, SubmissionFile
+from ..base import Capabilities, Handle, LogLine
+
+if TYPE_CHECKING:
+    from .client import Lepton
+
+
+class LeptonBackend:
+    """Runs as batch jobs of a Lepton workspace."""
+
+    name = "lepton"
+    capabilities = Capabilities(resume=True, inventory=True, multi_node=True)
+
+    def __init__(self, profile_values: dict[str, Any]) -> None:
+        self._values = profile_values
+
+    @cached_property
+    def _lepton(self) -> Lepton:
+        from .client import Lepton
+
+        return Lepton()
+
+    async def preflight(self, plan: Plan) -> list[Finding]:
+        """What the service says: token, workspace, node group, shape, secrets, storage."""
+        from .job import job_of
+        from .preflight import check_service
+
+        return await check_service(self._lepton, plan, await asyncio.to_thread(job_of, plan))
+
+    def remarks(self, plan: Plan) -> list[Finding]:
+        """What can be told without the service."""
+        from .preflight import check_plan
+
+        return check_plan(plan)
+
+    def render(self, plan: Plan) -> Submission:
+        """The body of the request, and what must be on the storage before the step starts.
+
+        The node group stands in it as the profile names it: its id takes that place as the body is
+        sent. What travels in the job's environment is listed, and added then, too.
+        """
+        from .job import CARRIER_SHAPE, job_of
+
+        job = job_of(plan)
+        run_dir = job.place.layout.run_dir
+        record = json.dumps(plan.to_json(), indent=2, ensure_ascii=False) + "\n"
+        here = job.place.parcels is None
+        return Submission(
+            run_id=plan.run_id,
+            backend=self.name,
+            argv=job.script.command,
+            env=dict(plan.env),
+            secrets=plan.secrets,
+            files=(SubmissionFile(f"{run_dir}/plan.json", record),) if here else (),
+            script=job.script.text,
+            payload={
+                "job": job.body,
+                "shared": job.place.shared,
+                "carrier_shape": plan.profile_values.get("carrier_shape") or CARRIER_SHAPE,
+                "uploads": job.place.summary(),
+            },
+            cwd=run_dir,
+        )
+
+    async def submit(self, submission: Submission) -> Handle:
+        """Bring what is not there yet, and start the job, once."""
+        from .submit import submit
+
+        return await submit(self._lepton, submission)
+
+    async def find(self, run_id: str, run_dir: Path) -> Handle | None:
+        """The job that carries a run's id in its name or label."""
+        from ..cloud.mounted import job_root
+        from .job import FOLDER_KEYS
+        from .submit import find
+
+        root = job_root(self._values, FOLDER_KEYS)
+        return await find(self._lepton, run_id, f"{root}/{run_id}")
+
+    async def status(self, handle: Handle) -> Status:
+        """By the service's state, and of a job that has ended by its last word.
+
+        Raises:
+            ReachError: if the environment names another workspace than the run's.
+        """
+        from .watch import status_of
+
+        return await status_of(self._of(handle), handle)
+
+    def _of(self, handle: Handle) -> Lepton:
+        """The workspace of a run. Another one knows nothing of it, and must not be asked."""
+        from ...errors import ReachError
+
+        here, there = self._lepton.service.base_url, handle.data.get("workspace")
+        if there not in (None, here):
+            raise ReachError(
+                f"Run {handle.run_id} is in the workspace at {there}; the environment names the "
+                f"one at {here}.",
+                fix="Set LEPTON_WORKSPACE_ID (and LEPTON_WORKSPACE_TOKEN) to the run's workspace.",
+            )
+        return self._lepton
+
+    async def logs(
+        self, handle: Handle, cursor: str | None, *, follow: bool
+    ) -> AsyncGenerator[LogLine]:
+        """Lines of all replicas; the cursor holds each one's last nanosecond."""
+        from contextlib import aclosing
+
+        from .watch import logs
+
+        async with aclosing(logs(self._of(handle), handle, cursor, wait=follow)) as lines:
+            async for line in lines:
+                yield line
+
+    async def cancel(self, handle: Handle) -> Status:
+        """Stop the job, which keeps its history; return once the service says that it has ended.
+
+        Raises:
+            DeadlineError: if it goes on all the same.
+        """
+        from ..cloud.ending import until_over
+
+        status = await self.status(handle)
+        if status.state.terminal:
+            return status
+        await self._of(handle).stop(handle.job_id)
+        advice = f"Look at it: lep job get -i {handle.job_id}"
+        return await until_over(f"Job {handle.job_id}", lambda: self.status(handle), advice)
+
+    async def forget(self, handle: Handle) -> None:
+        """Remove the job and its history at the service."""
+        from ...errors import NotFoundError
+
+        try:
+            await self._of(handle).delete(handle.job_id)
+        except NotFoundError:
+            return
+
+    async def inventory(self, profile_values: dict[str, Any]) -> dict[str, Any]:
+        """Node groups and what is free in them, shapes, and my jobs."""
+        from .inventory import inventory
+
+        return await inventory(self._lepton, profile_values)
+
+    async def price(self, plan: Plan) -> dict[str, Any] | None:
+        """Nothing: the service names no price."""
+        return None

@@ -1,0 +1,254 @@
+"""What has become of a job on Lepton, and what its replicas write.
+
+The stream of one replica has neither times nor an offset, and begins anew with each container. The
+log API has the nanosecond of each line, of every replica, and still after the job has ended. So it
+is the log API that is followed: whatever is cut or late, the next look goes on where the last line
+was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...states import RunState, Status
+from ..base import Handle, LogLine
+from ..cloud.ending import LAST_WORD, exit_code_in, with_exit_code
+from ..cloud.errors import Passing
+from .client import SERVICE, Lepton
+
+_STATES = {
+    "Queueing": RunState.QUEUED,
+    "Awaiting": RunState.QUEUED,
+    "PendingRetry": RunState.QUEUED,
+    "Starting": RunState.STARTING,
+    "Restarting": RunState.STARTING,
+    "Running": RunState.RUNNING,
+    "Stopping": RunState.STOPPING,
+    "Terminating": RunState.STOPPING,
+    "Deleting": RunState.STOPPING,
+    "Completed": RunState.SUCCEEDED,
+    "Failed": RunState.FAILED,
+    "Stopped": RunState.CANCELLED,
+    "Deleted": RunState.LOST,
+}
+"""A word that is new to us counts as running: it is looked at again."""
+
+PACE_S, SLOW_PACE_S = 1.0, 5.0
+"""Between two looks at a log, while something comes and while nothing does."""
+
+CLOSING_S = 8.0
+"""How long the log of a job that has ended may stay silent before it counts as read."""
+
+_PAGE = 5000
+_MOST = 10_000
+_NS = 1_000_000_000
+_WINDOW_NS = 29 * 24 * 3600 * _NS
+"""The log API answers for at most 30 days."""
+
+_TAIL = 20
+
+
+async def status_of(lepton: Lepton, handle: Handle) -> Status:
+    """The service's word, and of a job that has ended the exit code, by its own last word."""
+    job = await lepton.job(handle.job_id)
+    if job is None:
+        return Status(RunState.LOST, "", "the service knows no such job any more")
+    status = status_from(job)
+    if status.state is RunState.SUCCEEDED:
+        return with_exit_code(status, 0)
+    if status.state is not RunState.FAILED:
+        return status
+    return with_exit_code(status, await _exit_code(lepton, handle, job))
+
+
+def status_from(job: Mapping[str, Any]) -> Status:
+    """What the service itself says of a job."""
+    told = job.get("status") or {}
+    word = str(told.get("state") or "")
+    state = _STATES.get(word, RunState.RUNNING)
+    reason = ""
+    spec = job.get("spec") or {}
+    wanted, ready = int(spec.get("parallelism") or 1), int(told.get("ready") or 0)
+    if word == "Archived":
+        state = _archived(told, spec)
+    elif state is RunState.RUNNING and word == "Running" and ready < wanted:
+        active = int(told.get("active") or 0)
+        reason = f"{ready} of {wanted} replicas are up"
+        state = RunState.STARTING if ready or active else RunState.RUNNING
+    elif state is RunState.FAILED:
+        reason = f"{told['failed']} of {wanted} replicas failed" if told.get("failed") else ""
+    return Status(
+        state,
+        word,
+        reason,
+        started_at=_seconds(told.get("creation_time")),
+        ended_at=_seconds(told.get("completion_time")) if state.terminal else None,
+    )
+
+
+async def logs(
+    lepton: Lepton, handle: Handle, cursor: str | None, *, wait: bool
+) -> AsyncGenerator[LogLine]:
+    """Lines of all replicas after a cursor, each once; with `wait`, until the job has ended.
+
+    The first replica's lines come as they are, those of the others with their number in front.
+
+    Raises:
+        Passing: if the service stays out of reach; go on from the last cursor.
+    """
+    seen = _Seen.read(cursor)
+    pause_s, quiet_since, said_last = PACE_S, None, False
+    over, looked_at = False, 0.0
+    while True:
+        if not over and (said_last or time.monotonic() - looked_at > SLOW_PACE_S):
+            looked_at, job = time.monotonic(), await lepton.job(handle.job_id)
+            over = job is None or status_from(job).state.terminal
+            seen.begin(job)
+        replicas = await lepton.replicas(handle.job_id) if seen.started_ns else []
+        seen.know(replicas)
+        count = 0
+        async for line in _news(lepton, handle.job_id, seen):
+            count += 1
+            said_last = said_last or line.startswith(LAST_WORD)
+            yield LogLine(line, seen.text())
+        if count:
+            pause_s, quiet_since = PACE_S, None
+            continue
+        if not wait:
+            return
+        if over:
+            quiet_since = quiet_since or time.monotonic()
+            waited = time.monotonic() - quiet_since
+            if said_last or not seen.replicas or waited > CLOSING_S:
+                return
+        await asyncio.sleep(pause_s)
+        pause_s = PACE_S if over else min(pause_s * 1.5, SLOW_PACE_S)
+
+
+@dataclass
+class _Seen:
+    """How far each replica's log was read.
+
+    Attributes:
+        started_ns: when the job was made, by the service's clock; 0 before that is known.
+        replicas: id → the nanosecond of its last line, and how many lines of it were seen.
+    """
+
+    started_ns: int = 0
+    replicas: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, cursor: str | None) -> _Seen:
+        if cursor is None:
+            return cls()
+        data = json.loads(cursor)
+        return cls(data["t"], {name: (at, count) for name, at, count in data["r"]})
+
+    def text(self) -> str:
+        """The cursor."""
+        rows = [[name, at, count] for name, (at, count) in self.replicas.items()]
+        return json.dumps({"t": self.started_ns, "r": rows}, separators=(",", ":"))
+
+    def begin(self, job: Mapping[str, Any] | None) -> None:
+        """Learn when the job was made, a moment early: clocks differ between machines."""
+        if job is None or self.started_ns:
+            return
+        made = _seconds((job.get("metadata") or {}).get("created_at"))
+        made = made or _seconds((job.get("status") or {}).get("creation_time"))
+        self.started_ns = int(((made or time.time() - 24 * 3600) - 300) * _NS)
+
+    def know(self, replicas: list[str]) -> None:
+        """Add replicas that are new. One that was started again is new, and follows the old."""
+        for name in replicas:
+            self.replicas.setdefault(name, (self.started_ns, 0))
+
+
+async def _news(lepton: Lepton, job_id: str, seen: _Seen) -> AsyncGenerator[bytes]:
+    """What the replicas have written since, by time; `seen` goes with each line."""
+    pages = [
+        [(at, number, name, text) for at, text in await _page(lepton, job_id, name, seen)]
+        for number, name in enumerate(list(seen.replicas))
+    ]
+    for at, number, name, text in heapq.merge(*pages, key=lambda entry: entry[0]):
+        last, count = seen.replicas[name]
+        seen.replicas[name] = (at, count + 1 if at == last else 1)
+        yield (text if number == 0 else f"[{number}] {text}").encode("utf-8", "surrogatepass")
+
+
+async def _page(lepton: Lepton, job_id: str, replica: str, seen: _Seen) -> list[tuple[int, str]]:
+    """The next lines of a replica, in their order."""
+    at, count = seen.replicas[replica]
+    limit = _PAGE
+    while True:
+        found = await _ask(
+            lepton, job_id, replica=replica, start=at, end=at + _WINDOW_NS, limit=limit
+        )
+        new, skipped = [], 0
+        for moment, text in found:
+            if moment == at and skipped < count:
+                skipped += 1
+            else:
+                new.append((moment, text))
+        if new or len(found) < limit or limit >= _MOST:
+            return new
+        limit = _MOST
+
+
+async def _ask(lepton: Lepton, job_id: str, **options: Any) -> list[tuple[int, str]]:
+    """Lines with their nanoseconds, the oldest first."""
+    params = {"direction": "forward", "timestamps": True, "job_query_mode": "alive_and_archive"}
+    answer = await lepton.get("/logs", job=job_id, **{**params, **options})
+    try:
+        lines = [
+            (int(value[0]), str(value[1]))
+            for stream in answer["data"]["result"] or ()
+            for value in stream["values"]
+        ]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise Passing(f"{SERVICE} answered with what is no log.", acted=False) from error
+    return sorted(((at, text.removesuffix("\n")) for at, text in lines), key=lambda line: line[0])
+
+
+async def _exit_code(lepton: Lepton, handle: Handle, job: Mapping[str, Any]) -> int | None:
+    seen = _Seen()
+    seen.begin(job)
+    try:
+        replicas = await lepton.replicas(handle.job_id)
+        codes = [
+            exit_code_in(text.encode() for _, text in await _last_lines(lepton, handle, name, seen))
+            for name in replicas
+        ]
+    except Passing:
+        return None
+    known = [code for code in codes if code is not None]
+    return next((code for code in known if code), known[0] if known else None)
+
+
+async def _last_lines(
+    lepton: Lepton, handle: Handle, replica: str, seen: _Seen
+) -> list[tuple[int, str]]:
+    start = seen.started_ns
+    options = {"start": start, "end": start + _WINDOW_NS, "limit": _TAIL, "direction": "backward"}
+    return await _ask(lepton, handle.job_id, replica=replica, **options)
+
+
+def _archived(told: Mapping[str, Any], spec: Mapping[str, Any]) -> RunState:
+    """How a job ended that is only history now."""
+    if told.get("failed"):
+        return RunState.FAILED
+    if int(told.get("succeeded") or 0) >= int(spec.get("completions") or 1):
+        return RunState.SUCCEEDED
+    return RunState.CANCELLED if spec.get("stopped") else RunState.FAILED
+
+
+def _seconds(moment: Any) -> float | None:
+    """Unix seconds of a moment that the service tells in seconds or milliseconds."""
+    if not isinstance(moment, int | float) or moment <= 0:
+        return None
+    return moment / 1000 if moment > 1e11 else float(moment)

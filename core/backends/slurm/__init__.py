@@ -1,0 +1,1 @@
+"""Slurm behind an SSH login, or on the login node itself."""

@@ -1,0 +1,209 @@
+"""Slurm, behind an SSH login or on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from ...errors import DeadlineError
+from ...findings import Finding
+from ...plan import Plan
+from ...ssh import Machine, open_machine
+from ...states import Status
+from ...submission import Submission, SubmissionFile
+from ..base import Capabilities, Handle, LogLine
+from .layout import Layout, job_root, uses_ssh
+from .options import LOG, array_tasks, job_name
+from .script import CONFIG, RESUME_CONFIG, SCRIPT, render_script
+
+if TYPE_CHECKING:
+    from ...fetch import RemoteFile
+
+_CHUNK = 4 << 20
+_CANCEL_LIMIT_S = 120.0
+_CANCEL_PACE_S = 0.5
+
+
+class SlurmBackend:
+    """Runs as batch jobs of a Slurm cluster."""
+
+    name = "slurm"
+    capabilities = Capabilities(resume=True, inventory=True, multi_node=True)
+
+    def __init__(self, profile_values: dict[str, Any]) -> None:
+        self._values = profile_values
+
+    @property
+    def _machine(self) -> Machine:
+        return open_machine(self._values, ssh=uses_ssh(self._values))
+
+    async def preflight(self, plan: Plan) -> list[Finding]:
+        """What the cluster itself says of a plan: limits, folders, packages, the start."""
+        from .preflight import check_cluster
+
+        return await check_cluster(self._machine, plan, self.render(plan))
+
+    def render(self, plan: Plan) -> Submission:
+        """The script and the files of a plan; what is uploaded beside them is in the payload."""
+        layout = Layout.of(plan)
+        config = layout.config(plan)
+        checkpoints = _checkpoint_folder(config, layout.run_dir)
+        script = render_script(plan, layout, checkpoints=checkpoints)
+        contents = {SCRIPT: script.text, CONFIG: _yaml(config), "plan.json": _json(plan.to_json())}
+        if checkpoints:
+            going_on = copy.deepcopy(config)
+            going_on["checkpoint"]["restore_from"] = checkpoints
+            contents[RESUME_CONFIG] = _yaml(going_on)
+        return Submission(
+            run_id=plan.run_id,
+            backend=self.name,
+            argv=script.command,
+            env=script.env,
+            secrets=plan.secrets,
+            files=tuple(
+                SubmissionFile(f"{layout.run_dir}/{name}", content)
+                for name, content in contents.items()
+            ),
+            script=script.text,
+            payload={
+                "host": self._values.get("host"),
+                "job_name": job_name(plan),
+                "tasks": array_tasks(self._values),
+                "uploads": [upload.to_json() for upload in layout.uploads(plan)],
+            },
+            cwd=layout.run_dir,
+        )
+
+    async def submit(self, submission: Submission) -> Handle:
+        """Send what is not there yet, and submit the script, once."""
+        from .submit import submit
+
+        assert submission.cwd is not None
+        return await submit(self._machine, str(PurePosixPath(submission.cwd).parent), submission)
+
+    async def find(self, run_id: str, run_dir: Path) -> Handle | None:
+        """The job of a run, by what is in its folder over there or by its comment."""
+        from .submit import find
+
+        return await find(self._machine, f"{job_root(self._values, '')}/{run_id}", run_id)
+
+    async def status(self, handle: Handle) -> Status:
+        """By squeue, scontrol, sacct and the run's own last word."""
+        from .watch import status_of
+
+        return await status_of(self._machine, self._login, handle)
+
+    @property
+    def _login(self) -> str:
+        keys = ("host", "port", "user", "proxy_jump")
+        return "|".join(str(self._values.get(key)) for key in keys)
+
+    async def logs(
+        self, handle: Handle, cursor: str | None, *, follow: bool
+    ) -> AsyncGenerator[LogLine]:
+        """Lines of the job's log; the cursor is a byte offset."""
+        from .logs import lines_of
+
+        async with aclosing(lines_of(self.log_blocks(handle, cursor, follow=follow))) as lines:
+            async for line in lines:
+                yield line
+
+    def log_blocks(
+        self, handle: Handle, cursor: str | None, *, follow: bool
+    ) -> AsyncGenerator[LogLine]:
+        """The same in blocks of lines."""
+        from .logs import follow_log, read_log
+
+        log = handle.data.get("log", LOG)
+        path, offset = f"{handle.data['run_dir']}/{log}", int(cursor or 0)
+        if follow:
+            return follow_log(self._machine, path, offset, lambda: self.status(handle))
+        return read_log(self._machine, path, offset)
+
+    def of_node(self, handle: Handle, node: int) -> Handle:
+        """The job with the log of another of its nodes."""
+        log = f"node_{node}.txt" if node else LOG
+        return Handle(handle.run_id, handle.job_id, {**handle.data, "log": log})
+
+    async def cancel(self, handle: Handle) -> Status:
+        """Scancel, and return once Slurm says that the job has ended.
+
+        Raises:
+            DeadlineError: if it goes on all the same.
+        """
+        from .shell import run_slurm
+
+        status = await self.status(handle)
+        deadline = time.monotonic() + _CANCEL_LIMIT_S
+        if not status.state.terminal:
+            await run_slurm(self._machine, f"scancel {handle.job_id}")
+        while not (status := await self.status(handle)).state.terminal:
+            if time.monotonic() > deadline:
+                raise DeadlineError(
+                    f"Job {handle.job_id} is still {status.word} {_CANCEL_LIMIT_S:.0f} s after "
+                    "scancel.",
+                    fix=f"Slurm ends it when its node answers. See: scontrol show job "
+                    f"{handle.job_id}",
+                )
+            await asyncio.sleep(_CANCEL_PACE_S)
+        return status
+
+    async def inventory(self, profile_values: dict[str, Any]) -> dict[str, Any]:
+        """Partitions with their limits and GPUs, and who waits for what."""
+        from .inventory import inventory
+
+        return await inventory(self._machine)
+
+    async def files(self, handle: Handle) -> Sequence[RemoteFile]:
+        """The files in the run's folder over there."""
+        from .files import list_files
+
+        return await list_files(self._machine, handle)
+
+    async def fetch(
+        self, handle: Handle, name: str, target: Path, offset: int, on_bytes: Callable[[int], None]
+    ) -> None:
+        """Bring the rest of a file home."""
+        source = f"{handle.data['run_dir']}/{name}"
+        with target.open("ab") as out:
+            while data := await self._machine.read(source, offset, _CHUNK):
+                offset += out.write(data)
+                on_bytes(offset)
+
+    async def adopt(self, job_id: str) -> tuple[Handle, dict[str, Any]]:
+        """The handle and the plan of a job that another launcher submitted.
+
+        Raises:
+            NotFoundError: if there is no such job, or it is no run of ours.
+        """
+        from .files import plan_of_job
+
+        return await plan_of_job(self._machine, job_root(self._values, ""), job_id)
+
+    async def price(self, plan: Plan) -> dict[str, Any] | None:
+        """Nothing: a cluster names no price."""
+        return None
+
+
+def _checkpoint_folder(config: dict[str, Any], run_dir: str) -> str | None:
+    """Where the run's checkpoints go over there; None for a step that makes none."""
+    checkpoint = config.get("checkpoint")
+    if not checkpoint or not checkpoint.get("enabled", True):
+        return None
+    return str(checkpoint.get("checkpoint_dir") or f"{run_dir}/checkpoints")
+
+
+def _yaml(config: Any) -> str:
+    import yaml
+
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"

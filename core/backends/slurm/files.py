@@ -1,0 +1,49 @@
+"""The files that a run has left on the cluster, and jobs that another launcher submitted."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+from ...errors import NotFoundError
+from ...fetch import RemoteFile
+from ...ssh import Machine
+from ..base import Handle
+from .shell import refused
+from .submit import JOB_ID
+
+
+async def list_files(machine: Machine, handle: Handle) -> list[RemoteFile]:
+    """The files below a run's folder, those behind links to checkpoints among them.
+
+    Raises:
+        TunedeckError: if the folder is gone.
+    """
+    folder = shlex.quote(handle.data["run_dir"])
+    done = await machine.run(f"cd {folder} && find -L . -type f -printf '%s %P\\n'")
+    if done.code:
+        raise refused(machine, done, f"Listing {handle.data['run_dir']}")
+    rows = [line.split(" ", 1) for line in done.out.splitlines()]
+    return [RemoteFile(name, int(size)) for size, name in sorted(rows, key=lambda row: row[1])]
+
+
+async def plan_of_job(machine: Machine, root: str, job_id: str) -> tuple[Handle, dict[str, Any]]:
+    """The run that a job is: its handle, and the plan that lies in its folder.
+
+    Each run notes its job in its folder, so that it is found also when Slurm has forgotten it.
+
+    Raises:
+        NotFoundError: if no run in `root` is that job.
+    """
+    done = await machine.run(
+        f"cd {shlex.quote(root)} && plan=$(grep -lxF -e {shlex.quote(job_id)} -- */{JOB_ID} | "
+        f'tail -n 1) && cat "${{plan%/*}}/plan.json"'
+    )
+    if done.code or not done.out:
+        raise NotFoundError(
+            f"No run in {root} on {machine.name} is job {job_id}.",
+            fix="Check the job's id, and the profile's remote_job_dir. See: tunedeck queue PROFILE",
+        )
+    plan: dict[str, Any] = json.loads(done.out)
+    return Handle(plan["run_id"], job_id, {"run_dir": f"{root}/{plan['run_id']}"}), plan

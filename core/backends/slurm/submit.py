@@ -1,0 +1,189 @@
+"""Sending a submission: what is missing over there, then the run's files, then one sbatch.
+
+Everything is written beside its place and renamed into it, so that a connection that breaks leaves
+no half of anything; and each part can be done again, so that one that breaks costs no second job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shlex
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from ...bundle import bundle
+from ...errors import ReachError, TunedeckError, UsageError
+from ...inputs import content_digest
+from ...ssh import Machine
+from ...submission import Submission
+from ..base import Handle
+from .layout import Upload
+from .options import LOG, comment_of
+from .refusals import sbatch_error
+from .script import SCRIPT, SECRETS, SENTINEL
+from .shell import refused, run_slurm
+
+JOB_ID = "job_id"
+
+_PAUSES_S = (0.5, 1, 2, 4, 8, 16)
+_EXISTS = 17
+_SBATCH_FAILED = 20
+
+
+async def submit(machine: Machine, root: str, submission: Submission) -> Handle:
+    """Send a submission and return where its job is. A lost connection is tried again.
+
+    Raises:
+        ReachError: if the machine stays out of reach.
+        UsageError: if Slurm refuses the job, or an input has changed since it was planned.
+        TunedeckError: if something cannot be written over there.
+    """
+    for pause_s in (*_PAUSES_S, None):
+        try:
+            return await _attempt(machine, root, submission)
+        except ReachError:
+            if pause_s is None:
+                raise
+            await asyncio.sleep(pause_s)
+    raise AssertionError
+
+
+async def find(machine: Machine, run_dir: str, run_id: str) -> Handle | None:
+    """The job of a run, by what it left in its folder or by its comment; None if there is none."""
+    done = await run_slurm(machine, f"cd {shlex.quote(run_dir)} || exit 0\n{_known_job(run_id)}")
+    return _handle(run_id, run_dir, done.out) if done.out.strip() else None
+
+
+async def _attempt(machine: Machine, root: str, submission: Submission) -> Handle:
+    run_dir = f"{root}/{submission.run_id}"
+    incoming = f"{root}/.tunedeck/incoming/{submission.run_id}-{secrets.token_hex(4)}"
+    payload = submission.payload or {}
+    uploads = [Upload.from_json(item) for item in payload["uploads"]]
+    there = await _look(machine, run_dir, incoming, uploads)
+    missing = [upload for index, upload in enumerate(uploads) if str(index) not in there]
+    if "run" not in there:
+        await _send(machine, incoming, missing, submission)
+    tasks = payload.get("tasks") or []
+    script = _put_in_place(run_dir, incoming, missing, submission.run_id, tasks)
+    done = await run_slurm(machine, script)
+    if done.code == _SBATCH_FAILED:
+        raise sbatch_error(done.err, machine.name)
+    if done.code or not done.out.strip():
+        raise refused(machine, done, f"Putting the run's files into {run_dir}")
+    return _handle(submission.run_id, run_dir, done.out)
+
+
+async def _look(
+    machine: Machine, run_dir: str, incoming: str, uploads: Sequence[Upload]
+) -> set[str]:
+    """What is there already, `run` for the run itself; makes the folder for what is not."""
+    lines = [f"if [ -e {shlex.quote(run_dir)} ]; then echo run; fi"]
+    for index, upload in enumerate(uploads):
+        lines.append(f"if [ -e {shlex.quote(upload.target)} ]; then echo {index}; fi")
+    lines.append(f"mkdir -p {shlex.quote(incoming + '/run')}")
+    done = await run_slurm(machine, "\n".join(lines))
+    if done.code:
+        raise refused(machine, done, f"Making a folder in {PurePosixPath(run_dir).parent}")
+    return set(done.out.split())
+
+
+async def _send(
+    machine: Machine, incoming: str, missing: Sequence[Upload], submission: Submission
+) -> None:
+    files = {
+        f"{incoming}/run/{PurePosixPath(file.path).name}": (file.content.encode(), file.mode)
+        for file in submission.files
+    }
+    if text := _secrets_file(submission):
+        files[f"{incoming}/run/{SECRETS}"] = (text.encode(), 0o600)
+    await machine.write(files)
+    for index, upload in enumerate(missing):
+        source = Path(upload.source)
+        if upload.kind == "code":
+            source = bundle().archive()
+        elif content_digest(source)[0] != upload.digest:
+            raise UsageError(
+                f"{source} has changed since the run was planned.", fix="Start it again."
+            )
+        await machine.send(source, f"{incoming}/{index}")
+
+
+def _secrets_file(submission: Submission) -> str:
+    """Shell lines with the values, read now. Preflight has spoken of those that are not there."""
+    found = {
+        secret.name: os.environ.get(secret.source)
+        for secret in submission.secrets
+        if not secret.remote
+    }
+    return "".join(f"export {name}={shlex.quote(v)}\n" for name, v in found.items() if v)
+
+
+def _put_in_place(
+    run_dir: str, incoming: str, missing: Sequence[Upload], run_id: str, tasks: Sequence[int]
+) -> str:
+    """Rename everything into its place, and submit unless there is a job already."""
+    lines = [f"incoming={shlex.quote(incoming)} run_dir={shlex.quote(run_dir)}",
+             "trap 'rm -rf \"$incoming\"' EXIT"]  # fmt: skip
+    for index, upload in enumerate(missing):
+        draft, target = f'"$incoming"/{index}', shlex.quote(upload.target)
+        lines.append(f"mkdir -p {shlex.quote(str(PurePosixPath(upload.target).parent))} || exit 1")
+        if upload.kind == "code":
+            lines += [
+                f'mkdir "$incoming"/code && tar -xzf {draft} -C "$incoming"/code || exit 1',
+                f'mv -T "$incoming"/code {target} 2> /dev/null || [ -e {target} ] || exit 1',
+            ]
+        else:
+            lines.append(f"[ -e {target} ] || mv -T {draft} {target} || exit 1")
+    folders = " ".join(f"task_{number}" for number in tasks)
+    # Slurm makes no folder for a log. That of the first task stands for the run's.
+    task_logs = f"mkdir -p {folders} && ln -sfn task_{tasks[0]}/{LOG} {LOG}\n" if tasks else ""
+    submit = _SUBMIT.replace("@known@", _known_job(run_id)).replace("@tasks@\n", task_logs)
+    return "\n".join([*lines, submit])
+
+
+_SUBMIT = f"""\
+if [ ! -e "$run_dir" ]; then mv -T "$incoming"/run "$run_dir" || exit 1; fi
+cd "$run_dir" || exit 1
+@tasks@
+touch {LOG} || exit 1
+exec 9> .lock && flock -w 120 9 2> /dev/null  # where the file system has locks
+if ! mkdir .submitting 2> /dev/null; then
+  # Another connection, perhaps one that broke, has begun to submit: its answer is ours.
+  for _ in 1 2 3 4 5 6 7 8 9 10; do [ -s {JOB_ID} ] && break; sleep 1; done
+fi
+@known@
+unset SLURM_TIME_FORMAT  # sbatch hands its environment on to the job
+if ! sbatch --parsable {SCRIPT} 9>&- > .{JOB_ID}; then
+  cd / && rm -rf "$run_dir"
+  exit {_SBATCH_FAILED}
+fi
+mv .{JOB_ID} {JOB_ID}
+cat {JOB_ID}
+# Of jobs that were killed, and of whose end no launcher has heard.
+for left in ../*/{SECRETS}; do
+  other=${{left%/*}}
+  [ -e "$other/{SENTINEL}" ] && [ -s "$other/{JOB_ID}" ] || continue
+  grep -q "^$(cut -d ';' -f 1 "$other/{JOB_ID}")|" .jobs || rm -f "$left"
+done
+rm -f .jobs
+"""
+
+
+def _known_job(run_id: str) -> str:
+    """Print the job of a run and exit, if there is one; else go on."""
+    return f"""\
+if [ -s {JOB_ID} ]; then cat {JOB_ID}; exit 0; fi
+squeue -h -u "$(id -un)" --states=all -o '%F|%k' > .jobs || exit 1
+found=$(grep -wF {shlex.quote(comment_of(run_id))} .jobs | tail -n 1 | cut -d '|' -f 1)
+if [ -n "$found" ]; then rm -f .jobs; echo "$found" | tee {JOB_ID}; exit 0; fi
+"""
+
+
+def _handle(run_id: str, run_dir: str, answer: str) -> Handle:
+    """From what sbatch printed: `ID`, or `ID;cluster`."""
+    job_id = answer.strip().splitlines()[-1].partition(";")[0]
+    if not job_id.isdigit():
+        raise TunedeckError(f"sbatch answered '{answer.strip()}', which is no job id.")
+    return Handle(run_id, job_id, {"run_dir": run_dir})

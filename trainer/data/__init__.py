@@ -1,0 +1,1 @@
+"""From files of chat rows to the micro-batches of each step."""

@@ -1,0 +1,75 @@
+"""How far a merged model is from its adapter on top of the base, measured in logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from ...core.hardware import memory_bytes
+from .adapter import attach_adapter
+from .shards import list_tensors
+
+_ROWS, _LENGTH, _SEED = 4, 32, 0
+
+
+class Difference(NamedTuple):
+    """What merging changed.
+
+    Attributes:
+        largest: the largest absolute difference of a logit.
+        same_next_token: the share of positions at which both find the same token most likely.
+    """
+
+    largest: float
+    same_next_token: float
+
+
+@torch.inference_mode()
+def merge_difference(
+    base: Path, adapter: Path, merged: Path, *, remote: bool = False
+) -> Difference | None:
+    """Compare the logits for random tokens, computed on the CPU in the widest format that fits.
+
+    In float64 what is left is the rounding of the merged weights to the format they are stored in;
+    float32 adds its own.
+
+    Args:
+        base: folder of the base.
+        adapter: folder of the adapter.
+        merged: folder of the merged model.
+        remote: whether Python code that comes with the model may be run.
+
+    Returns:
+        The difference; None if even in float32 a model would fill more than half of the memory.
+    """
+    count = sum(entry.size // entry.dtype.itemsize for entry in list_tensors(merged).values())
+    formats = (torch.float64, torch.float32)
+    dtype = next((d for d in formats if 2 * count * d.itemsize <= memory_bytes()), None)
+    if dtype is None:
+        return None
+    model = _load(base, dtype, remote=remote)
+    generator = torch.Generator().manual_seed(_SEED)
+    size = model.config.get_text_config().vocab_size
+    ids = torch.randint(size, (_ROWS, _LENGTH), generator=generator)
+    expected = _logits(attach_adapter(model, adapter).to(dtype), ids)
+    del model
+    found = _logits(_load(merged, dtype, remote=remote), ids)
+    same = (found.argmax(-1) == expected.argmax(-1)).float().mean()
+    return Difference((found - expected).abs().max().item(), same.item())
+
+
+def _load(folder: Path, dtype: torch.dtype, *, remote: bool) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, trust_remote_code=remote
+    )
+    model.train(False)
+    return model
+
+
+def _logits(model: torch.nn.Module, ids: Tensor) -> Tensor:
+    logits: Tensor = model(input_ids=ids).logits
+    return logits

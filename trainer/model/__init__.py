@@ -1,0 +1,1 @@
+"""The model: built, adapted, and made to compute as the config says."""

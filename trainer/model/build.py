@@ -1,0 +1,160 @@
+"""Building or loading the causal language model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+
+from ...core.errors import UsageError
+from ...core.schema.model import FreezeConfig, ModelConfig
+from ..runtime import RuntimeConfig
+from .attention import DOCUMENTS, attends_by_document
+from .kinds import Kind, loader_of
+from .quantize import is_quantized, loading_options
+
+_TOWERS = {
+    "vision_tower": ("vision_tower", "vision_model", "visual"),
+    "audio_tower": ("audio_tower", "audio_model"),
+    "language_model": ("language_model",),
+}
+
+
+def load_model_config(config: ModelConfig) -> PretrainedConfig:
+    """The architecture that `model` names, without its weights.
+
+    Raises:
+        UsageError: there is no such model, or it is of an unknown kind.
+    """
+    loaded: PretrainedConfig
+    if isinstance(config.config, dict):
+        values = dict(config.config)
+        try:
+            loaded = AutoConfig.for_model(values.pop("model_type"), **values)
+            return loaded
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"model.config is no architecture: {error}") from error
+    source = str(config.config or config.pretrained_model_name_or_path)
+    try:
+        loaded = AutoConfig.from_pretrained(
+            source, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise unloadable(source, "model", error) from error
+    return loaded
+
+
+def build_model(
+    config: ModelConfig,
+    runtime: RuntimeConfig,
+    weights: str | None,
+    quantization: str | None = None,
+) -> PreTrainedModel:
+    """The model on its device, in the format it is trained in.
+
+    Args:
+        config: which model.
+        runtime: architecture, format and attention kernel.
+        weights: folder or hub id to load; None initializes the model anew.
+        quantization: `nf4` or `int8` keeps the weights of linear layers so; None as they are.
+
+    Raises:
+        UsageError: the weights cannot be read, or do not belong to this architecture.
+    """
+    options: dict[str, Any] = {
+        "dtype": runtime.dtype,
+        "attn_implementation": runtime.attn_implementation,
+        "trust_remote_code": runtime.own_code,
+        **loading_options(quantization, runtime.dtype, runtime.device),
+    }
+    if weights is None:
+        from ..parallel.meta import empty_model, fill
+
+        model = empty_model(runtime)
+        fill(model, runtime.device)
+        return model
+    try:
+        loaded: Any = loader_of(runtime.kind).from_pretrained(
+            weights,
+            config=runtime.model_config,
+            revision=config.revision,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise unloadable(weights, "model", error) from error
+    model, loading = loaded
+    # A reward model's score begins anew on top of a language model.
+    new = ("score.",) if runtime.kind is Kind.REWARD else ()
+    missing = sorted(key for key in loading["missing_keys"] if not key.startswith(new))
+    if missing:
+        raise UsageError(
+            f"'{weights}' lacks {len(missing)} weights of {type(model).__name__}, among them "
+            f"{missing[0]}.",
+            fix="Check that its config.json and its safetensors belong together.",
+        )
+    if is_quantized(model):
+        # Not mapped, and already where it belongs.
+        return cast(PreTrainedModel, model)
+    if runtime.device.type == "cpu":
+        # They are mapped from the file, and a file that is written anew would change them.
+        model._apply(torch.clone)
+    return cast(PreTrainedModel, model.to(runtime.device))
+
+
+def base_name(config: ModelConfig) -> str | None:
+    """What an adapter records as its base: a hub id, or a folder that is found from anywhere."""
+    name = config.pretrained_model_name_or_path
+    return str(Path(name).absolute()) if name is not None and Path(name).is_dir() else name
+
+
+def freeze(model: PreTrainedModel, config: FreezeConfig) -> None:
+    """Leave the named towers of a multimodal model untrained; a text model has none."""
+    chosen = {name for part, names in _TOWERS.items() if getattr(config, part) for name in names}
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in chosen:
+            module.requires_grad_(False)
+
+
+def default_attention(model_class: type[PreTrainedModel], config: PretrainedConfig) -> str:
+    """The fastest kernel that the model supports without another package."""
+    if attends_by_document(model_class, config):
+        return DOCUMENTS
+    return "sdpa" if model_class._supports_sdpa else "eager"
+
+
+def check_vocabulary(config: PretrainedConfig, tokens: int) -> None:
+    """Raise UsageError if the tokenizer has ids that the model has no embedding for."""
+    size = config.get_text_config().vocab_size
+    if tokens > size:
+        raise UsageError(
+            f"The tokenizer has {tokens} tokens, the model has embeddings for {size}.",
+            fix="Use the model's own tokenizer, or set model.config.vocab_size for a new model.",
+        )
+
+
+def flops_per_token(model: PreTrainedModel) -> int:
+    """Floating-point operations of the matrices for one token, forward and backward.
+
+    A weight costs 2 operations forward, 2 for the gradient of its input and 2 for its own, which a
+    frozen one does not have (arXiv:2204.02311, appendix B). Attention is left out.
+    """
+    embedding = model.get_input_embeddings().weight
+    tied = model.get_output_embeddings().weight is embedding
+    return sum(
+        parameter.numel() * (6 if parameter.requires_grad else 4)
+        for parameter in model.parameters()
+        if parameter.ndim >= 2 and (tied or parameter is not embedding)
+    )
+
+
+def unloadable(source: str, what: str, error: Exception) -> UsageError:
+    """The error of a model or tokenizer that cannot be loaded, in one line."""
+    first = str(error).strip().partition("\n")[0]
+    return UsageError(
+        f"The {what} '{source}' cannot be loaded: {first}",
+        fix="Give a folder saved by save_pretrained, or a hub id that this machine can reach "
+        "(HF_TOKEN for gated models).",
+    )

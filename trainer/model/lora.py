@@ -1,0 +1,141 @@
+"""Low-rank adapters (arXiv:2106.09685) inside a model, by the PEFT library."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import peft
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from ...core.errors import UsageError
+from ...core.schema.adapter import LoraConfig
+from ...core.schema.model import ModelConfig
+from ...core.text import did_you_mean
+from ..merging.adapter import WEIGHTS_FILE
+from ..parallel.tensors import piece_of
+from .build import base_name
+from .lora_linear import LoraLinear
+from .quantize import is_quantized
+
+
+def add_adapter(model: PreTrainedModel, config: LoraConfig, base: ModelConfig) -> peft.PeftModel:
+    """Freeze a model and put adapters beside its linear layers.
+
+    Args:
+        model: the base; the adapters are put inside it, in place.
+        config: the adapter.
+        base: where the model is from, recorded in `adapter_config.json`.
+
+    Returns:
+        PEFT's wrapper, which saves and restores the adapter. The model itself goes on being
+        called: it holds the adapters.
+
+    Raises:
+        UsageError: no layer has the name asked for.
+    """
+    settings = peft.LoraConfig(
+        r=config.dim,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # PEFT scales by it, whole or not
+        lora_dropout=config.dropout,
+        target_modules=target_modules(model, config),
+        use_rslora=config.use_rslora,
+        use_dora=config.use_dora,
+        modules_to_save=_existing(model, config.modules_to_save) or None,
+        base_model_name_or_path=base_name(base),
+        revision=base.revision,
+        task_type=peft.TaskType.CAUSAL_LM,
+    )
+    if not is_quantized(model):
+        settings._register_custom_module({nn.Linear: LoraLinear})
+    with warnings.catch_warnings():
+        # PEFT reads a property that transformers has renamed.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return peft.get_peft_model(model, settings)
+
+
+def load_adapter(adapter: peft.PeftModel, folder: Path) -> None:
+    """Put the weights of an adapter in PEFT's form into one of the same shape.
+
+    Raises:
+        UsageError: the folder holds no adapter, or one of another shape.
+    """
+    file = folder / WEIGHTS_FILE
+    fix = "Use the peft settings that it was trained with."
+    if not file.is_file():
+        raise UsageError(f"'{folder}' holds no adapter.", fix=fix)
+    saved = load_file(file)
+    wanted: dict[str, Tensor] = peft.get_peft_model_state_dict(adapter, save_embedding_layers=False)
+    if unknown := sorted(saved.keys() - wanted.keys()):
+        raise UsageError(
+            f"The adapter in '{folder}' has weights that peft does not ask for: {unknown[0]}.",
+            fix=fix,
+        )
+    for name, weight in wanted.items():
+        if name not in saved or saved[name].shape != weight.shape:
+            raise UsageError(
+                f"The adapter in '{folder}' has another shape than peft asks for.", fix=fix
+            )
+        # All of them share their memory with the adapter.
+        weight.detach().copy_(piece_of(saved[name], weight))
+
+
+def target_modules(model: PreTrainedModel, config: LoraConfig) -> list[str]:
+    """The adapted layers: the last parts of their names where these say it all, else full names.
+
+    Raises:
+        UsageError: no layer, or a layer to exclude, has the name asked for.
+    """
+    head = model.get_output_embeddings()
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+    if config.match_all_linear:
+        chosen = {name for name, module in linear.items() if module is not head}
+    else:
+        chosen = {n for pattern in config.target_modules for n in _matching(linear, pattern)}
+    for pattern in config.exclude_modules:
+        chosen -= set(_matching(linear, pattern))
+    if not chosen:
+        raise UsageError(
+            "peft.exclude_modules leaves no layer to adapt.", fix="Exclude fewer layers."
+        )
+    leaves = {_leaf(name) for name in chosen}
+    covered = {name for name in linear if _leaf(name) in leaves}
+    return sorted(leaves if covered == chosen else chosen)
+
+
+def _matching(names: Iterable[str], pattern: str) -> list[str]:
+    """Names that a wildcard matches in full, or that end with what was written."""
+    found = [
+        name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
+    ]
+    if not found:
+        leaves = sorted({_leaf(name) for name in names})
+        raise UsageError(
+            f"No linear layer of the model is called '{pattern}'.",
+            fix=f"{did_you_mean(pattern, leaves)} It has {', '.join(leaves)}.".strip(),
+        )
+    return found
+
+
+def _existing(model: nn.Module, names: Sequence[str]) -> list[str]:
+    known = {_leaf(name) for name, _ in model.named_modules() if name}
+    for name in names:
+        if _leaf(name) not in known:
+            raise UsageError(
+                f"peft.modules_to_save names '{name}', which the model does not have.",
+                fix=did_you_mean(name, known) or f"It has {', '.join(sorted(known))}.",
+            )
+    return list(names)
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]

@@ -1,0 +1,73 @@
+"""What needs the package bitsandbytes: a frozen base in four or eight bits, and AdamW in eight."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ...core.errors import UsageError
+from ...core.schema import TrainConfig
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig
+
+PACKAGE = "bitsandbytes"
+
+
+def check_quantized(config: TrainConfig, processes: int) -> None:
+    """Say before anything is loaded that what the config asks for cannot be had here.
+
+    Raises:
+        UsageError: the package is missing, or does not go with the rest of the config.
+    """
+    wanted = {
+        "peft.quantization": config.peft is not None and config.peft.quantization is not None,
+        "optimizer.name": config.optimizer.name == "adamw8bit",
+    }
+    for key, asked in wanted.items():
+        if asked and find_spec(PACKAGE) is None:
+            raise UsageError(
+                f"{key} needs the package {PACKAGE}, which is not installed.",
+                fix=f"Run `pip install {PACKAGE}`, or leave the key out.",
+            )
+        if asked and processes > 1:
+            raise UsageError(
+                f"{key} keeps weights or state in blocks that cannot be split over processes.",
+                fix="Train in one process, or leave the key out.",
+            )
+    if wanted["peft.quantization"] and config.model.pretrained_model_name_or_path is None:
+        raise UsageError(
+            "peft.quantization: a model that is built anew has no weights to quantize.",
+            fix="Set model.pretrained_model_name_or_path.",
+        )
+
+
+def loading_options(
+    quantization: str | None, dtype: torch.dtype, device: torch.device
+) -> dict[str, Any]:
+    """What `from_pretrained` is told so that it quantizes each weight as it is read."""
+    if quantization is None:
+        return {}
+    return {"quantization_config": _settings(quantization, dtype), "device_map": {"": device}}
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether a model's weights were quantized when it was loaded."""
+    return bool(getattr(model, "is_quantized", False))
+
+
+def _settings(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    # As in the QLoRA paper (arXiv:2305.14314): normal-float blocks, whose scales are quantized too.
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )

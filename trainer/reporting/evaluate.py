@@ -1,0 +1,58 @@
+"""Validation: the mean loss over all supervised tokens of the validation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ..data.batches import Batch, Collate
+from ..data.rows import TokenRows
+from ..parallel.context import ALONE, DistributedContext
+from ..update.loss import SupervisedLoss
+
+
+class Validation(NamedTuple):
+    """The mean loss and the number of supervised tokens it was taken over."""
+
+    loss: float
+    tokens: int
+
+
+def validation_batches(rows: TokenRows, collate: Collate, batch: int) -> Iterator[Batch]:
+    """All rows, those of like length together: the mean does not depend on the order."""
+    order = sorted(range(len(rows)), key=rows.length)
+    for at in range(0, len(order), batch):
+        yield from collate(order[at : at + batch])
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    loss_sum: SupervisedLoss,
+    batches: Iterator[Batch],
+    *,
+    device: torch.device,
+    stopping: Callable[[], bool],
+    context: DistributedContext = ALONE,
+) -> Validation | None:
+    """The validation loss over all ranks' batches, weighted by tokens.
+
+    Returns:
+        None if the run was asked to stop meanwhile.
+    """
+    model.eval()
+    total = torch.zeros((), device=device, dtype=torch.float64)
+    tokens = 0
+    try:
+        for batch in batches:
+            if stopping():
+                return None
+            total += loss_sum(batch.to(device))
+            tokens += batch.targets.numel()
+    finally:
+        model.train()
+    (tokens,) = context.count([tokens])
+    return Validation(context.sum_loss(total).item() / tokens, tokens)

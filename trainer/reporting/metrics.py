@@ -1,0 +1,164 @@
+"""What a run prints: one logfmt line a log step, from which charts are drawn on every backend."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from ..update.pending import Settled
+from ..update.step import StepResult
+from .evaluate import Validation
+
+# Dense bfloat16 FLOP/s, from the vendor's data sheets.
+_PEAK = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "A10": 125e12,
+    "L4": 121e12,
+}
+
+
+def say(line: str) -> None:
+    """Print one line now, on the first rank: a follower of the log sees it at once."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def line(values: Mapping[str, float | int | str]) -> str:
+    """A logfmt line; numbers have seven significant digits, text is quoted as JSON."""
+    return " ".join(f"{key}={_shown(value)}" for key, value in values.items())
+
+
+def _shown(value: float | int | str) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value) if isinstance(value, int) else f"{value:.7g}"
+
+
+def source_losses(sums: torch.Tensor, names: Sequence[str]) -> dict[str, float]:
+    """The mean loss on each source that was trained on, by the key of the metric line.
+
+    Args:
+        sums: [sources, 2], sums of losses and counts of targets.
+        names: of the sources.
+    """
+    return {
+        f"loss/{name}": total / count
+        for name, (total, count) in zip(names, sums.tolist(), strict=True)
+        if count
+    }
+
+
+def validation_line(step: int, result: Validation) -> str:
+    """The line of a validation."""
+    return f"step={step} val_loss={result.loss:.7g} val_tokens={result.tokens}"
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Dense bfloat16 FLOP/s of the device; None where it is not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for word, peak in _PEAK.items() if word in name.split()), None)
+
+
+def memory_gib(device: torch.device) -> float:
+    """The most memory in use so far: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+@dataclass(slots=True)
+class Meter:
+    """Gathers steps up to the next log line.
+
+    Attributes:
+        device: where the run computes.
+        flops_per_token: forward and backward, for the share of the peak (MFU).
+        ranks: that take the steps together.
+    """
+
+    device: torch.device
+    flops_per_token: float
+    ranks: int = 1
+    _loss: float = 0.0
+    _grad_norm: float = 0.0
+    _tokens: int = 0
+    _supervised: int = 0
+    _places: int = 0
+    _padding: int = 0
+    _steps: int = 0
+    _seconds: float = 0.0
+    _started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no step was taken since the last line."""
+        return self._supervised == 0
+
+    def start(self) -> None:
+        """The time from here to the next `add` is training time."""
+        self._started = time.perf_counter()
+
+    def add(self, result: StepResult) -> float:
+        """Count a step; returns the seconds it took, which on a GPU may go on."""
+        seconds = time.perf_counter() - self._started
+        self._seconds += seconds
+        self._steps += 1
+        self._tokens += result.tokens
+        self._supervised += result.supervised
+        self._places += result.places
+        self._padding += result.padding
+        return seconds
+
+    def settle(self, steps: Sequence[Settled], waited: float) -> float:
+        """Add the numbers of steps that were counted before.
+
+        Args:
+            steps: in order, all of them finite.
+            waited: seconds until they were known, in which a GPU still computed.
+
+        Returns:
+            Seconds a step, since the last line.
+        """
+        for one in steps:
+            self._loss += one.loss * one.taken.result.supervised
+            self._grad_norm = one.grad_norm
+        self._seconds += waited
+        return self._seconds / max(self._steps, 1)
+
+    def flush(self, *, step: int, epoch: int, rate: float) -> dict[str, float | int]:
+        """The values of the metric line over the steps since the last one, and start anew."""
+        seconds = max(self._seconds, 1e-9)
+        values: dict[str, float | int] = {
+            "step": step,
+            "epoch": epoch,
+            "loss": self._loss / self._supervised,
+            "grad_norm": self._grad_norm,
+            "lr": rate,
+            "tokens": self._tokens,
+            "tokens_per_s": self._tokens / seconds,
+            "supervised_tokens_per_s": self._supervised / seconds,
+            "padding": self._padding / max(self._places, 1),
+            "mem_gib": memory_gib(self.device),
+        }
+        peak = peak_flops(self.device)
+        if peak is not None:
+            values["mfu"] = self.flops_per_token * self._tokens / seconds / (peak * self.ranks)
+        self._loss, self._tokens, self._supervised, self._seconds = 0.0, 0, 0, 0.0
+        self._places = self._padding = self._steps = 0
+        return values

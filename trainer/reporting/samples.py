@@ -1,0 +1,60 @@
+"""Answers to fixed prompts, to read how the model changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from transformers import PreTrainedModel
+
+from ...core.chat import ChatTokenizer, Message
+
+
+def answers(
+    model: PreTrainedModel, tokenizer: ChatTokenizer, prompts: Sequence[str], *, max_new_tokens: int
+) -> Iterator[tuple[str, str]]:
+    """Each prompt as a user message, with the model's most likely answer to it."""
+    model.train(False)
+    try:
+        for prompt in prompts:
+            yield prompt, answer(model, tokenizer, prompt, max_new_tokens=max_new_tokens)
+    finally:
+        model.train()
+
+
+@torch.no_grad()
+def answer(
+    model: PreTrainedModel,
+    tokenizer: ChatTokenizer,
+    prompt: str,
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+) -> str:
+    """What the model answers to a user message.
+
+    Args:
+        model: in evaluation mode.
+        tokenizer: renders the message and knows at which tokens an answer ends.
+        prompt: the message.
+        max_new_tokens: the longest answer.
+        temperature: 0 takes the most likely token each time; above, tokens are drawn.
+
+    Raises:
+        RowError: the chat template refuses the message.
+    """
+    message = Message(role="user", content=prompt)
+    text = tokenizer.render([message], add_generation_prompt=True).text
+    ids = torch.tensor([tokenizer.encode(text).ids], device=model.device)
+    out = cast(Any, model).generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=max_new_tokens,
+        do_sample=temperature > 0,
+        temperature=temperature or None,
+        use_cache=True,
+        eos_token_id=list(tokenizer.stop_ids) or None,
+        pad_token_id=tokenizer.pad_id,
+    )
+    return tokenizer.decode(out[0, ids.shape[1] :].tolist()).strip()

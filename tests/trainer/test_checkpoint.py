@@ -56,20 +56,20 @@ def test_resuming_from_nothing_is_refused(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tunedeck.trainer import checkpoint
+from tunedeck.trainer.checkpoints import published
 folder, moment, step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-checkpoints = checkpoint.Checkpoints(folder, keep_last=1)
+checkpoints = published.Checkpoints(folder, keep_last=1)
 if moment == "publishing":
-    checkpoint.flush = lambda path: die() if path == folder else None
+    published.flush = lambda path: die() if path == folder else None
 if moment == "replacing":
     original = Path.replace
     def replace(self, target):
         return die() if self.suffix == ".in_progress" else original(self, target)
     Path.replace = replace
 if moment == "deleting":
-    checkpoint.shutil.rmtree = lambda path, **_: die() if path.suffix == ".removed" else None
-(checkpoints.begin(step) / checkpoint.STATE_FILE).write_text("new")
+    published.shutil.rmtree = lambda path, **_: die() if path.suffix == ".removed" else None
+(checkpoints.begin(step) / published.STATE_FILE).write_text("new")
 if moment == "writing":
     die()
 checkpoints.publish(step, best=False)

@@ -28,7 +28,7 @@ def data() -> None:
     """Look at training data as the model will see it."""
 
 
-@data.command("look", epilog=_EPILOG)
+@data.command("look", short_help="Counts, lengths, and rows token by token.", epilog=_EPILOG)
 @click.argument("step_id", metavar="STEP", shell_complete=complete_step)
 @click.argument("overrides", nargs=-1, metavar="[key=value]...", shell_complete=complete_override)
 @click.option(

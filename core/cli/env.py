@@ -141,7 +141,7 @@ def list_command(env_file: Path | None, as_json: bool) -> int:
     return ExitCode.OK
 
 
-@env.command()
+@env.command(short_help="Show a profile and where its values come from.")
 @click.argument("profile", shell_complete=complete_profile)
 @env_file_option
 @json_option

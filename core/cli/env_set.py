@@ -16,7 +16,7 @@ Examples:
 """
 
 
-@click.command("set", epilog=_EPILOG)
+@click.command("set", short_help="Set keys of a profile in its file.", epilog=_EPILOG)
 @click.argument("profile", shell_complete=complete_profile)
 @click.argument("overrides", nargs=-1, required=True, metavar="key=value...")
 @click.option("-d", "--dry-run", is_flag=True, help="Show the diff and write nothing.")

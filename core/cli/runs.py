@@ -77,7 +77,7 @@ def show(query: str, as_json: bool) -> None:
         print_run(record)
 
 
-@runs.command("logs")
+@runs.command("logs", short_help="Print or follow a run's log.")
 @_run
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends; exit as it did.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
@@ -124,7 +124,7 @@ def logs(
     return follow_run(record, registry, as_json=as_json, offset=offset, wanted=wanted)
 
 
-@runs.command("metrics")
+@runs.command("metrics", short_help="Print what runs measured, or draw it.")
 @click.argument("queries", metavar="RUN...", nargs=-1, required=True, shell_complete=complete_run)
 @click.option("--plot", is_flag=True, help="Draw one value, the curves of all runs in one frame.")
 @click.option("--key", metavar="KEY", help="The value to draw; loss by default.")
@@ -165,7 +165,7 @@ def metrics(queries: tuple[str, ...], plot: bool, key: str | None, as_json: bool
             note(f"{record.run_id} has measured nothing yet.")
 
 
-@runs.command("wait")
+@runs.command("wait", short_help="Wait until a run has ended.")
 @_run
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer.")
 @_as_json
@@ -187,7 +187,7 @@ def wait(query: str, timeout: float | None, as_json: bool) -> int:
     return record.state.exit_code
 
 
-@runs.command("cancel")
+@runs.command("cancel", short_help="Stop a run, and see that it has.")
 @_run
 @_as_json
 def cancel_run(query: str, as_json: bool) -> None:
@@ -208,7 +208,7 @@ def cancel_run(query: str, as_json: bool) -> None:
         print_json(record.to_json())
 
 
-@runs.command("delete")
+@runs.command("delete", short_help="Remove the record of a run that ended.")
 @_run
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--at-service", is_flag=True, help="Remove the job at the service as well.")
@@ -243,7 +243,7 @@ def delete(query: str, yes: bool, at_service: bool, as_json: bool) -> None:
         line(f"Deleted {record.run_id} ({record.name}).")
 
 
-@runs.command("fetch")
+@runs.command("fetch", short_help="Bring a run's files home.")
 @_run
 @click.argument("pattern", required=False)
 @_as_json
@@ -259,7 +259,7 @@ def fetch(query: str, pattern: str | None, as_json: bool) -> None:
     fetch_files(record, pattern, as_json=as_json)
 
 
-@runs.command("attach")
+@runs.command("attach", short_help="Follow a run of another machine.")
 @click.argument("profile", shell_complete=complete_profile)
 @click.argument("job_id")
 @click.option("--env-file", type=click.Path(path_type=Path), help="Use this env file.")
@@ -273,7 +273,7 @@ def attach(profile: str, job_id: str, env_file: Path | None, as_json: bool) -> i
     return follow_run(record, registry, as_json=as_json)
 
 
-@runs.command("resume")
+@runs.command("resume", short_help="Go on from a run's last checkpoint.")
 @_run
 @click.argument("overrides", nargs=-1, metavar="[key=value]...")
 @click.option("-b", "--batch", "detached", is_flag=True, help="Submit and return.")

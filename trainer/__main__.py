@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..core.errors import ExitCode, TunedeckError
 from .config_file import RECIPES, load_config
-from .preempt import EXIT_PREEMPTED, RestartError
+from .preempt import EXIT_PREEMPTED, RestartError, fall_deaf
 
 EXIT_FILE = "TUNEDECK_EXIT_FILE"
 """Names the file that the exit code is written to: torchrun does not hand it on."""
@@ -81,6 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         if file := os.environ.get(EXIT_FILE):
             _tell(Path(file), code, restart=restart)
+        fall_deaf()
     return code
 
 

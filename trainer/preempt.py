@@ -96,6 +96,18 @@ class StopRequest:
         return None if self._agreed else self.signal
 
 
+def fall_deaf() -> None:
+    """Take no signal any more that was listened for, because the run has ended.
+
+    A launcher goes on telling its processes to stop until they have, and the interpreter lets
+    signals kill the process again while it shuts down: a run that had saved would seem to have
+    crashed.
+    """
+    for number in signal.valid_signals():
+        if isinstance(getattr(signal.getsignal(number), "__self__", None), StopRequest):
+            signal.signal(number, signal.SIG_IGN)
+
+
 def _exit_code(number: signal.Signals | None) -> int:
     return 128 + signal.SIGINT if number is signal.SIGINT else EXIT_PREEMPTED
 

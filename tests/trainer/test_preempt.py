@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -153,3 +155,20 @@ def test_a_signal_is_heard_during_validation_and_sampling(
     assert metric_lines(printed) == []
     assert "stopped by SIGUSR1 after step 0" in printed
     assert (tmp_path / "checkpoints/step_000000").is_dir()
+
+
+@pytest.mark.parametrize(("deaf", "ends"), [("fall_deaf()", 0), ("", -signal.SIGUSR1)])
+def test_a_wish_to_stop_that_comes_after_the_end_does_not_look_like_a_crash(
+    deaf: str, ends: int
+) -> None:
+    script = f"""
+import os, signal, sys
+from tunedeck.trainer.preempt import StopRequest, fall_deaf
+stop = StopRequest()
+class Late:
+    def __del__(self, kill=os.kill, me=os.getpid(), number=signal.SIGUSR1):
+        kill(me, number)  # as the interpreter shuts down
+sys.late = Late()
+{deaf}
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == ends

@@ -50,6 +50,9 @@ class Diagnosis:
 _TRAINER_ERROR = re.compile("tunedeck: error:")
 _TRAINER_FIX = re.compile("tunedeck: fix:")
 _PYTHON_ERROR = re.compile(r"^(?:\[?\w+\]?:\s*)?((?:\w+\.)*\w*(?:Error|Exception|Interrupt)): .+")
+# A rank that dies says nothing, and those that waited for it all complain.
+_LOST_RANK = re.compile(r"tunedeck: (rank \d+) ended first, with signal (4|6|7|8|9|11)\b")
+_ECHO = re.compile(r"Connection (closed|reset) by peer|another process of the run ended")
 _SIGNAL_ADVICE = {
     137: "If the machine ran short of memory, use a smaller batch, sequence length or model.",
     139: "A crash in native code: check that torch, driver and packages fit together.",
@@ -74,7 +77,10 @@ def diagnose(
     """
     lines = strip_controls(log_tail.replace("\r", "\n")).splitlines()
     cause, evidence, advice = (
-        _from_trainer(lines) or _from_log(lines) or _from_exit(lines, exit_code, reason)
+        _from_lost_rank(lines)
+        or _from_trainer(lines)
+        or _from_log(lines)
+        or _from_exit(lines, exit_code, reason)
     )
     known = [error for error in step_errors if _applies(error, lines, cause)]
     own = tuple(error.recovery for error in known)
@@ -92,6 +98,18 @@ def read_tail(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         return file.read().decode(errors="replace")
+
+
+def _from_lost_rank(lines: list[str]) -> tuple[str, str, str] | None:
+    """A rank that a signal ended, or what the log tells of why it did."""
+    evidence = _last_match(_LOST_RANK, lines)
+    found = _LOST_RANK.search(evidence) if evidence else None
+    if evidence is None or found is None:
+        return None
+    if told := _from_log([line for line in lines if not _ECHO.search(line)]):
+        return told
+    advice = _SIGNAL_ADVICE.get(128 + int(found[2]), _SIGNAL_ADVICE[139])
+    return f"{found[1]} was ended by signal {found[2]}", evidence, advice
 
 
 def _from_trainer(lines: list[str]) -> tuple[str, str, str] | None:

@@ -13,6 +13,7 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.widget import Widget
 
 from ..core.errors import TunedeckError
@@ -26,6 +27,9 @@ from .screens.jump import JumpScreen
 from .screens.too_small import TooSmallScreen, fits
 from .theme import THEME
 from .words import safe, trouble
+
+_SETTLED_S = 0.3
+"""After a change of size, by when a terminal has come to rest."""
 
 
 class WizardApp(App[None]):
@@ -65,6 +69,7 @@ class WizardApp(App[None]):
         self.read_only = read_only
         self.register_theme(THEME)
         self.theme = THEME.name
+        self._settling: Timer | None = None
 
     def get_default_screen(self) -> Screen[Any]:
         """Home is where one begins: nothing else is laid out first."""
@@ -99,6 +104,13 @@ class WizardApp(App[None]):
             await self.pop_screen()
         elif not blocked and not fits(event.size):
             await self.push_screen(TooSmallScreen())
+        if self._settling is not None:
+            self._settling.stop()
+        self._settling = self.set_timer(_SETTLED_S, self._paint_anew)
+
+    def _paint_anew(self) -> None:
+        """Paint every line: a terminal that was still changing its size has lost some."""
+        self.refresh(layout=True)
 
     def say(self, text: str, *, severity: SeverityLevel = "information") -> None:
         """Show a note for a while. The text may come from anywhere: it is no markup."""

@@ -105,6 +105,26 @@ def test_a_signal_is_told_by_the_backend() -> None:
     assert "memory" in found.advice[0]
 
 
+ECHOES = """\
+step=3 loss=1.5
+RuntimeError: [gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]:4711
+tunedeck: error: another process of the run ended
+tunedeck: rank 1 ended first, with signal 9
+srun: error: n2: task 1: Exited with exit code 1
+tunedeck: exit=1
+"""
+
+
+def test_a_rank_that_was_killed_is_the_cause_and_not_those_that_waited_for_it() -> None:
+    found = diagnose(ECHOES, exit_code=1)
+    assert found.cause == "rank 1 was ended by signal 9"
+    assert "memory" in found.advice[0]
+    told = diagnose(
+        ECHOES.replace("step=3", "slurmstepd: error: Detected 1 oom_kill event\nstep=3")
+    )
+    assert told.cause.startswith("out of memory")
+
+
 def test_an_empty_log_still_has_a_cause() -> None:
     assert diagnose("", exit_code=3).cause == "exit code 3"
     assert diagnose("", reason="NODE_FAIL").cause == "NODE_FAIL"

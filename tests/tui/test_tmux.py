@@ -17,8 +17,10 @@ from tunedeck.core.drafts import list_drafts
 from tunedeck.core.process import processes_of, signal_all
 from tunedeck.core.registry import Registry
 
+# A second try, for a machine so busy that a terminal stands still for a minute.
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.flaky(reruns=1),
     pytest.mark.timeout(300),
     pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
 ]
@@ -228,7 +230,7 @@ def test_it_is_resized_while_a_log_streams(tmux: _Tmux, tmp_path: Path) -> None:
             continue
         tmux.until("streaming")
         tmux.until("training loss")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while "palette" not in tmux.screen.rstrip().splitlines()[-1]:
             assert time.monotonic() < deadline, tmux.screen
             time.sleep(0.1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any, ClassVar
@@ -11,9 +13,9 @@ from typing import Any, ClassVar
 from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.geometry import Size
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
-from textual.timer import Timer
 from textual.widget import Widget
 
 from ..core.errors import TunedeckError
@@ -28,8 +30,8 @@ from .screens.too_small import TooSmallScreen, fits
 from .theme import THEME
 from .words import safe, trouble
 
-_SETTLED_S = 0.3
-"""After a change of size, by when a terminal has come to rest."""
+_SIZE_CHECK_S = 0.5
+"""How often the size of the terminal is compared with what is painted."""
 
 
 class WizardApp(App[None]):
@@ -69,7 +71,6 @@ class WizardApp(App[None]):
         self.read_only = read_only
         self.register_theme(THEME)
         self.theme = THEME.name
-        self._settling: Timer | None = None
 
     def get_default_screen(self) -> Screen[Any]:
         """Home is where one begins: nothing else is laid out first."""
@@ -81,6 +82,8 @@ class WizardApp(App[None]):
         for number in (signal.SIGTERM, signal.SIGHUP):
             # Else the terminal is left in the alternate screen, with mouse reporting on.
             loop.add_signal_handler(number, self._end_by_signal, number)
+        if not self.is_headless:
+            self.set_interval(_SIZE_CHECK_S, self._keep_to_size)
         ask_through(WizardPrompter(self))
         try:
             self.set_keymap(read_keymap())
@@ -104,13 +107,21 @@ class WizardApp(App[None]):
             await self.pop_screen()
         elif not blocked and not fits(event.size):
             await self.push_screen(TooSmallScreen())
-        if self._settling is not None:
-            self._settling.stop()
-        self._settling = self.set_timer(_SETTLED_S, self._paint_anew)
 
-    def _paint_anew(self) -> None:
-        """Paint every line: a terminal that was still changing its size has lost some."""
-        self.refresh(layout=True)
+    def _keep_to_size(self) -> None:
+        """Lay out again where the terminal has another size than is painted.
+
+        Of changes that follow each other closely the last one is lost now and then.
+        """
+        try:
+            width, height = os.get_terminal_size(sys.__stderr__.fileno() if sys.__stderr__ else 2)
+        except (OSError, ValueError):
+            return
+        size = Size(width, height)
+        if self.size != size:
+            self.post_message(events.Resize(size, size))
+        elif self.screen.outer_size != size:
+            self.screen.post_message(events.Resize(size, size))
 
     def say(self, text: str, *, severity: SeverityLevel = "information") -> None:
         """Show a note for a while. The text may come from anywhere: it is no markup."""

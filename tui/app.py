@@ -30,6 +30,8 @@ from .screens.too_small import TooSmallScreen, fits
 from .theme import THEME
 from .words import safe, trouble
 
+_END_LIMIT_S = 10
+"""How long the wizard may take to end once it was told to; drafts are saved by then anyway."""
 _SIZE_CHECK_S = 0.5
 """How often the size of the terminal is compared with what is painted."""
 
@@ -95,6 +97,8 @@ class WizardApp(App[None]):
         ask_through(TerminalPrompter())
 
     def _end_by_signal(self, number: signal.Signals) -> None:
+        # A terminal that is gone takes nothing any more, and what writes to it can wait for ever.
+        signal.alarm(_END_LIMIT_S)
         self.exit(return_code=128 + number)
 
     async def on_resize(self, event: events.Resize) -> None:

@@ -204,6 +204,17 @@ def test_a_bug_leaves_the_terminal_as_it_was_and_says_what_it_was(tmux: _Tmux) -
     tmux.as_it_was()
 
 
+def test_it_ends_with_its_terminal(tmux: _Tmux) -> None:
+    tmux.command(_WIZARD)
+    tmux.until("palette")
+    wizard = Path(f"/proc/{tmux.wizard()}")
+    tmux.close()
+    deadline = time.monotonic() + 60
+    while wizard.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_it_is_resized_while_a_log_streams(tmux: _Tmux, tmp_path: Path) -> None:
     script = tmp_path / "streams.py"
     script.write_text(

@@ -28,7 +28,7 @@ sys.path.insert(0, str(_ROOT))
 def main() -> None:
     """Make the runs, walk through the screens, and write the pictures."""
     home = Path(tempfile.mkdtemp(prefix="td-", dir="/tmp"))
-    work = home / "work"
+    work = home / "math"
     work.mkdir()
     os.environ |= {"TUNEDECK_HOME": str(home / "home"), "HF_HUB_OFFLINE": "1"}
     os.chdir(work)

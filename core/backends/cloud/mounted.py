@@ -10,6 +10,7 @@ from typing import Any
 from ...bundle import bundle
 from ...env.models.base import Mounted
 from ...errors import UsageError
+from ...findings import Finding, Fix
 from ...plan import Plan
 from ..slurm.layout import Layout, Upload
 from .parcel import Split, receive, split, summary
@@ -108,3 +109,30 @@ def job_root(values: Mapping[str, Any], keys: Sequence[str]) -> str:
 
 def _below(path: str, folder: str) -> bool:
     return f"{posixpath.normpath(path)}/".startswith(f"{posixpath.normpath(folder).rstrip('/')}/")
+
+
+def check_mounted(plan: Plan, mounts: Sequence[str]) -> list[Finding]:
+    """What may be lost by a plan whose run ends with its job. Needs no network.
+
+    Args:
+        plan: the plan.
+        mounts: where storage that outlives the job is mounted.
+    """
+    found = []
+    if not plan.profile_values.get("time"):
+        text = "No time limit is set: the job runs until it ends by itself or is cancelled."
+        fix = Fix('Set one, and the run saves before it: time = "04:00:00"')
+        found.append(Finding("info", text, profile=plan.profile, key="time", fix=fix))
+    folder = str((plan.config.get("checkpoint") or {}).get("checkpoint_dir") or "")
+    if folder and not any(f"{folder}/".startswith(f"{at.rstrip('/')}/") for at in mounts):
+        found.append(
+            Finding(
+                "warning",
+                f"Checkpoints go to {folder}, which is lost with the job: nothing that outlives it "
+                "is mounted there.",
+                profile=plan.profile,
+                key="checkpoint.checkpoint_dir",
+                fix=Fix("Leave checkpoint.checkpoint_dir out: the run's own folder is kept."),
+            )
+        )
+    return found

@@ -11,6 +11,7 @@ from ...errors import AuthenticationError, NotFoundError, TunedeckError, UsageEr
 from ...findings import Finding, Fix
 from ...plan import Plan
 from ...text import did_you_mean
+from ..cloud.mounted import check_mounted
 from .client import SIGN_IN, RunAI
 from .inventory import gpu_quota, node_pools
 from .job import profile_of, secret_place
@@ -21,24 +22,8 @@ _SOUND = ("Connected", "", "Unknown")
 
 def check_plan(plan: Plan) -> list[Finding]:
     """What needs no network."""
-    found = []
-    if not plan.profile_values.get("time"):
-        text = "No time limit is set: the job runs until it ends by itself or is cancelled."
-        fix = Fix('Set one, and the run saves before it: time = "04:00:00"')
-        found.append(Finding("info", text, profile=plan.profile, key="time", fix=fix))
-    folder = str((plan.config.get("checkpoint") or {}).get("checkpoint_dir") or "")
     mounts = [mount.target for mount in profile_of(plan.profile_values).mounted()]
-    if folder and not any(f"{folder}/".startswith(f"{m.rstrip('/')}/") for m in mounts):
-        found.append(
-            Finding(
-                "warning",
-                f"Checkpoints go to {folder}, which is lost with the job: no volume holds it.",
-                profile=plan.profile,
-                key="checkpoint.checkpoint_dir",
-                fix=Fix("Leave checkpoint.checkpoint_dir out: the run's own folder is kept."),
-            )
-        )
-    return found
+    return check_mounted(plan, mounts)
 
 
 async def check_service(runai: RunAI, plan: Plan) -> list[Finding]:

@@ -11,6 +11,7 @@ from ...errors import AuthenticationError, NotFoundError, TunedeckError, UsageEr
 from ...findings import Edit, Finding, Fix
 from ...plan import Plan
 from ...text import did_you_mean
+from ..cloud.mounted import check_mounted
 from .client import SIGN_IN, Lepton, id_of, name_of, rows_of
 from .inventory import gpus_of, shape_row, shapes
 from .job import CARRIER_SHAPE, Job, profile_of
@@ -23,23 +24,8 @@ def check_plan(plan: Plan) -> list[Finding]:
     if plan.profile_values.get("ray_version") and not plan.step.startswith("rl/"):
         text = "ray_version has no effect: the step is one job, and no Ray cluster is made for it."
         found.append(Finding("info", text, profile=plan.profile, key="ray_version"))
-    if not plan.profile_values.get("time"):
-        text = "No time limit is set: the job runs until it ends by itself or is cancelled."
-        fix = Fix('Set one, and the run saves before it: time = "04:00:00"')
-        found.append(Finding("info", text, profile=plan.profile, key="time", fix=fix))
-    folder = str((plan.config.get("checkpoint") or {}).get("checkpoint_dir") or "")
     mounts = [mount.target for mount in profile_of(plan.profile_values).mounted()]
-    if folder and not any(f"{folder}/".startswith(f"{m.rstrip('/')}/") for m in mounts):
-        found.append(
-            Finding(
-                "warning",
-                f"Checkpoints go to {folder}, which is lost with the job: no mount holds it.",
-                profile=plan.profile,
-                key="checkpoint.checkpoint_dir",
-                fix=Fix("Leave checkpoint.checkpoint_dir out: the run's own folder is kept."),
-            )
-        )
-    return found
+    return [*found, *check_mounted(plan, mounts)]
 
 
 async def check_service(lepton: Lepton, plan: Plan, job: Job) -> list[Finding]:

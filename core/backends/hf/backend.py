@@ -82,7 +82,7 @@ class HFJobsBackend:
 
     async def find(self, run_id: str, run_dir: Path) -> Handle | None:
         """The job that carries a run's id as its label."""
-        from .job import namespace_of
+        from .settings import namespace_of
         from .submit import find
 
         return await find(self._hub, namespace_of(self._values), run_id)
@@ -156,7 +156,7 @@ class HFJobsBackend:
         Raises:
             NotFoundError: if there is no such job, or it is no run of ours.
         """
-        from .job import namespace_of
+        from .settings import namespace_of
         from .storage import read
         from .submit import handle_of
 

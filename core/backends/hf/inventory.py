@@ -8,7 +8,8 @@ from typing import Any
 
 from ...plan import Plan
 from .client import Hub
-from .job import RUN_LABEL, namespace_of, timeout_of
+from .job import RUN_LABEL
+from .settings import namespace_of, timeout_of
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _LIVE = ["SCHEDULING", "RUNNING"]

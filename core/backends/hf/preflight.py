@@ -12,13 +12,8 @@ from ...plan import Plan
 from ...text import did_you_mean
 from .client import SIGN_IN, Hub
 from .inventory import gpus_of
-from .job import (
-    Storage,
-    namespace_of,
-    output_repo_of,
-    repository_of,
-    storage_of,
-)
+from .place import Storage, storage_of
+from .settings import namespace_of, output_repo_of, repository_of
 
 _READERS = {"model": "model_info", "dataset": "dataset_info", "space": "space_info"}
 

@@ -15,7 +15,7 @@ from ...fetch import RemoteFile
 from ...inputs import content_digest
 from ..slurm.layout import Upload
 from .client import Hub
-from .job import Storage
+from .place import Storage
 
 _EXCLUDED = [".*", "*/.*", "__pycache__/*", "*/__pycache__/*"]
 """What is no part of an input folder, as its digest has it too."""

@@ -12,7 +12,8 @@ from ..cloud.errors import Passing
 from ..cloud.once import submit_once
 from ..slurm.layout import Upload
 from .client import Hub
-from .job import PLACE, RUN_LABEL, Storage
+from .job import RUN_LABEL
+from .place import PLACE, Storage
 from .storage import put, secret_values, upload
 
 

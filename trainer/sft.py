@@ -12,6 +12,7 @@ import torch
 import transformers
 from torch import nn
 
+from ..core.chat import ChatTokenizer
 from ..core.errors import ExitCode
 from ..core.files import write_atomic
 from ..core.schema import TrainConfig
@@ -21,11 +22,11 @@ from .checkpoints.restoring import Restored
 from .checkpoints.saving import Saver, expected_seconds
 from .checkpoints.weights import Weights, find_base
 from .data.assemble import TrainingRows, layout_of, prepare_table, training_rows
-from .data.batches import Collate, Layout
+from .data.batches import Collate
 from .data.prepare import Blend
 from .data.streaming import StreamedRows
 from .data.tokens import ChatFormat, tokenizer_config
-from .loop import Ending, TrainingLoop, TrainingPlan, ValidationSet
+from .loop import Ending, TrainingLoop, TrainingPlan
 from .model.cpu import use_fast_products
 from .model.implementation import check_recipe
 from .parallel.context import DistributedContext
@@ -35,6 +36,7 @@ from .preempt import StopRequest
 from .reporting import tracking
 from .reporting.bar import progress_bar
 from .reporting.metrics import line, say
+from .reporting.validator import ValidationSet
 from .runtime import ModelAndOptimizerState, RuntimeConfig
 from .setup import (
     get_tokenizer,
@@ -141,7 +143,7 @@ def _train(
         run_dir,
         state=state,
         plan=TrainingPlan(data, loader),
-        validation=_validation_set(config, validation, layout_of(config, chat, runtime), share),
+        validation=_validation_set(config, validation, chat, runtime, share),
         tokenizer=chat,
         saver=saver,
         progress=progress,
@@ -195,13 +197,18 @@ def _seed(config: TrainConfig) -> None:
 
 
 def _validation_set(
-    config: TrainConfig, blend: Blend | None, layout: Layout, share: Share
+    config: TrainConfig,
+    blend: Blend | None,
+    chat: ChatTokenizer,
+    runtime: RuntimeConfig,
+    share: Share,
 ) -> ValidationSet | None:
     if blend is None:
         return None
     size = config.step_scheduler.local_batch_size
+    layout = layout_of(config, chat, runtime, len(blend.names))
     collate = Collate(blend.rows, size, layout, share=share)
-    return ValidationSet(blend.rows, collate, size * share.of)
+    return ValidationSet(blend.rows, blend.names, layout, collate, size * share.of)
 
 
 def _announce(model: nn.Module, total_steps: int, world_size: int) -> None:

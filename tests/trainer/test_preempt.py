@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
-from tunedeck.trainer import loop, sft
+from tunedeck.trainer import sft, stepping
 from tunedeck.trainer.preempt import StopRequest
-from tunedeck.trainer.reporting import samples
+from tunedeck.trainer.reporting import samples, validator
 
 from .helpers import metric_lines
 
@@ -36,13 +36,13 @@ def test_the_signals_are_those_of_the_config(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    original = loop.train_step
+    original = stepping.train_step
 
     def step(*args: Any, **options: Any) -> Any:
         os.kill(os.getpid(), signal.SIGUSR2)
         return original(*args, **options)
 
-    monkeypatch.setattr(loop, "train_step", step)
+    monkeypatch.setattr(stepping, "train_step", step)
     config = configure(checkpoint={"preempt_signals": "SIGUSR2"})
     assert sft.main(config, tmp_path) == 75
     assert "stopped by SIGUSR2 after step 0" in capsys.readouterr().out
@@ -137,12 +137,12 @@ def test_a_signal_is_heard_during_validation_and_sampling(
         return wrapped
 
     if during == "validation":
-        original = loop.evaluate
+        original = validator.evaluate
 
         def evaluate(model: Any, loss_sum: Any, *args: Any, **options: Any) -> Any:
             return original(model, interrupting(loss_sum), *args, **options)
 
-        monkeypatch.setattr(loop, "evaluate", evaluate)
+        monkeypatch.setattr(validator, "evaluate", evaluate)
     else:
         monkeypatch.setattr(samples, "answer", interrupting(samples.answer))
     config = configure(

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
-from tunedeck.trainer import loop, sft
+from tunedeck.trainer import loop, sft, stepping
 from tunedeck.trainer.model.fingerprint import base_digest
 from tunedeck.trainer.update.step import StepResult
 
@@ -42,7 +42,7 @@ def same_bits(one: Path, other: Path) -> bool:
 
 def interrupt_in_step(number: int, kind: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send this process a signal while it computes a step."""
-    original = loop.train_step
+    original = stepping.train_step
     taken = 0
 
     def step(*args: Any, **options: Any) -> StepResult | None:
@@ -52,7 +52,7 @@ def interrupt_in_step(number: int, kind: signal.Signals, monkeypatch: pytest.Mon
             os.kill(os.getpid(), kind)
         return original(*args, **options)
 
-    monkeypatch.setattr(loop, "train_step", step)
+    monkeypatch.setattr(stepping, "train_step", step)
 
 
 def test_an_adapter_run_learns_and_says_so(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -15,10 +16,17 @@ from ..update.loss import SupervisedLoss
 
 
 class Validation(NamedTuple):
-    """The mean loss and the number of supervised tokens it was taken over."""
+    """What a validation came to.
+
+    Attributes:
+        loss: mean over the supervised tokens.
+        tokens: number of supervised tokens.
+        sources: the mean loss on each source, as `loss/NAME`; empty where there is one source.
+    """
 
     loss: float
     tokens: int
+    sources: Mapping[str, float] = MappingProxyType({})
 
 
 def validation_batches(rows: TokenRows, collate: Collate, batch: int) -> Iterator[Batch]:

@@ -56,14 +56,20 @@ def source_losses(sums: torch.Tensor, names: Sequence[str]) -> dict[str, float]:
     """
     return {
         f"loss/{name}": total / count
-        for name, (total, count) in zip(names, sums.tolist(), strict=True)
+        # The sums may have room for more sources than this data set has.
+        for name, (total, count) in zip(names, sums.tolist(), strict=False)
         if count
     }
 
 
-def validation_line(step: int, result: Validation) -> str:
-    """The line of a validation."""
-    return f"step={step} val_loss={result.loss:.7g} val_tokens={result.tokens}"
+def validation_values(step: int, result: Validation) -> dict[str, float | int]:
+    """The values of a validation's line; the loss on a source is `val_loss/NAME`."""
+    values: dict[str, float | int] = {
+        "step": step,
+        "val_loss": result.loss,
+        "val_tokens": result.tokens,
+    }
+    return values | {f"val_{name}": loss for name, loss in result.sources.items()}
 
 
 def peak_flops(device: torch.device) -> float | None:

@@ -2,13 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import PreTrainedModel
 
 from ...core.chat import ChatTokenizer, Message
+from .metrics import line, say
+
+if TYPE_CHECKING:
+    from ...core.schema.output import SamplingConfig
+
+
+class Sampler:
+    """Prints what the model answers to the prompts of a config.
+
+    Args:
+        settings: the prompts.
+        model: the model.
+        tokenizer: renders the prompts.
+        step: the step that was sampled already; None where nothing was.
+        stopping: whether the run has been asked to end, which leaves the rest out.
+    """
+
+    def __init__(
+        self,
+        settings: SamplingConfig,
+        model: PreTrainedModel,
+        tokenizer: ChatTokenizer,
+        *,
+        step: int | None,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._settings, self._model, self._tokenizer = settings, model, tokenizer
+        self._last, self._stopping = step, stopping
+
+    def __call__(self, step: int) -> None:
+        """Print the answers after a step, once."""
+        if self._last == step or self._stopping():
+            return
+        self._last = step
+        prompts, most = self._settings.prompts, self._settings.max_new_tokens
+        for prompt, text in answers(self._model, self._tokenizer, prompts, max_new_tokens=most):
+            say(f"sample {line({'step': step, 'prompt': prompt, 'answer': text})}")
+            if self._stopping():
+                break
 
 
 def answers(

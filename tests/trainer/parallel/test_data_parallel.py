@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ..helpers import rows, write_rows
 from .runs import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -26,3 +27,18 @@ def test_two_and_four_shards_and_two_by_two_replicas_train_as_one_process(
     trained(4, **tables).assert_equals(alone)
     replicas = {"distributed": {"dp_replicate_size": 2}}
     trained(4, name="hsdp", **tables, **replicas).assert_equals(alone)
+
+
+def test_the_loss_on_each_source_is_that_of_all_ranks(trained: Trained, tmp_path: Path) -> None:
+    files = [
+        write_rows(tmp_path / f"{name}.jsonl", rows(9, seed)) for seed, name in enumerate("ab")
+    ]
+    sources = [{"path": str(file), "weight": 1} for file in files]
+    tables = {
+        "dataset": {"path_or_dataset_id": sources},
+        "validation_dataset": {"path_or_dataset_id": sources},
+    }
+    alone, spread = trained(1, **tables), trained(2, **tables)
+    for key in ("loss/a", "loss/b", "val_loss/a", "val_loss/b"):
+        assert alone.values(key)
+        assert spread.values(key) == pytest.approx(alone.values(key), abs=1e-5), key

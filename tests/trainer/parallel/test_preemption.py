@@ -31,9 +31,9 @@ TABLES: dict[str, Any] = {
 
 def told_in_validation(config: TrainConfig, folder: Path, kind: int) -> int:
     """Train; the second rank is told to stop in the middle of the second validation."""
-    from tunedeck.trainer import loop
+    from tunedeck.trainer.reporting import validator
 
-    original, calls = loop.evaluate, 0
+    original, calls = validator.evaluate, 0
 
     def evaluate(model: Any, loss_sum: Any, *args: Any, **options: Any) -> Any:
         nonlocal calls
@@ -46,11 +46,11 @@ def told_in_validation(config: TrainConfig, folder: Path, kind: int) -> int:
 
         return original(model, cast(Any, told), *args, **options)
 
-    loop.evaluate = evaluate
+    validator.evaluate = evaluate
     try:
         return train_here(config, folder)
     finally:
-        loop.evaluate = original
+        validator.evaluate = original
 
 
 def out_of_time(config: TrainConfig, folder: Path) -> int:

@@ -20,6 +20,8 @@ PREEMPTED = 75
 CANCEL_LIMIT_S = 180.0
 CANCEL_PACE_S = 1.0
 
+_SIGNALLED = 128
+
 _CODE = re.compile(rb"tunedeck: exit=(\d{1,3})\s*$")
 
 
@@ -27,6 +29,16 @@ def exit_code_in(lines: Iterable[bytes]) -> int | None:
     """The exit code that the last word among the lines tells; None if it is not among them."""
     found = [match for line in lines if (match := _CODE.match(line))]
     return int(found[-1][1]) if found else None
+
+
+def code_of_nodes(codes: Iterable[int | None]) -> int | None:
+    """The exit code of a job of several nodes: the first failure, one by a signal counting last.
+
+    What a node failed of by itself ended the others, which were signalled.
+    """
+    known = [code for code in codes if code is not None]
+    failures = sorted((code for code in known if code), key=lambda code: code > _SIGNALLED)
+    return (failures or known or [None])[0]
 
 
 def with_exit_code(status: Status, code: int | None) -> Status:
@@ -38,7 +50,7 @@ def with_exit_code(status: Status, code: int | None) -> Status:
     if code == PREEMPTED:
         saved = "stopped before its end, with what it had saved to resume from"
         return replace(status, state=RunState.PREEMPTED, reason=saved, exit_code=code)
-    told = f"exit code {code}" if code <= 128 else f"killed by signal {code - 128}"
+    told = f"exit code {code}" if code <= _SIGNALLED else f"killed by signal {code - _SIGNALLED}"
     reason = status.reason if str(code) in status.reason else f"{told}; {status.reason}"
     return replace(status, reason=reason.removesuffix("; "), exit_code=code)
 

@@ -28,13 +28,19 @@ RENDEZVOUS = (
 )
 """What the training operator tells each pod (MASTER_ADDR and MASTER_PORT stay), for torchrun."""
 
+BEGINNING = re.compile(rb"tunedeck: log of node (\d+), begun (\S+)")
+"""What the first line of each pod's log says: whose it is, and which of the pod's beginnings."""
+
 # A copy of what the job says goes to the volume beside its files: that can be read where the
 # cluster's log service cannot. The first process of a container must hand its signals on.
 _WITH_COPY = """\
 run_dir={run_dir}
 mkdir -p "$run_dir"
 pipe=$(mktemp -u) && mkfifo "$pipe" || exit 1
-tee -a "$run_dir/log_${{RANK:-0}}.txt" < "$pipe" &
+{{
+  echo "tunedeck: log of node ${{RANK:-0}}, begun $(date +%s).$RANDOM"
+  cat "$pipe"
+}} | tee -a "$run_dir/log_${{RANK:-0}}.txt" &
 copy=$!
 bash -c "${start}" > "$pipe" 2>&1 &
 step=$!

@@ -1,205 +1,205 @@
-"""What a workload on Run:ai writes.
+"""What a workload on Run:ai writes: the logs of all its pods, as one.
 
-The control plane has no logs. They come from the cluster: by its WebSocket, or by its Kubernetes
-API where the profile names that. Where this machine sees the run's volume, the copy that each job
-leaves beside its files is read instead. All three hold the same lines from the first on, so that
-one cursor, the number of lines that were seen, serves them all.
+Each pod has a stream of its own, which begins with its first line again whenever it is opened. A
+pod's first line says which node it is and when it began. So a cursor holds, for each node, which
+beginning was read and how many lines after it: a pod that was started again is told from one whose
+stream was cut, and a stream that is another pod's is found out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
+import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from ...errors import AuthenticationError, NotFoundError, TunedeckError
-from ...tail import tail
+from ...errors import TunedeckError
 from ..base import Handle, LogLine
-from ..cloud.ending import exit_code_in
-from ..cloud.errors import Passing, refusal
+from ..cloud.ending import code_of_nodes, exit_code_in
 from ..cloud.follow import follow
-from ..cloud.http import ANSWER_S, CONNECT_S, Service, tls
-from .client import DISTRIBUTED, SERVICE, SIGN_IN, RunAI
-from .watch import status_from
+from .client import RunAI
+from .job import BEGINNING
+from .streams import copy_of, node_count, open_stream, over
 
-QUIET_S = 20.0
-"""Between two pings of the WebSocket, which tell a cut connection from a silent job."""
-
-_LARGEST_MESSAGE = 16 << 20
-_FRAMEWORKS = {DISTRIBUTED: "pytorch"}
-_MISSING = (404, 409, 503)
-"""What a cluster answers while a workload has no pod yet, or none any more."""
+_WAITING = 1000
+_LOOK_AGE_S = 1.0
 
 
-def logs(
+async def logs(
     runai: RunAI, values: Mapping[str, Any], handle: Handle, cursor: str | None, *, wait: bool
 ) -> AsyncGenerator[LogLine]:
-    """Lines of a workload's log after a cursor, each once; with `wait`, until it has ended."""
+    """Lines of all pods after a cursor, each once; with `wait`, until the workload has ended.
 
-    async def ended() -> bool:
-        told = await runai.workload(handle.data["kind"], handle.job_id)
-        return told is None or status_from(told).state.terminal
-
-    def stream(at: str | None) -> AsyncGenerator[LogLine]:
-        return _numbered(_source(runai, values, handle, wait=wait), int(at or 0))
-
-    return follow(stream, cursor, ended, wait=wait)
+    The first node's lines come as they are, those of the others with their number in front.
+    """
+    seen = _read(cursor)
+    ended = _Ended(runai, handle)
+    nodes = range(await node_count(runai, handle))
+    streams = {
+        node: _of_node(runai, values, handle, node, seen.get(node), ended, wait=wait)
+        for node in nodes
+    }
+    async with aclosing(_merged(streams)) as entries:
+        async for node, entry in entries:
+            seen[node] = entry.cursor
+            line = entry.line if node == 0 else b"[%d] %s" % (node, entry.line)
+            yield LogLine(line, json.dumps(seen, separators=(",", ":")))
 
 
 async def exit_code(runai: RunAI, handle: Handle) -> int | None:
-    """What the last word of a workload that has ended says; None if it cannot be read."""
+    """What the last words of a workload that has ended say; None if they cannot be read."""
+    ended = _Ended(runai, handle)
 
-    async def yes() -> bool:
-        return True
-
-    def stream(at: str | None) -> AsyncGenerator[LogLine]:
-        return _numbered(_source(runai, runai.values, handle, wait=False), int(at or 0))
+    async def of(node: int) -> int | None:
+        stream = _of_node(runai, runai.values, handle, node, None, ended, wait=False)
+        code = None
+        async with aclosing(stream) as entries:
+            async for entry in entries:
+                code = exit_code_in([entry.line]) or code
+        return code
 
     try:
-        entries = follow(stream, None, yes, wait=False)
-        return exit_code_in([entry.line async for entry in entries])
+        nodes = range(await node_count(runai, handle))
+        return code_of_nodes(await asyncio.gather(*map(of, nodes)))
     except TunedeckError:
         return None
 
 
-def copy_of(handle: Handle) -> Path:
-    """The copy of a log on the volume, as jobs see it."""
-    return Path(handle.data["run_dir"]) / "log_0.txt"
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """How far a pod's log was read: `begun` names the beginning, `count` the lines after it.
+
+    A log that does not say when it began (of an older version's job) has an empty one.
+    """
+
+    begun: str = ""
+    count: int = 0
+
+    @classmethod
+    def read(cls, cursor: str | None) -> _Position:
+        begun, _, count = (cursor or ":0").rpartition(":")
+        return cls(begun, int(count))
+
+    def __str__(self) -> str:
+        return f"{self.begun}:{self.count}"
 
 
-async def _numbered(lines: AsyncGenerator[bytes], seen: int) -> AsyncGenerator[LogLine]:
-    """Lines after those that were seen. Each way begins with the first line again."""
-    count = 0
+_NOT_GIVEN = _Position("another", 0)
+"""Where the log of a pod is that the cluster gives another's for."""
+
+
+class _Ended:
+    """Whether the workload has ended; asked for by all of its streams, so looked up once."""
+
+    def __init__(self, runai: RunAI, handle: Handle) -> None:
+        self._runai, self._handle = runai, handle
+        self._lock = asyncio.Lock()
+        self._looked_at = float("-inf")
+        self._known = False
+
+    async def __call__(self) -> bool:
+        now = asyncio.get_running_loop().time
+        async with self._lock:
+            if not self._known and now() - self._looked_at > _LOOK_AGE_S:
+                self._known = await over(self._runai, self._handle)
+                self._looked_at = now()
+        return self._known
+
+
+def _of_node(
+    runai: RunAI,
+    values: Mapping[str, Any],
+    handle: Handle,
+    node: int,
+    cursor: str | None,
+    ended: _Ended,
+    *,
+    wait: bool,
+) -> AsyncGenerator[LogLine]:
+    """A node's lines after its own cursor."""
+    whole = bool(values.get("launched_from_cluster"))
+
+    def stream(at: str | None) -> AsyncGenerator[LogLine]:
+        lines = open_stream(runai, values, handle, node, wait=wait)
+        return _after(lines, _Position.read(at), handle, node, whole=whole)
+
+    return follow(stream, cursor, ended, wait=wait)
+
+
+async def _after(
+    lines: AsyncGenerator[bytes], seen: _Position, handle: Handle, node: int, *, whole: bool
+) -> AsyncGenerator[LogLine]:
+    """The lines of a node's log after a position, the log given from its first line on.
+
+    `whole` tells whether that holds the pods of earlier tries as well, as the copy on the volume
+    does, so that all before the position was read; a stream is the newest pod's alone.
+    """
+    at, behind = _Position(), whole and bool(seen.begun)
     async with aclosing(lines):
         async for line in lines:
-            count += 1
-            if count > seen:
-                yield LogLine(line, str(count))
-
-
-async def _source(
-    runai: RunAI, values: Mapping[str, Any], handle: Handle, *, wait: bool
-) -> AsyncGenerator[bytes]:
-    """The log from its first line on, by the way that is open to this machine."""
-    if values.get("launched_from_cluster"):
-        chosen = _from_copy(runai, handle, wait=wait)
-    elif values.get("kube_apiserver_url"):
-        chosen = _from_kubernetes(runai, str(values["kube_apiserver_url"]), values, handle, wait)
-    else:
-        chosen = _from_cluster(runai, handle)
-    try:
-        async with aclosing(chosen) as lines:
-            async for line in lines:
-                yield line
-    except Passing as error:
-        if copy_of(handle).is_file():  # the volume is seen from here after all
-            raise
-        where = f"A copy of the log is on the volume: {copy_of(handle)}"
-        raise Passing(
-            error.message, acted=error.acted, fix=f"{error.fix} {where}".strip()
-        ) from error
-
-
-async def _from_copy(runai: RunAI, handle: Handle, *, wait: bool) -> AsyncGenerator[bytes]:
-    async def ended() -> bool:
-        told = await runai.workload(handle.data["kind"], handle.job_id)
-        return told is None or status_from(told).state.terminal
-
-    async with aclosing(tail(copy_of(handle), 0, ended, follow=wait)) as entries:
-        async for entry in entries:
-            yield entry.line
-
-
-async def _from_kubernetes(
-    runai: RunAI, url: str, values: Mapping[str, Any], handle: Handle, wait: bool
-) -> AsyncGenerator[bytes]:
-    """By `kubectl logs`' own route: the first pod, from its first line on."""
-    pods = await runai.rows(f"/workloads/{handle.job_id}/pods", "pods")
-    names = sorted(str(pod["name"]) for pod in pods)
-    masters = [name for name in names if "master" in name] or names
-    if not masters:
-        return
-
-    async def headers() -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {await runai.token()}"}
-
-    service = Service("The cluster's Kubernetes API", url, headers, SIGN_IN, renew=runai.renew)
-    path = f"/api/v1/namespaces/runai-{values['project_name']}/pods/{masters[0]}/log"
-    try:
-        stream = service.stream(path, params={"follow": "true" if wait else "false"}, quiet_s=600)
-        async with aclosing(stream) as lines:
-            async for line in lines:
-                yield line
-    except NotFoundError:
-        return
-
-
-async def _from_cluster(runai: RunAI, handle: Handle) -> AsyncGenerator[bytes]:
-    """By the WebSocket of the cluster, with its certificate verified.
-
-    The last part of its path for distributed workloads is a guess; of one node it is known.
-    """
-    from websockets.asyncio.client import connect
-    from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
-
-    url = await _address(runai, handle)
-    for fresh in (False, True):
-        if fresh:
-            await runai.renew()
-        try:
-            async with connect(
-                url,
-                ssl=tls(),
-                additional_headers={"Authorization": f"Bearer {await runai.token()}"},
-                open_timeout=CONNECT_S,
-                ping_interval=QUIET_S,
-                ping_timeout=ANSWER_S,
-                max_size=_LARGEST_MESSAGE,
-            ) as socket:
-                pending = b""
-                async for message in socket:
-                    data = message.encode() if isinstance(message, str) else message
-                    *lines, pending = (pending + data).split(b"\n")
-                    for line in lines:
-                        yield line
-                if pending:
-                    yield pending
-                return
-        except InvalidStatus as error:
-            status = error.response.status_code
-            if status in _MISSING:
-                return
-            if status == 401 and not fresh:
+            if match := BEGINNING.fullmatch(line):
+                if int(match[1]) != node:
+                    if seen != _NOT_GIVEN:
+                        yield _not_this_one(handle, node)
+                    return
+                at = _Position(match[2].decode())
+                behind = behind and at.begun != seen.begun
                 continue
-            words = bytes(error.response.body or b"").decode("utf-8", "replace")
-            raise refusal("The cluster", status, words, sign_in=SIGN_IN) from error
-        except ConnectionClosed as error:
-            text = f"The connection to the cluster's log was cut: {error}"
-            raise Passing(text, acted=False) from error
-        except ssl.SSLCertVerificationError as error:
-            raise AuthenticationError(
-                f"The certificate of the cluster is not trusted: {error.verify_message}",
-                fix="Name its authority's certificate: export SSL_CERT_FILE=…",
-            ) from error
-        except (OSError, TimeoutError, WebSocketException, asyncio.IncompleteReadError) as error:
-            text = f"The cluster's log cannot be reached: {error or type(error).__name__}"
-            raise Passing(text, acted=False, fix="Check the network to the cluster.") from error
+            if node > 0 and not at.begun:  # no way to tell whose it is
+                return
+            at = _Position(at.begun, at.count + 1)
+            if behind or (at.begun == seen.begun and at.count <= seen.count):
+                continue
+            yield LogLine(line, str(at))
 
 
-async def _address(runai: RunAI, handle: Handle) -> str:
-    """`wss://DOMAIN/cluster-api/…` of a workload's log.
+def _not_this_one(handle: Handle, node: int) -> LogLine:
+    """Said once in place of the log of a pod that the cluster does not give out."""
+    text = (
+        f"tunedeck: the cluster gives out the first node's log alone; see {copy_of(handle, node)}"
+    )
+    return LogLine(text.encode(), str(_NOT_GIVEN))
 
-    Raises:
-        Passing: if the service tells no domain of its cluster.
-    """
-    project = await runai.project()
-    cluster = await runai.cluster(str(project["clusterId"]))
-    domain = str(cluster.get("domain") or "").removeprefix("https://").strip("/")
-    if not domain or "://" in domain:
-        raise Passing(f"{SERVICE} tells no domain of cluster {cluster.get('name')}.", acted=False)
-    kind = f"training/{_FRAMEWORKS.get(handle.data['kind'], 'runai')}"
-    name = handle.data["name"]
-    return f"wss://{domain}/cluster-api/api/v1/{project['name']}/workloads/{kind}/{name}/logs"
+
+async def _merged(
+    streams: Mapping[int, AsyncGenerator[LogLine]],
+) -> AsyncGenerator[tuple[int, LogLine]]:
+    """What several streams give, as it comes, until all have ended or one fails."""
+    queue: asyncio.Queue[tuple[int, LogLine | Exception | None]] = asyncio.Queue(_WAITING)
+
+    async def pump(node: int, stream: AsyncGenerator[LogLine]) -> None:
+        try:
+            async with aclosing(stream) as entries:
+                async for entry in entries:
+                    await queue.put((node, entry))
+            await queue.put((node, None))
+        except Exception as error:  # noqa: BLE001 - raised by whoever reads the queue
+            await queue.put((node, error))
+
+    tasks = [asyncio.create_task(pump(node, stream)) for node, stream in streams.items()]
+    try:
+        left = len(tasks)
+        while left:
+            node, entry = await queue.get()
+            if isinstance(entry, Exception):
+                raise entry
+            if entry is None:
+                left -= 1
+            else:
+                yield node, entry
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _read(cursor: str | None) -> dict[int, str]:
+    """Node → its own cursor; a mere number is an older version's, of the first node."""
+    if cursor is None:
+        return {}
+    data = json.loads(cursor)
+    if isinstance(data, int):
+        return {0: f":{data}"}
+    return {int(node): at for node, at in data.items()}

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...states import RunState, Status
 from ..base import Handle, LogLine
-from ..cloud.ending import LAST_WORD, exit_code_in, with_exit_code
+from ..cloud.ending import LAST_WORD, code_of_nodes, exit_code_in, with_exit_code
 from ..cloud.errors import Passing
 from .client import SERVICE, Lepton
 
@@ -226,8 +226,7 @@ async def _exit_code(lepton: Lepton, handle: Handle, job: Mapping[str, Any]) -> 
         ]
     except Passing:
         return None
-    known = [code for code in codes if code is not None]
-    return next((code for code in known if code), known[0] if known else None)
+    return code_of_nodes(codes)
 
 
 async def _last_lines(

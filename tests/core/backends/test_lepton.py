@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -12,48 +11,24 @@ from typing import Any
 
 import pytest
 
+from tests.core.backends.cloud_runs import (
+    CANARY,
+    lines_of,
+    local_input,
+    status_at_end,
+    submit,
+    texts,
+)
 from tests.system.clouds.lepton import GROUP_ID, TOKEN, FakeLepton
-from tests.system.clouds.lepton_place import LeptonPlace, workspace_on_loopback
-from tunedeck.core.backends.base import Backend, Handle, LogLine
-from tunedeck.core.backends.cloud import http, once, retry
+from tests.system.clouds.lepton_place import LeptonPlace
 from tunedeck.core.errors import AuthenticationError, ExitCode, ReachError, UsageError
-from tunedeck.core.plan import Launch, LocalInput, Plan, SecretRef, digest_of, new_run_id
-from tunedeck.core.states import RunState, Status
-
-CANARY = "hf_" + "c4n4ry" * 6
+from tunedeck.core.plan import Launch, LocalInput, SecretRef, digest_of, new_run_id
+from tunedeck.core.states import RunState
 
 
 @pytest.fixture
-def lepton(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLepton]:
-    monkeypatch.setattr(retry, "PAUSES_S", (0.02, 0.05))
-    monkeypatch.setattr(once, "LOOKS_S", (0.05, 0.1))
-    monkeypatch.setattr(http, "ANSWER_S", 2.0)
-    with workspace_on_loopback(tmp_path, monkeypatch) as service:
-        yield service
-
-
-@pytest.fixture
-def place(lepton: FakeLepton) -> LeptonPlace:
-    return LeptonPlace(lepton)
-
-
-async def submit(place: LeptonPlace, plan: Plan) -> tuple[Backend, Handle]:
-    backend = place.backend(plan)
-    return backend, await backend.submit(backend.render(plan))
-
-
-async def lines_of(backend: Backend, handle: Handle, cursor: str | None = None) -> list[LogLine]:
-    async with aclosing(backend.logs(handle, cursor, follow=True)) as lines:
-        return [entry async for entry in lines]
-
-
-def texts(entries: list[LogLine]) -> list[str]:
-    return [entry.line.decode() for entry in entries]
-
-
-async def status_at_end(backend: Backend, handle: Handle) -> Status:
-    await lines_of(backend, handle)
-    return await backend.status(handle)
+def place(lepton_place: LeptonPlace) -> LeptonPlace:
+    return lepton_place
 
 
 # Sending it.
@@ -170,13 +145,6 @@ async def test_the_login_of_their_command_line_serves_as_well(
     )
     backend, handle = await submit(place, place.plan("true"))
     assert (await status_at_end(backend, handle)).state is RunState.SUCCEEDED
-
-
-def local_input(path: Path) -> LocalInput:
-    from tunedeck.core.inputs import content_digest
-
-    digest, size = content_digest(path)
-    return LocalInput("dataset.path_or_dataset_id", str(path), digest, size)
 
 
 @pytest.mark.parametrize("size", [1000, 1_500_000], ids=["along", "ahead"])

@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import shlex
-import stat
-from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -15,44 +13,18 @@ from typing import Any
 
 import pytest
 
+from tests.core.backends.cloud_runs import CANARY, lines_of, local_input, submit, texts
 from tests.system.clouds.runai import SECRET, FakeRunAI
-from tests.system.clouds.runai_place import RunAIPlace, tenant_on_loopback
+from tests.system.clouds.runai_place import RunAIPlace
 from tests.system.clouds.runai_schema import CLAIM, CLUSTER_ID, PROJECT_ID
-from tunedeck.core.backends.base import Backend, Handle, LogLine
-from tunedeck.core.backends.cloud import http, once, retry
 from tunedeck.core.errors import AuthenticationError, ExitCode, ReachError, UsageError
-from tunedeck.core.plan import Launch, LocalInput, Plan, SecretRef, new_run_id
+from tunedeck.core.plan import Launch, Plan, SecretRef, new_run_id
 from tunedeck.core.states import RunState
 
-CANARY = "hf_" + "c4n4ry" * 6
-
 
 @pytest.fixture
-def runai(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRunAI]:
-    monkeypatch.setattr(retry, "PAUSES_S", (0.02, 0.05))
-    monkeypatch.setattr(once, "LOOKS_S", (0.05, 0.1))
-    monkeypatch.setattr(http, "ANSWER_S", 2.0)
-    with tenant_on_loopback(tmp_path, monkeypatch) as service:
-        yield service
-
-
-@pytest.fixture
-def place(runai: FakeRunAI) -> RunAIPlace:
-    return RunAIPlace(runai)
-
-
-async def submit(place: RunAIPlace, plan: Plan) -> tuple[Backend, Handle]:
-    backend = place.backend(plan)
-    return backend, await backend.submit(backend.render(plan))
-
-
-async def lines_of(backend: Backend, handle: Handle, cursor: str | None = None) -> list[LogLine]:
-    async with aclosing(backend.logs(handle, cursor, follow=True)) as lines:
-        return [entry async for entry in lines]
-
-
-def texts(entries: list[LogLine]) -> list[str]:
-    return [entry.line.decode() for entry in entries]
+def place(runai_place: RunAIPlace) -> RunAIPlace:
+    return runai_place
 
 
 def payload_of(place: RunAIPlace, plan: Plan) -> dict[str, Any]:
@@ -261,13 +233,6 @@ async def test_a_token_that_has_expired_is_renewed(place: RunAIPlace, runai: Fak
     assert len(runai.sent("POST", "/token$")) == 2
 
 
-def local_input(path: Path) -> LocalInput:
-    from tunedeck.core.inputs import content_digest
-
-    digest, size = content_digest(path)
-    return LocalInput("dataset.path_or_dataset_id", str(path), digest, size)
-
-
 @pytest.mark.slow
 async def test_an_input_too_large_for_one_job_goes_ahead_in_several(
     place: RunAIPlace, runai: FakeRunAI, tmp_path: Path
@@ -290,86 +255,6 @@ async def test_an_input_too_large_for_one_job_goes_ahead_in_several(
 
 
 # What becomes of it.
-
-
-async def test_a_cut_stream_goes_on_where_it_was(place: RunAIPlace, runai: FakeRunAI) -> None:
-    runai.cuts = [0, 3, 10]
-    backend, handle = await submit(place, place.plan("seq 1 40"))
-    entries = await lines_of(backend, handle)
-    assert texts(entries) == [*map(str, range(1, 41)), "tunedeck: exit=0"]
-    for at in (0, 17, 39):
-        rest = texts(await lines_of(backend, handle, entries[at].cursor))
-        assert rest == texts(entries)[at + 1 :]
-
-
-async def test_a_token_that_expires_in_mid_stream_is_renewed(
-    place: RunAIPlace, runai: FakeRunAI, tmp_path: Path
-) -> None:
-    go = tmp_path / "go"
-    plan = place.plan(f'echo first; while [ ! -e "{go}" ]; do sleep 0.1; done; echo second')
-    backend, handle = await submit(place, plan)
-    found = []
-    async with aclosing(backend.logs(handle, None, follow=True)) as lines:
-        async for entry in lines:
-            found.append(entry)
-            if entry.line == b"first":
-                runai.expire()
-                go.touch()
-    assert texts(found) == ["first", "second", "tunedeck: exit=0"]
-
-
-async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(
-    place: RunAIPlace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backend, handle = await submit(place, place.plan("echo private"))
-    monkeypatch.delenv("SSL_CERT_FILE")
-    http.tls.cache_clear()
-    with pytest.raises(AuthenticationError, match="not trusted") as refused:
-        await lines_of(backend, handle)
-    assert "SSL_CERT_FILE" in refused.value.fix
-
-
-async def test_where_the_cluster_cannot_be_reached_the_copy_is_named(
-    place: RunAIPlace, runai: FakeRunAI
-) -> None:
-    backend, handle = await submit(place, place.plan("echo kept"))
-    assert texts(await lines_of(backend, handle)) == ["kept", "tunedeck: exit=0"]
-    copy = runai.volume(CLAIM) / "tunedeck" / handle.run_id / "log_0.txt"
-    assert copy.read_text() == "kept\ntunedeck: exit=0\n"
-    runai.domain = "127.0.0.1:1"
-    with pytest.raises(ReachError) as refused:
-        await lines_of(backend, handle)
-    assert f"/workspace/tunedeck/{handle.run_id}/log_0.txt" in refused.value.fix
-
-
-async def test_launched_from_the_cluster_the_copy_is_read(
-    place: RunAIPlace, runai: FakeRunAI, tmp_path: Path
-) -> None:
-    volume = runai.volume(CLAIM)
-    place.values |= {
-        "launched_from_cluster": True,
-        "pvc_nemo_run_dir": f"{volume}/tunedeck",
-        "pvcs": [{"path": str(volume), "existingPvc": True, "claimName": CLAIM}],
-    }
-    runai.domain = "127.0.0.1:1"
-    plan = place.plan("seq 1 5; exit 4")
-    backend, handle = await submit(place, plan)
-    entries = await lines_of(backend, handle)
-    assert texts(entries) == ["1", "2", "3", "4", "5", "tunedeck: exit=4"]
-    assert texts(await lines_of(backend, handle, entries[3].cursor)) == ["5", "tunedeck: exit=4"]
-    assert (await backend.status(handle)).exit_code == 4
-    assert stat.S_ISREG((volume / "tunedeck" / handle.run_id / "log_0.txt").stat().st_mode)
-
-
-async def test_logs_come_by_kubernetes_where_the_profile_names_it(
-    place: RunAIPlace, runai: FakeRunAI
-) -> None:
-    place.values["kube_apiserver_url"] = runai.kube_url
-    runai.domain = "127.0.0.1:1"
-    runai.fault("GET", "/log$", cut_after=8)
-    backend, handle = await submit(place, place.plan("seq 1 9"))
-    entries = await lines_of(backend, handle)
-    assert texts(entries) == [*map(str, range(1, 10)), "tunedeck: exit=0"]
 
 
 @pytest.mark.slow

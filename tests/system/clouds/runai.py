@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
@@ -118,6 +119,7 @@ class FakeRunAI(FakeService):
         tokens: those given out → when they run out.
         credentials: name of a generic secret → its keys and values.
         cuts: after how many lines each of the next log connections is cut.
+        gives_pods: whether the cluster's log service knows the query's `podName`.
         authority: the certificate that the cluster's log service is trusted by.
     """
 
@@ -131,6 +133,7 @@ class FakeRunAI(FakeService):
         self.tokens: dict[str, float] = {}
         self.credentials: dict[str, dict[str, str]] = {}
         self.cuts: list[int] = []
+        self.gives_pods = True
         self.base_url = f"{self.url}/api/v1"
         self.kube_url = f"{self.url}/kube"
         self.authority, own = make_certificate(folder)
@@ -402,25 +405,33 @@ class FakeRunAI(FakeService):
 
     # Logs: of the cluster, not of the control plane.
 
-    def _pod_of(self, name: str) -> LocalJob | None:
-        named = [w for w in self.workloads.values() if w.name == name and not w.deleted_at]
-        return named[0].first if named and named[0].first.started_at else None
+    def _pod_of(self, path: str) -> LocalJob | None:
+        """The pod that a path of the log service asks for: the first where it names none."""
+        route, _, query = path.partition("?")
+        match = _LOG.fullmatch(route)
+        if match is None or match["project"] != PROJECT:
+            return None
+        kind = {"runai": "trainings", "pytorch": "distributed"}[match["kind"]]
+        found = [w for w in self.workloads.values() if (w.name, w.kind) == (match["name"], kind)]
+        live = [workload for workload in found if not workload.deleted_at]
+        if not live:
+            return None
+        wanted = dict(parse_qsl(query)).get("podName") if self.gives_pods else None
+        pod = live[0].pods.get(wanted) if wanted else live[0].first
+        return pod if pod and pod.started_at else None
 
     def _admit(self, connection: ServerConnection, request: Any) -> Any:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        match = _LOG.fullmatch(request.path)
         if not self._good(token):
             return connection.respond(401, "Unauthorized\n")
-        if match is None or match["project"] != PROJECT or self._pod_of(match["name"]) is None:
+        if self._pod_of(request.path) is None:
             return connection.respond(404, "not found\n")
         return None
 
     def _log(self, connection: ServerConnection) -> None:
         assert connection.request is not None
-        match = _LOG.fullmatch(connection.request.path)
         token = connection.request.headers["Authorization"].removeprefix("Bearer ")
-        assert match
-        pod = self._pod_of(match["name"])
+        pod = self._pod_of(connection.request.path)
         assert pod
         left = self.cuts.pop(0) if self.cuts else None
         with contextlib.suppress(ConnectionClosed, OSError):

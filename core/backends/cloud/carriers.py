@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ...errors import DeadlineError, TunedeckError
 from ...states import RunState, Status
-from ..slurm.layout import Upload
+from ..layout import Upload
 from .errors import Passing
 from .parcel import carrier_names, carrier_script, pack, parts_of, variables
 

@@ -12,7 +12,7 @@ from ...env.models.base import Mounted
 from ...errors import UsageError
 from ...findings import Finding, Fix
 from ...plan import Plan
-from ..slurm.layout import Layout, Upload
+from ..layout import Layout, Upload
 from .parcel import Split, receive, split, summary
 from .start import Start, unpack
 

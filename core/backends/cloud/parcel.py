@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from ...bundle import bundle
 from ...errors import UsageError
 from ...inputs import content_digest
-from ..slurm.layout import Upload
+from ..layout import Upload
 
 VARIABLE = "TUNEDECK_PARCEL_"
 """What the names of the variables begin with; a number of three digits follows."""

@@ -17,7 +17,7 @@ from ..cloud.carriers import carry
 from ..cloud.errors import Passing
 from ..cloud.once import submit_once
 from ..cloud.parcel import pack, put, variables
-from ..slurm.layout import Upload
+from ..layout import Upload
 from .client import DISTRIBUTED, TRAINING, RunAI
 from .job import carrier_body, secret_place
 from .watch import status_from

@@ -18,7 +18,7 @@ from ..cloud.carriers import carry
 from ..cloud.errors import Passing
 from ..cloud.once import submit_once
 from ..cloud.parcel import pack, put, variables
-from ..slurm.layout import Upload
+from ..layout import Upload
 from .client import ALL, Lepton, id_of, name_of
 from .job import RUN_LABEL, carrier_body
 from .watch import status_from

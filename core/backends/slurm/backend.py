@@ -18,7 +18,7 @@ from ...ssh import Machine, open_machine
 from ...states import Status
 from ...submission import Submission, SubmissionFile
 from ..base import Capabilities, Handle, LogLine
-from .layout import Layout, job_root, uses_ssh
+from .layout import job_root, layout_of, uses_ssh
 from .options import LOG, array_tasks, job_name
 from .script import CONFIG, RESUME_CONFIG, SCRIPT, render_script
 
@@ -51,7 +51,7 @@ class SlurmBackend:
 
     def render(self, plan: Plan) -> Submission:
         """The script and the files of a plan; what is uploaded beside them is in the payload."""
-        layout = Layout.of(plan)
+        layout = layout_of(plan)
         config = layout.config(plan)
         checkpoints = _checkpoint_folder(config, layout.run_dir)
         script = render_script(plan, layout, checkpoints=checkpoints)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tunedeck.core.backends.cloud import parcel
-from tunedeck.core.backends.slurm.layout import Upload
+from tunedeck.core.backends.layout import Upload
 from tunedeck.core.errors import UsageError
 from tunedeck.core.inputs import content_digest
 

@@ -18,7 +18,7 @@ from .config.overrides import parse_override
 from .errors import UsageError
 from .findings import Finding
 from .origins import Sourced
-from .resolve import Selection
+from .selection import Selection
 
 if TYPE_CHECKING:
     from .catalog import Catalog, Step

@@ -11,7 +11,7 @@ from .choices import Form, form_of
 
 if TYPE_CHECKING:
     from .catalog import Catalog
-    from .resolve import Selection
+    from .selection import Selection
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from . import locations
 from .files import write_atomic
 from .plan import new_run_id
-from .resolve import Selection
+from .selection import Selection
 
 Stage = Literal["step", "config", "environment", "review"]
 """Where in the walk one was."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
 from .preflight import preflight
-from .resolve import Selection, resolve
+from .resolve import resolve
+from .selection import Selection
 
 if TYPE_CHECKING:
     from .backends.base import Backend

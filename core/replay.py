@@ -20,7 +20,8 @@ from .files import write_atomic
 from .plan import Plan
 from .replay_files import Source, find_replay, replay_file, replay_files
 from .replay_lock import Change, Lock, changes_between, holding, leaves, lock_of
-from .resolve import Selection, resolve
+from .resolve import resolve
+from .selection import Selection
 from .text import did_you_mean
 from .toml_source import TomlSource, read_toml
 from .toml_text import toml_pair

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import locations
 from .code_digest import code_digest
 from .errors import NotFoundError, UsageError
-from .files import write_atomic
+from .handover import handed_over
 from .inputs import content_digest
 from .origins import Origin, Sourced
 from .plan import Launch, LocalInput, Plan, SecretRef, digest_of, new_run_id
@@ -21,54 +19,10 @@ if TYPE_CHECKING:
     from .catalog import Catalog, Step
     from .config.compose import ComposedConfig
     from .env.resolve import ResolvedProfile
-    from .record import RunRecord
+    from .selection import Selection
 
 MACHINE_KEYS = frozenset({"identity", "known_hosts"})
 """Profile keys that name files of the machine one launches from: no part of what is launched."""
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What a person chose: the input of `resolve`, and the ingredients of a replay.
-
-    Attributes:
-        step: a step id or an unambiguous tail of one.
-        config: a config's name or path; None takes the step's default.
-        overrides: `key=value` in OmegaConf's dotlist syntax; `run.env.*` goes to the profile.
-        profile: the env profile; `local` always exists.
-        env_file: an env file to use instead of the ones that are found.
-        catalog: additional folders of steps.
-        name: a name for the run; None makes one from step and config.
-        from_run: a run whose product fills the step's input of the fitting type.
-        cwd: the folder that relative paths start from.
-        detached: whether the launcher leaves once it is submitted; a profile may have partitions
-            of its own for that.
-    """
-
-    step: str
-    config: str | None = None
-    overrides: tuple[str, ...] = ()
-    profile: str = "local"
-    env_file: Path | None = None
-    catalog: tuple[Path, ...] = ()
-    name: str | None = None
-    from_run: str | None = None
-    cwd: Path = field(default_factory=Path.cwd)
-    detached: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """The selection as plain data, for records and replays."""
-        return {
-            "step": self.step,
-            "config": self.config,
-            "overrides": list(self.overrides),
-            "profile": self.profile,
-            "env_file": str(self.env_file) if self.env_file else None,
-            "catalog": [str(folder) for folder in self.catalog],
-            "name": self.name,
-            "cwd": str(self.cwd),
-            "detached": self.detached,
-        }
 
 
 def resolve(selection: Selection, catalog: Catalog | None = None) -> Plan:
@@ -87,7 +41,7 @@ def resolve(selection: Selection, catalog: Catalog | None = None) -> Plan:
     schema = schema_for(step.launch.schema)
     overrides = selection.overrides
     if selection.from_run:
-        overrides = (_handed_over(step, selection, catalog), *overrides)
+        overrides = (handed_over(step, selection, catalog), *overrides)
     config = compose(step.config_path(selection.config, selection.cwd), overrides, schema=schema)
     profile = _profile(selection, step, config)
     run_id = new_run_id()
@@ -135,114 +89,6 @@ def resolve(selection: Selection, catalog: Catalog | None = None) -> Plan:
         notes=tuple(_placement_notes(profile)),
         step_digest=step.digest,
         code=code_digest(),
-    )
-
-
-def resume_selection(record: Any, overrides: Iterable[str]) -> Selection:
-    """The selection that goes on from an ended run's last published checkpoint.
-
-    The config is the one that the run recorded, so that nothing which changed since changes the
-    run; `overrides` come on top.
-
-    Raises:
-        UsageError: if the run published no checkpoint.
-    """
-    run_dir = Path(record.run_dir)
-    away = record.backend != "local" and (record.handle or {}).get("run_dir")
-    recorded = record.plan["config_values"].get("checkpoint") or {}
-    folder = recorded.get("checkpoint_dir") or f"{away or run_dir}/checkpoints"
-    latest = Path(folder) / "latest"
-    if not away and not latest.exists():
-        raise UsageError(
-            f"Run {record.run_id} published no checkpoint to resume from.",
-            fix=f"Start it again instead: tunedeck replays save NAME --from {record.run_id}, "
-            "then tunedeck replay NAME.",
-        )
-    chosen = record.plan["selection"]
-    config = run_dir / "config.yaml"
-    if away:  # what lies here, if anything, was brought home and names paths of over there
-        config = run_dir / "planned.yaml"
-        write_atomic(config, json.dumps(record.plan["config_values"], indent=2))  # JSON is YAML
-    return Selection(
-        step=record.step,
-        config=str(config),
-        overrides=(f"checkpoint.restore_from={latest if away else latest.resolve()}", *overrides),
-        profile=record.profile,
-        env_file=Path(chosen["env_file"]) if chosen.get("env_file") else None,
-        catalog=tuple(Path(folder) for folder in chosen.get("catalog", ())),
-        name=record.name,
-        cwd=Path(chosen["cwd"]),
-    )
-
-
-def _handed_over(step: Step, selection: Selection, catalog: Catalog) -> str:
-    """The override that fills the step's fitting input with what a run produced."""
-    from .outcome import produced_types, product, read_result
-    from .registry import Registry
-
-    assert selection.from_run is not None
-    record = Registry().find(selection.from_run)
-    result = read_result(record)
-    produced = produced_types(result, catalog.find(record.step))
-    key = next(
-        (
-            wanted.key
-            for wanted in step.manifest.consumes
-            if wanted.key and any(catalog.artifacts.fits(made, wanted.type) for made in produced)
-        ),
-        None,
-    )
-    if key is None:
-        raise UsageError(
-            f"{step.id} takes nothing that {record.step} produces ({', '.join(produced)}).",
-            fix="See which steps fit: tunedeck steps list --consumes "
-            f"{produced[0] if produced else 'TYPE'}",
-        )
-    artifact = product(result)
-    if artifact is None:
-        raise NotFoundError(
-            f"Run {record.run_id} ({record.state}) has left no result to hand on.",
-            fix=f"See how it ended: tunedeck runs show {record.run_id}",
-        )
-    return f"{key}={_where_it_is_read(artifact, record, selection)}"
-
-
-def _where_it_is_read(artifact: str, record: RunRecord, selection: Selection) -> str:
-    """The path of a run's product as the new run sees it: over there, or what was brought home.
-
-    Raises:
-        NotFoundError: if it is elsewhere and has not been brought home.
-    """
-    from .outcome import is_here
-
-    away = (record.handle or {}).get("run_dir") if record.backend != "local" else None
-    if away is None or not artifact.startswith("/") or _same_place(record, selection):
-        return artifact
-    inside = artifact.startswith(f"{away}/")
-    home = record.run_dir / Path(artifact).relative_to(away) if inside else Path(artifact)
-    for found in (home, home.with_name("best"), home.with_name("latest")):
-        if is_here(str(found)):
-            return str(found)
-    raise NotFoundError(
-        f"What run {record.run_id} made is not on this machine: {artifact}",
-        fix=f"Bring it home first: tunedeck runs fetch {record.run_id}. Or run the step where it "
-        f"is, with profile '{record.profile}'.",
-    )
-
-
-def _same_place(record: RunRecord, selection: Selection) -> bool:
-    """Whether a new run reads the same file system as an old one that was elsewhere."""
-    from .env.find import find_env_files
-    from .env.load import load_env_files
-    from .env.resolve import resolve_profile
-
-    if selection.profile == record.profile:
-        return True
-    files = load_env_files(find_env_files(selection.cwd, selection.env_file))
-    there, then = resolve_profile(files, selection.profile), record.plan["profile_values"]
-    keys = ("host", "namespace", "node_group", "project_name", "remote_job_dir")
-    return there.executor == record.backend and all(
-        there.values.get(key) == then.get(key) for key in keys
     )
 
 

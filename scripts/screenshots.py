@@ -43,7 +43,7 @@ def _train(folder: Path, name: str, *overrides: str) -> str:
     from tunedeck.core.launch import launch
     from tunedeck.core.prepare import prepare
     from tunedeck.core.registry import Registry
-    from tunedeck.core.resolve import Selection
+    from tunedeck.core.selection import Selection
     from tunedeck.core.watch import wait_until_ended
 
     async def run() -> str:
@@ -67,7 +67,7 @@ async def _take(folder: Path) -> None:
     from tests.tui.scenes import SCENES, prepare_folder
     from tunedeck.core.drafts import Draft
     from tunedeck.core.registry import Registry
-    from tunedeck.core.resolve import Selection
+    from tunedeck.core.selection import Selection
     from tunedeck.tui.app import WizardApp
     from tunedeck.tui.screens.compare import CompareScreen
     from tunedeck.tui.screens.launch import LaunchScreen

@@ -23,7 +23,7 @@ from ..core.drafts import Draft, delete_draft, list_drafts, save_draft
 from ..core.errors import ExitCode, TunedeckError
 from ..core.prepare import prepare
 from ..core.profiles import look_at_profiles
-from ..core.resolve import Selection
+from ..core.selection import Selection
 
 if TYPE_CHECKING:
     from ..core.catalog import Catalog

@@ -16,7 +16,7 @@ from .output import line, note, print_error, print_json, print_table
 if TYPE_CHECKING:
     from ..replay import Listed, Replay
     from ..replay_lock import Change
-    from ..resolve import Selection
+    from ..selection import Selection
 
 _json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."

@@ -289,7 +289,7 @@ def resume(
     as_json: bool,
 ) -> int:
     """Start a new run that goes on from the last checkpoint of one that has ended."""
-    from ..resolve import resume_selection
+    from ..selection import resume_selection
     from .steps_run import Mode, run_selection
 
     record, _ = _now(query)

@@ -20,7 +20,7 @@ from .complete import (
 
 if TYPE_CHECKING:
     from ..prepare import Prepared
-    from ..resolve import Selection
+    from ..selection import Selection
 
 _EPILOG = """\b
 Examples:
@@ -131,7 +131,7 @@ def run_command(
     Neither -r nor -b runs it here, attached. Values of the config are changed by key=value, typed
     as YAML; run.env.KEY=VALUE changes the profile for this launch alone.
     """
-    from ..resolve import Selection
+    from ..selection import Selection
 
     if attached and detached:
         raise UsageError("-r and -b exclude each other.", fix="Give one of them.")

@@ -7,7 +7,7 @@ import yaml
 from tunedeck.core.catalog import load_catalog
 from tunedeck.core.choices import form_of
 from tunedeck.core.config_view import yaml_view
-from tunedeck.core.resolve import Selection
+from tunedeck.core.selection import Selection
 
 TINY = Selection("peft/automodel", config="tiny")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tunedeck.core import locations
 from tunedeck.core.drafts import Draft, delete_draft, list_drafts, save_draft
-from tunedeck.core.resolve import Selection
+from tunedeck.core.selection import Selection
 
 
 def _draft(**changes: object) -> Draft:

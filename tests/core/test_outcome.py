@@ -12,7 +12,8 @@ from tunedeck.core.errors import NotFoundError, UsageError
 from tunedeck.core.outcome import next_commands
 from tunedeck.core.record import RunRecord
 from tunedeck.core.registry import Registry
-from tunedeck.core.resolve import Selection, resolve
+from tunedeck.core.resolve import resolve
+from tunedeck.core.selection import Selection
 
 
 def _ended(registry: Registry, make_plan: Any, **result: Any) -> RunRecord:

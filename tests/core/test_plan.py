@@ -19,7 +19,8 @@ from tests.conftest import Command
 from tunedeck.core import locations
 from tunedeck.core.plan import new_run_id
 from tunedeck.core.prepare import Prepared, prepare
-from tunedeck.core.resolve import Selection, resolve
+from tunedeck.core.resolve import resolve
+from tunedeck.core.selection import Selection
 
 PROBE = """
 import json, os, pathlib, sys

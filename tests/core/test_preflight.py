@@ -19,7 +19,7 @@ from tunedeck.core.errors import UsageError
 from tunedeck.core.findings import Finding
 from tunedeck.core.plan import Plan
 from tunedeck.core.prepare import prepare
-from tunedeck.core.resolve import Selection
+from tunedeck.core.selection import Selection
 
 
 def _findings(*overrides: str, **changes: Any) -> list[Finding]:

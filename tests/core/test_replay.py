@@ -23,7 +23,8 @@ from tunedeck.core.replay import (
 )
 from tunedeck.core.replay_files import SUFFIX, repository_folder
 from tunedeck.core.replay_lock import Lock, changes_between, holding
-from tunedeck.core.resolve import Selection, resolve
+from tunedeck.core.resolve import resolve
+from tunedeck.core.selection import Selection
 
 ROW = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
 CONFIG = """\

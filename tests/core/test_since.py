@@ -7,7 +7,8 @@ from tests.conftest import Command
 from tunedeck.core.record import RunRecord
 from tunedeck.core.registry import Registry
 from tunedeck.core.replay_lock import Change
-from tunedeck.core.resolve import Selection, resolve
+from tunedeck.core.resolve import resolve
+from tunedeck.core.selection import Selection
 from tunedeck.core.since import since_last
 
 TINY = Selection("peft/automodel", config="tiny")

@@ -18,7 +18,7 @@ from tunedeck.core.launch import cancel, launch, recover
 from tunedeck.core.plan import Plan
 from tunedeck.core.record import RunRecord
 from tunedeck.core.registry import Registry
-from tunedeck.core.resolve import resume_selection
+from tunedeck.core.selection import resume_selection
 from tunedeck.core.spool import bring_home
 from tunedeck.core.states import RunState, Status
 

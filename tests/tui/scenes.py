@@ -20,7 +20,8 @@ from tunedeck.core.drafts import Draft, Stage, save_draft
 from tunedeck.core.record import RunRecord
 from tunedeck.core.registry import Registry
 from tunedeck.core.replay import save_replay
-from tunedeck.core.resolve import Selection, resolve
+from tunedeck.core.resolve import resolve
+from tunedeck.core.selection import Selection
 from tunedeck.core.states import RunState, Status
 from tunedeck.tui.screens.compare import CompareScreen
 from tunedeck.tui.screens.data import DataScreen

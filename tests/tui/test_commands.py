@@ -19,7 +19,8 @@ from tunedeck.core.catalog import load_catalog
 from tunedeck.core.choices import form_of
 from tunedeck.core.drafts import Draft, Stage
 from tunedeck.core.replay import save_replay
-from tunedeck.core.resolve import Selection, resolve
+from tunedeck.core.resolve import resolve
+from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
 from tunedeck.tui.screens.compare import CompareScreen
 from tunedeck.tui.screens.data import DataScreen

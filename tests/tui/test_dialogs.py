@@ -10,7 +10,7 @@ from textual.widgets import Input
 from tests.tui.conftest import said, shown, until
 from tunedeck.core.drafts import Draft
 from tunedeck.core.errors import AuthenticationError
-from tunedeck.core.resolve import Selection
+from tunedeck.core.selection import Selection
 from tunedeck.core.ssh.prompts import prompter
 from tunedeck.tui.app import WizardApp
 from tunedeck.tui.background import Failed

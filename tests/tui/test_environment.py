@@ -13,7 +13,7 @@ from tests.conftest import Command
 from tests.tui.conftest import said, shown, until
 from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.drafts import Draft
-from tunedeck.core.resolve import Selection
+from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
 from tunedeck.tui.screens.ask import Confirm
 from tunedeck.tui.screens.env_file import EnvFileScreen

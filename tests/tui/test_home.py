@@ -7,7 +7,7 @@ from textual.widgets import OptionList
 
 from tests.tui.conftest import Launcher, said, shown, until
 from tunedeck.core.drafts import Draft, save_draft
-from tunedeck.core.resolve import Selection
+from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
 from tunedeck.tui.screens.help import HelpScreen
 from tunedeck.tui.screens.home import HomeScreen

@@ -13,7 +13,7 @@ from tunedeck.core.drafts import Draft, Stage, list_drafts
 from tunedeck.core.errors import ExitCode
 from tunedeck.core.process import processes_of, signal_all
 from tunedeck.core.registry import Registry
-from tunedeck.core.resolve import Selection
+from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
 from tunedeck.tui.screens.home import HomeScreen
 from tunedeck.tui.screens.launch import LaunchScreen

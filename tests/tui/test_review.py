@@ -15,7 +15,8 @@ from tunedeck.core.plan import Plan
 from tunedeck.core.record import RunRecord
 from tunedeck.core.registry import Registry
 from tunedeck.core.replay import save_replay
-from tunedeck.core.resolve import Selection, resolve
+from tunedeck.core.resolve import resolve
+from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
 from tunedeck.tui.screens.launch import LaunchScreen
 from tunedeck.tui.screens.profile import ProfileScreen

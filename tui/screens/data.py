@@ -28,7 +28,7 @@ from .page import Page
 
 if TYPE_CHECKING:
     from ...core.chat import InspectedRow
-    from ...core.resolve import Selection
+    from ...core.selection import Selection
 
 _STYLES = {"trained": "$success underline", "context": "", "dropped": "$error strike"}
 _NONE = re.compile(r"\s*0  ")

@@ -210,7 +210,7 @@ class HomeScreen(Page):
     def action_new(self) -> None:
         """Begin a launch."""
         from ...core.drafts import Draft
-        from ...core.resolve import Selection
+        from ...core.selection import Selection
 
         self._walk(Draft.begin(Selection("")))
 
@@ -249,7 +249,7 @@ class HomeScreen(Page):
 
     def _open_demo(self) -> None:
         from ...core.drafts import Draft
-        from ...core.resolve import Selection
+        from ...core.selection import Selection
 
         self._walk(Draft.begin(Selection("peft/automodel", config="tiny"), "review"))
 

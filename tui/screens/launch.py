@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ...core.findings import Finding
     from ...core.record import RunRecord
     from ...core.replay import Replay
-    from ...core.resolve import Selection
+    from ...core.selection import Selection
 
 
 class Catalogued(Message):

@@ -17,7 +17,8 @@ from ...core.drafts import Draft, Stage
 from ...core.errors import TunedeckError
 from ...core.replay import Replay, changes_since, frozen, load_replay
 from ...core.replay_lock import Change
-from ...core.resolve import Selection, resolve
+from ...core.resolve import resolve
+from ...core.selection import Selection
 from ...core.text import strip_controls
 from ..background import begin
 from ..words import safe, trouble

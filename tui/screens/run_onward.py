@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ...core.choices import selection_of
 from ...core.drafts import Draft, Stage
 from ...core.errors import TunedeckError
-from ...core.resolve import Selection, resume_selection
+from ...core.selection import Selection, resume_selection
 from ...core.states import RunState
 from ..words import trouble
 

@@ -22,7 +22,7 @@ from .page import Page
 
 if TYPE_CHECKING:
     from ...core.catalog import Catalog
-    from ...core.resolve import Selection
+    from ...core.selection import Selection
 
 _STYLES = {" ": "", "+": "$success bold", "-": "$error dim"}
 

@@ -24,7 +24,7 @@ from .config_rows import about, options
 from .stage import Chosen, StageView
 
 if TYPE_CHECKING:
-    from ...core.resolve import Selection
+    from ...core.selection import Selection
 
 
 class Formed(Message):

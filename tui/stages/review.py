@@ -28,7 +28,7 @@ from .stage import StageView
 
 if TYPE_CHECKING:
     from ...core.replay import Replay
-    from ...core.resolve import Selection
+    from ...core.selection import Selection
 
 
 class Ready(Message):

@@ -10,7 +10,7 @@ from textual.message import Message
 from ...core.drafts import Stage
 
 if TYPE_CHECKING:
-    from ...core.resolve import Selection
+    from ...core.selection import Selection
     from ..screens.launch import LaunchScreen
 
 

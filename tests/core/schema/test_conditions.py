@@ -127,7 +127,8 @@ def test_the_file_of_a_models_own_code_is_the_one_beside_its_config(
 def preflight(tmp_path: Path, model: dict[str, Any], code: str, *overrides: str) -> list[Finding]:
     from tunedeck.core.catalog import load_catalog
     from tunedeck.core.preflight import setup
-    from tunedeck.core.resolve import Selection, resolve
+    from tunedeck.core.resolve import resolve
+    from tunedeck.core.selection import Selection
 
     folder = tmp_path / "model"
     shutil.copytree(assets_dir() / "base", folder)

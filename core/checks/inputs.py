@@ -1,0 +1,113 @@
+"""Checks of what a launch takes in: the step's inputs, secrets, data and model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..findings import Finding, Fix
+from .where import is_elsewhere, place_of
+
+if TYPE_CHECKING:
+    from ..catalog import Step
+    from ..plan import Plan
+
+
+def step_rules(plan: Plan, step: Step) -> Iterable[Finding]:
+    """The step's declared choices, required inputs and minimum GPUs."""
+    from ..catalog import check_choices, check_min_gpus, check_required
+
+    yield from check_required(step, plan.config)
+    yield from check_choices(step, plan.config)
+    model = (plan.config.get("model") or {}).get("pretrained_model_name_or_path")
+    if model:
+        gpus = plan.launch.gpus_per_node * plan.launch.nodes
+        yield from check_min_gpus(step, model, gpus)
+
+
+def secrets_present(plan: Plan, _step: Step) -> Iterable[Finding]:
+    """Every secret that this machine has to hand over is in its environment."""
+    for secret in plan.secrets:
+        if secret.remote or os.environ.get(secret.source):
+            continue
+        needed = secret.name == "WANDB_API_KEY" and _wandb_mode(plan) == "online"
+        yield Finding(
+            "error" if needed else "warning",
+            f"The secret {secret.name} is not in the environment (looked for {secret.source}).",
+            profile=plan.profile,
+            key=f"secrets.{secret.name}",
+            fix=Fix(
+                f"export {secret.source}=… in the shell you launch from"
+                + (", or set wandb.mode=offline." if needed else ".")
+            ),
+        )
+
+
+def _wandb_mode(plan: Plan) -> str | None:
+    mode: str | None = (plan.config.get("wandb") or {}).get("mode")
+    return mode
+
+
+def dataset(plan: Plan, step: Step) -> Iterable[Finding]:
+    """Local data exists, parses, and has something to train on."""
+    if step.launch.schema != "sft":
+        return
+    from ..chat.check import check_dataset
+    from ..chat.verdict import data_findings
+    from ..data_look import tokenizer_of
+
+    tokenizer = tokenizer_of(plan.config)
+    for table in ("dataset", "validation_dataset"):
+        options = plan.config.get(table)
+        if not options or not options.get("path_or_dataset_id"):
+            continue
+        if is_elsewhere(plan, options["path_or_dataset_id"]):
+            continue
+        report = check_dataset(
+            options["path_or_dataset_id"],
+            tokenizer,
+            split=options["split"],
+            seq_length=options["seq_length"],
+            mask=options["mask"],
+            truncation=options["truncation"],
+        )
+        for finding in data_findings(report, table):
+            yield replace(finding, place=place_of(plan, finding.key or ""))
+
+
+def model(plan: Plan, step: Step) -> Iterable[Finding]:
+    """The model is a folder here, in the hub's cache, or at least shaped like a hub id."""
+    if step.launch.schema != "sft":
+        return
+    from ..models import local_model_dir, looks_like_hub_id
+
+    key = "model.pretrained_model_name_or_path"
+    name = plan.config["model"].get("pretrained_model_name_or_path")
+    if not name or is_elsewhere(plan, name):
+        return
+    if folder := local_model_dir(name):
+        if not (folder / "config.json").is_file():
+            yield Finding(
+                "error",
+                f"{folder} holds no model: it has no config.json.",
+                place_of(plan, key),
+                key=key,
+                fix=Fix("Give a folder that save_pretrained wrote, or a hub id."),
+            )
+    elif not looks_like_hub_id(name):
+        yield Finding(
+            "error",
+            f"There is no model at {name}.",
+            place_of(plan, key),
+            key=key,
+            fix=Fix("Give a folder saved by transformers, or a hub id such as Qwen/Qwen3-8B."),
+        )
+    elif plan.executor == "local":
+        yield Finding(
+            "warning",
+            f"The model {name} is not in this machine's cache; it will be downloaded first.",
+            place_of(plan, key),
+            key=key,
+        )

@@ -36,9 +36,9 @@ from .model.lora import add_adapter, load_adapter
 from .model.quantize import check_quantized
 from .parallel.apply import parallelize
 from .parallel.experts import check_expert_parallel
-from .parallel.load import load_weights
+from .parallel.load import fill_copies, load_weights
 from .parallel.mesh import check_mesh, join, launched_world
-from .parallel.meta import empty_model, fill, place_tables, stand_ins
+from .parallel.meta import empty_model, fill, generates_as, hollow, place_tables, stand_ins
 from .parallel.sequences import check_context_parallel
 from .parallel.tensor import check_tensor_parallel
 from .runtime import DistributedContext, ModelAndOptimizerState, RuntimeConfig
@@ -205,7 +205,9 @@ def setup_model_and_optimizer(
     if weights_path is not None and config.peft is None and not has_shards:
         source = str(weights_path)
     alone = distributed_context.device_mesh is None
-    if alone:
+    # A whole model that is continued has all its weights from the checkpoint.
+    continued = has_shards and config.peft is None
+    if alone and not continued:
         quantization = config.peft.quantization if config.peft is not None else None
         model = build_model(config.model, runtime_config, source, quantization)
     else:
@@ -216,13 +218,18 @@ def setup_model_and_optimizer(
         with nullcontext() if alone else stand_ins(model):
             adapter = add_adapter(model, config.peft, config.model)
     parallelize(model, distributed_context, config.distributed, runtime_config.dtype)
-    if not alone:
+    if continued or not alone:
         device = torch.device("cpu") if config.distributed.cpu_offload else runtime_config.device
-        if source is None:
+        if continued:
+            hollow(model, device)
+        elif source is None:
             fill(model, device)
+            fill_copies(model)
         else:
             load_weights(model, source, config.model.revision, device)
         place_tables(model, runtime_config.device)
+        if source is not None:
+            generates_as(model, source, config.model.revision)
     if weights_path is not None:
         if has_shards:
             checkpoint_manager.load_weights(model, adapter, weights_path)

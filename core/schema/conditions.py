@@ -74,22 +74,6 @@ CONDITIONS: tuple[Condition, ...] = (
         severity="warning",
     ),
     Condition(
-        "experts_and_tensor",
-        "distributed.ep_size",
-        lambda config, model: config.distributed.ep_size > 1 and config.distributed.tp_size > 1,
-        "Expert parallelism does not go with tensor parallelism.",
-        "Set distributed.tp_size=1: what it would split is sharded by fsdp2.",
-    ),
-    Condition(
-        "dora_and_tensor",
-        "peft.use_dora",
-        lambda config, model: (
-            config.peft is not None and config.peft.use_dora and config.distributed.tp_size > 1
-        ),
-        "DoRA does not go with tensor parallelism: it takes the norms of whole columns.",
-        "Set peft.use_dora=false or distributed.tp_size=1.",
-    ),
-    Condition(
         "sequence_parallel_alone",
         "distributed.sequence_parallel",
         lambda config, model: (

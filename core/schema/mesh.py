@@ -131,14 +131,22 @@ def architecture_misfits(config: DistributedConfig, model: Mapping[str, Any]) ->
     """
     text = model.get("text_config") or model
     for key, names in _SHARED.items():
-        ranks = getattr(config, key)
+        size = getattr(config, key)
+        # Tensor parallel ranks share the experts with the expert parallel ones.
+        others = config.tp_size if key == "ep_size" and size > 1 else 1
+        ranks = size * others
         sizes = {name: text[name] for name in names if isinstance(text.get(name), int)}
         uneven = [f"{name} = {size}" for name, size in sizes.items() if size % ranks]
         if uneven:
-            fitting = [n for n in _divisors(math.gcd(*sizes.values())) if n <= 2 * ranks]
+            both = " (ep_size x tp_size)" if others > 1 else ""
+            fitting = [
+                n
+                for n in _divisors(math.gcd(*sizes.values()))
+                if n <= 2 * size and (n == 1 or not math.gcd(*sizes.values()) % (n * others))
+            ]
             yield Misfit(
                 f"distributed.{key}",
-                f"{ranks} ranks cannot share {', '.join(uneven)} of the model evenly.",
+                f"{ranks} ranks{both} cannot share {', '.join(uneven)} of the model evenly.",
                 f"Set distributed.{key} to one of {', '.join(map(str, fitting))}.",
             )
 

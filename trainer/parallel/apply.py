@@ -30,9 +30,11 @@ def parallelize(
         config: which kinds of parallelism.
         dtype: format of the matrix products.
     """
-    experts = spread_experts(model, context) if context.ep_size > 1 else []
+    sequence, experts = config.sequence_parallel, []
+    if context.ep_size > 1 or context.tp_size > 1:
+        experts = spread_experts(model, context, same_tokens=not sequence)
     if context.tp_size > 1:
-        split_layers(model, context, sequence=config.sequence_parallel)
+        split_layers(model, context, experts, sequence=sequence)
     if scope := config.activation_checkpointing:
         checkpoint_activations(model, scope)
     if context.device_mesh is not None:

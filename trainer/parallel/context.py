@@ -26,8 +26,9 @@ class DistributedContext:
         sizes: the sizes of the mesh.
         device_mesh: dimensions `dp_replicate`, `shard` (all that weights are sharded over: `cp` and
             `ep` ranks too) and `tp`; None for a single process.
-        expert_mesh: the same processes for the weights of experts: `dp_replicate`, `shard`, `ep`
-            and `tp`; None where experts are not split.
+        expert_mesh: the same processes for the weights of experts: `dp_replicate`, `shard`, and
+            `ep`, which all are that share the experts of a layer (`tp` ranks too); None without
+            expert parallelism.
         context_mesh: `cp`, the ranks that share this one's sequences; None where they are whole.
     """
 

@@ -1,9 +1,10 @@
 """Expert parallelism: each rank holds some experts of a layer, and tokens travel to theirs.
 
-Every rank has rows of its own. In each mixture-of-experts layer a token's hidden state is sent to
-the ranks of the experts that its router chose, computed with there, and sent back (GShard,
-arXiv:2006.16668), but no token is ever dropped. Where the experts of an architecture are, its plan
-in transformers says.
+In each mixture-of-experts layer a token's hidden state is sent to the ranks of the experts that its
+router chose, computed with there, and sent back (GShard, arXiv:2006.16668), but no token is ever
+dropped. Tensor parallel ranks hold whole experts too, some of them each, and not a part of each:
+the products stay large, and the ranks of both kinds are one row to which tokens are sent. Where the
+experts of an architecture are, its plan in transformers says.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.tensor import DTensor, Shard
+from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 
 from ...core.errors import UsageError
-from .collectives import Group, exchange
+from .collectives import Group, add_up, exchange, hand_out
 from .context import DistributedContext
 from .local import lay, local_weights
 
@@ -40,14 +42,28 @@ def check_expert_parallel(config: PretrainedConfig) -> None:
         )
 
 
-def spread_experts(model: PreTrainedModel, context: DistributedContext) -> list[nn.Module]:
-    """Spread the experts of each layer over the `ep` ranks, in place.
+def spread_experts(
+    model: PreTrainedModel, context: DistributedContext, *, same_tokens: bool
+) -> list[nn.Module]:
+    """Spread the experts of each layer over the `ep` and `tp` ranks, in place.
+
+    Without expert parallelism, experts that the `tp` ranks cannot share evenly are left whole.
+
+    Args:
+        model: its architecture was checked where there are `ep` ranks.
+        context: the ranks.
+        same_tokens: whether all `tp` ranks come to the experts with the same tokens; with sequence
+            parallelism each has its own.
 
     Returns:
         The modules that hold them, whose weights are sharded over other ranks than the rest.
     """
-    assert context.expert_mesh is not None
-    mesh, found = context.expert_mesh["ep"], []
+    assert context.device_mesh is not None
+    mesh = context.device_mesh["tp"]
+    copies = mesh.get_group() if same_tokens and context.tp_size > 1 else None
+    if context.expert_mesh is not None:
+        mesh = context.expert_mesh["ep"]
+    found: list[nn.Module] = []
     made: dict[int, DTensor] = {}
     patterns = [
         re.compile(re.escape(name).replace(r"\*", r"\d+"))
@@ -55,10 +71,13 @@ def spread_experts(model: PreTrainedModel, context: DistributedContext) -> list[
         if style == _STYLE
     ]
     for name, module in model.named_modules():
-        if any(pattern.fullmatch(name) for pattern in patterns):
+        if not any(pattern.fullmatch(name) for pattern in patterns):
+            continue
+        total: Any = module.num_experts
+        if total % mesh.size() == 0:
             for weight in list(module._parameters):
                 lay(module, weight, mesh, Shard(0), made)
-            _Dispatch(module, mesh.get_group())
+            _Dispatch(module, mesh.get_group(), copies)
             found.append(module)
     return found
 
@@ -70,10 +89,12 @@ class _Dispatch:
         experts: computes `(tokens [n, width], experts [n, k], weights [n, k])`; its weights have
             the experts in their first dimension.
         group: the ranks.
+        copies: those among them that have the same tokens; None if each has its own.
     """
 
-    def __init__(self, experts: nn.Module, group: Group) -> None:
+    def __init__(self, experts: nn.Module, group: Group, copies: Group | None) -> None:
         self._module, self._compute, self._group = experts, experts.forward, group
+        self._copies = copies
         total: int = experts.num_experts  # type: ignore[assignment]
         self._here = total // group.size()
         experts.num_experts = self._here  # type: ignore[assignment]
@@ -81,6 +102,18 @@ class _Dispatch:
 
     def __call__(self, tokens: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """[n, width] of each token's experts together."""
+        if self._copies is None:
+            return self._sent(tokens, chosen, weights)
+        # Each token is sent by one of the ranks that have it.
+        each = -(-len(tokens) // self._copies.size())
+        first = min(each * self._copies.rank(), len(tokens))
+        mine = slice(first, min(first + each, len(tokens)))
+        tokens, weights = hand_out(tokens, self._copies), hand_out(weights, self._copies)
+        computed = self._sent(tokens[mine], chosen[mine], weights[mine])
+        around = (0, 0, mine.start, len(tokens) - mine.stop)
+        return add_up(F.pad(computed, around), self._copies)
+
+    def _sent(self, tokens: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         ranks, here = self._group.size(), self._here
         by_expert = chosen.flatten().argsort(stable=True)
         owners = by_expert // chosen.shape[1]
@@ -99,8 +132,9 @@ class _Dispatch:
         """[n, width] of rows through one of this rank's experts each."""
         nothing = rows.shape[0] == 0
         if nothing:
-            # Weights have to have gradients on each rank, if only zeros, to be summed with others.
-            rows, experts = rows.new_zeros(1, rows.shape[1]), experts.new_zeros(1)
+            # Weights have to have gradients on each rank, if only zeros, to be summed with others,
+            # and the tokens that were sent from here get theirs through these rows.
+            rows, experts = F.pad(rows, (0, 0, 0, 1)), experts.new_zeros(1)
         once = torch.ones(len(rows), 1, dtype=rows.dtype, device=rows.device)
         with local_weights(self._module, summed=False):
             out: Any = self._compute(rows, experts.unsqueeze(1), once)

@@ -69,7 +69,7 @@ def load_weights(
             )
         fill(model, device)
     _copy_mapped(model)
-    _fill_copies(model)
+    fill_copies(model)
 
 
 def _files(source: str, revision: str | None) -> list[str]:
@@ -122,7 +122,7 @@ def _copy_mapped(model: nn.Module) -> None:
             module._parameters[name] = copies[id(parameter)]
 
 
-def _fill_copies(model: nn.Module) -> None:
+def fill_copies(model: nn.Module) -> None:
     """What adapters take from the weights they stand beside, which had no values before."""
     from peft.tuners.lora import LoraLayer
     from peft.utils import ModulesToSaveWrapper

@@ -96,8 +96,8 @@ def lay_out(sizes: MeshSizes, device_type: str, *, local_rank: int) -> Distribut
     if ep > 1:
         experts = init_device_mesh(
             device_type,
-            (replicas, shards * cp, ep, tp),
-            mesh_dim_names=("dp_replicate", "shard", "ep", "tp"),
+            (replicas, shards * cp, ep * tp),
+            mesh_dim_names=("dp_replicate", "shard", "ep"),
         )
     if cp > 1:
         shape, names = (replicas * shards, cp, ep * tp), ("dp", "cp", "rest")

@@ -6,12 +6,12 @@ No rank ever holds more of the model than its own pieces and one whole layer.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from ..model.kinds import loader_of
 from ..runtime import RuntimeConfig
@@ -77,6 +77,43 @@ def fill(model: PreTrainedModel, device: torch.device) -> None:
     """
     _fill(model, model, device)
     model.tie_weights()
+
+
+@torch.no_grad()
+def hollow(model: PreTrainedModel, device: torch.device) -> None:
+    """Give each weight that is on `meta` its place and no values: these are a checkpoint's.
+
+    Args:
+        model: laid out over the ranks, or on one process.
+        device: where the pieces lie.
+    """
+    made: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is None or not parameter.is_meta:
+                continue
+            if id(parameter) not in made:
+                piece = nn.Parameter(torch.empty_like(parameter, device=device))
+                piece.requires_grad_(parameter.requires_grad)
+                # So that no initialization takes the trouble.
+                piece._is_hf_initialized = True  # type: ignore[attr-defined]
+                made[id(parameter)] = piece
+            module._parameters[name] = made[id(parameter)]
+    fill(model, device)
+
+
+def generates_as(model: PreTrainedModel, source: str, revision: str | None) -> None:
+    """Let a model generate as the one it is made from: its stop tokens may be of several kinds.
+
+    Args:
+        model: built from an architecture alone.
+        source: a folder or a hub id; where it says nothing of generation, nothing changes.
+        revision: of a hub id.
+    """
+    options: dict[str, Any] = {"revision": revision}
+    if model.can_generate():
+        with suppress(OSError):
+            model.generation_config = GenerationConfig.from_pretrained(source, **options)
 
 
 def place_tables(model: nn.Module, device: torch.device) -> None:

@@ -9,10 +9,11 @@ norms and residuals work. All weights are DTensors, computed with as plain local
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
@@ -22,6 +23,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from ...core.errors import UsageError
 from .collectives import Group, add_up, add_up_part, hand_out, join, part
 from .context import DistributedContext
+from .dora import SplitMagnitude
 from .fsdp import blocks
 from .local import lay, local_weights
 
@@ -43,16 +45,23 @@ def check_tensor_parallel(config: PretrainedConfig) -> None:
         )
 
 
-def split_layers(model: PreTrainedModel, context: DistributedContext, *, sequence: bool) -> None:
+def split_layers(
+    model: PreTrainedModel,
+    context: DistributedContext,
+    experts: Sequence[nn.Module] = (),
+    *,
+    sequence: bool,
+) -> None:
     """Split a model over the `tp` ranks, in place.
 
     Args:
         model: with its adapters.
         context: the ranks.
+        experts: modules inside whose weights are spread already.
         sequence: sequence parallelism between the split layers.
     """
     assert context.device_mesh is not None
-    split = _Split(context.device_mesh["tp"], sequence=sequence)
+    split = _Split(context.device_mesh["tp"], experts, sequence=sequence)
     plan = _plan(model)
     layers = list(blocks(model))
     for layer in layers:
@@ -80,26 +89,43 @@ def _plan(model: PreTrainedModel) -> Callable[[str], str | None]:
     return style_of
 
 
+def _copies(module: nn.Module) -> list[nn.Module]:
+    """A module itself, or those that an adapter's saved copy of it is made of."""
+    if isinstance(module, AuxiliaryTrainingWrapper):
+        saved: Any = module.modules_to_save
+        return [module.original_module, *saved.values()]
+    return [module]
+
+
 class _Split:
     """Puts the ranks' exchanges around the parts of a model.
 
     Args:
         mesh: the `tp` ranks.
+        experts: modules that are left as they are.
         sequence: whether each has a part of the sequence between the split layers.
     """
 
-    def __init__(self, mesh: DeviceMesh, *, sequence: bool) -> None:
+    def __init__(self, mesh: DeviceMesh, experts: Sequence[nn.Module], *, sequence: bool) -> None:
         self._mesh, self._sequence = mesh, sequence
         self._group: Group = mesh.get_group()
         self._length = 0
         self._made: dict[int, DTensor] = {}
-        self._seen: set[nn.Module] = set()
+        self._experts = set(experts)
+        self._seen: set[nn.Module] = set(experts)
 
     def child(self, child: nn.Module, path: str, plan: Callable[[str], str | None]) -> None:
         """Split attention or feed-forward of a block; norms, and what has no plan, stay whole.
 
-        With sequence parallelism the latter see different tokens on each rank.
+        With sequence parallelism the latter see different tokens on each rank. Around experts that
+        are spread, each part is looked at by itself.
         """
+        if not self._sequence and any(module in self._experts for module in child.modules()):
+            for name, inner in child.named_children():
+                if inner not in self._experts:
+                    self.child(inner, f"{path}.{name}", plan)
+            self._plain(child, summed=False)
+            return
         names = {f"{path}.{name}" if name else path: part for name, part in child.named_modules()}
         weights = [f"{path}.{name}" for name, _ in child.named_parameters()]
         styles = {plan(name) for name in (*names, *weights)} - {None}
@@ -111,7 +137,8 @@ class _Split:
         for name, module in names.items():
             style = plan(name)
             if style in _STYLES and not name.endswith(".base_layer"):
-                self._linear(module, style)
+                for one in _copies(module):
+                    self._linear(one, style)
         for module in child.modules():
             self._plain(module, summed=True)
 
@@ -124,6 +151,16 @@ class _Split:
         if base is module:
             return
         down, up = adapted.lora_A["default"], adapted.lora_B["default"]
+        for magnitude in adapted.lora_magnitude_vector.values():
+            self._weights(magnitude, _STYLES[style])
+            self._seen.add(magnitude)
+            row = style == "rowwise"
+            magnitude.forward = SplitMagnitude(
+                magnitude,
+                self._group if row else None,
+                leave=self._leave if row else None,
+                summed=self._sequence,
+            )
         if style == "colwise":
             self._weights(up, Shard(0))
             self._local(up)

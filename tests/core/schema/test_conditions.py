@@ -49,9 +49,9 @@ def config(**tables: Any) -> TrainConfig:
         ({"model": REWARD, "packed_sequence": PACKED}, TEXT, {"packing_reward", "reward_sft"}),
         ({"distributed": {"sequence_parallel": True}}, TEXT, {"sequence_parallel_alone"}),
         ({"distributed": {"sequence_parallel": True, "tp_size": 2}}, TEXT, set()),
-        ({"distributed": {"ep_size": 2, "tp_size": 2}}, TEXT, {"experts_and_tensor"}),
+        ({"distributed": {"ep_size": 2, "tp_size": 2}}, TEXT, set()),
         ({"distributed": {"ep_size": 2, "cp_size": 2}}, TEXT, set()),
-        ({"distributed": {"tp_size": 2}, "peft": {"use_dora": True}}, TEXT, {"dora_and_tensor"}),
+        ({"distributed": {"tp_size": 2}, "peft": {"use_dora": True}}, TEXT, set()),
         ({"distributed": {"tp_size": 2}, "peft": {}}, TEXT, set()),
         ({"peft": {"use_dora": True}}, TEXT, set()),
         ({"model": {**REMOTE, "force_hf": False}}, CANNOT, {"force_hf_refused"}),
@@ -126,7 +126,7 @@ def test_the_file_of_a_models_own_code_is_the_one_beside_its_config(
 
 def preflight(tmp_path: Path, model: dict[str, Any], code: str, *overrides: str) -> list[Finding]:
     from tunedeck.core.catalog import load_catalog
-    from tunedeck.core.preflight import setup
+    from tunedeck.core.checks.fit import setup
     from tunedeck.core.resolve import resolve
     from tunedeck.core.selection import Selection
 

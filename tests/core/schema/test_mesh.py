@@ -85,6 +85,11 @@ def test_copies_without_shards_are_replicas() -> None:
         ({"tp_size": 3}, {"num_attention_heads": 4, "num_key_value_heads": 2}, "tp_size"),
         ({"tp_size": 3}, {"text_config": {"num_attention_heads": 8}}, "tp_size"),
         ({"ep_size": 3}, {"num_local_experts": 8}, "ep_size"),
+        ({"ep_size": 4, "tp_size": 4}, {"num_local_experts": 8}, "ep_size"),
+        ({"ep_size": 2, "tp_size": 3}, {"num_local_experts": 8}, "ep_size"),
+        ({"ep_size": 2, "tp_size": 4}, {"num_local_experts": 8}, None),
+        # Experts that these cannot share are left whole.
+        ({"tp_size": 3}, {"num_local_experts": 8}, None),
         ({"tp_size": 2}, {"num_attention_heads": 8, "num_key_value_heads": 2}, None),
         ({"tp_size": 2}, {}, None),
         ({}, {"num_attention_heads": 7}, None),

@@ -25,6 +25,52 @@ def test_spread_experts_train_as_those_of_one_process(
     trained(4, **tables, distributed={"ep_size": 2}).assert_equals(alone)
 
 
+@pytest.mark.parametrize("sequence", [False, True], ids=["", "sequence"])
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "qwen2_moe"])
+def test_experts_under_tensor_parallelism_train_as_those_of_one_process(
+    kind: str, sequence: bool, models_of: Callable[[str], Path], trained: Trained
+) -> None:
+    """Alone, where the tensor parallel ranks share them, and with ranks that have other rows."""
+    model = {"pretrained_model_name_or_path": str(models_of(kind))}
+    tables = {"model": model, "step_scheduler": STEPS}
+    mesh = {"tp_size": 2, "sequence_parallel": sequence}
+    alone = trained(1, **tables)
+    trained(2, **tables, distributed=mesh).assert_equals(alone)
+    trained(4, **tables, distributed={**mesh, "ep_size": 2}).assert_equals(alone)
+
+
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+def test_adapters_beside_spread_experts_train_with_split_layers(
+    dora: bool, models_of: Callable[[str], Path], trained: Trained
+) -> None:
+    model = {"pretrained_model_name_or_path": str(models_of("mixtral"))}
+    peft = {"dim": 4, "alpha": 8, "use_dora": dora}
+    tables = {"model": model, "peft": peft, "step_scheduler": STEPS}
+    mesh = {"tp_size": 2, "ep_size": 2, "sequence_parallel": True}
+    trained(4, **tables, distributed=mesh).assert_equals(trained(1, **tables))
+
+
+def test_experts_that_tensor_parallel_ranks_cannot_share_are_left_whole(
+    models_of: Callable[[str], Path], new_model: Callable[[str], dict[str, Any]], trained: Trained
+) -> None:
+    tables = {**new_model("mixtral"), "step_scheduler": STEPS}
+    config = {**tables["model"]["config"], "num_local_experts": 3}
+    tables["model"] = {**tables["model"], "config": config}
+    for sequence in (False, True):
+        mesh = {"tp_size": 2, "sequence_parallel": sequence}
+        split = trained(2, name=f"split_{sequence}", **tables, distributed=mesh)
+        split.assert_equals(trained(1, name=f"whole_{sequence}", **tables))
+
+
+def test_replicas_have_experts_of_their_own(
+    models_of: Callable[[str], Path], trained: Trained
+) -> None:
+    model = {"pretrained_model_name_or_path": str(models_of("mixtral"))}
+    tables = {"model": model, "step_scheduler": STEPS}
+    mesh = {"ep_size": 2, "dp_replicate_size": 2}
+    trained(4, **tables, distributed=mesh).assert_equals(trained(1, **tables))
+
+
 def test_experts_and_sequences_are_spread_together(
     models_of: Callable[[str], Path], trained: Trained
 ) -> None:

@@ -73,13 +73,19 @@ def test_a_run_continues_on_another_number_of_ranks_and_another_mesh(
     ("kind", "ranks", "mesh"),
     [
         ("mixtral", 2, {"ep_size": 2}),
+        ("mixtral", 2, {"tp_size": 2}),
+        ("mixtral", 4, {"ep_size": 2, "tp_size": 2, "sequence_parallel": True}),
         ("llama", 2, {"cp_size": 2}),
         ("llama", 4, {"tp_size": 2}),
         ("llama", 4, {"cp_size": 2}),
         ("llama", 4, {"dp_replicate_size": 2}),
     ],
 )
-@pytest.mark.parametrize("peft", [None, {"dim": 4, "alpha": 8}], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "peft",
+    [None, {"dim": 4, "alpha": 8}, {"dim": 4, "alpha": 8, "use_dora": True}],
+    ids=["full", "lora", "dora"],
+)
 def test_every_mesh_is_left_for_one_process_and_taken_up_from_one(
     peft: dict[str, Any] | None,
     kind: str,

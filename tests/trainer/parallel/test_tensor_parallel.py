@@ -9,7 +9,7 @@ import pytest
 from tunedeck.core.schema import TrainConfig
 from tunedeck.core.schema.model import TokenizerConfig
 
-from .runs import Run
+from .runs import LOSS, Run
 from .workers import Workers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -40,6 +40,44 @@ def test_split_layers_of_other_architectures_train_as_whole_ones(
     trained(2, **tables, distributed=mesh).assert_equals(trained(1, **tables))
 
 
+@pytest.mark.parametrize("sequence", [False, True], ids=["", "sequence"])
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True, "dropout": 1e-9}], ids=["", "other"])
+def test_magnitudes_of_split_layers_train_as_whole_ones(
+    options: dict[str, Any], sequence: bool, trained: Trained
+) -> None:
+    """With dropout PEFT computes the layer once more; so little of it drops nothing."""
+    peft = {**LORA, "use_dora": True, "match_all_linear": True, **options}
+    tables = {"peft": peft, "step_scheduler": STEPS}
+    mesh = {"tp_size": 2, "sequence_parallel": sequence}
+    alone = trained(1, **tables)
+    split = trained(2, **tables, distributed=mesh)
+    split.assert_equals(alone)
+    assert any("magnitude" in name for name in split.weights())
+    trained(4, **tables, distributed=mesh).assert_equals(alone)
+
+
+def test_magnitudes_of_a_new_model_are_those_of_its_weights(
+    new_model: Callable[[str], dict[str, Any]], trained: Trained
+) -> None:
+    """So an adapter that is new as well adds nothing, as one without magnitudes does not."""
+    tables = {**new_model("qwen2"), "step_scheduler": STEPS}
+    plain = trained(2, name="plain", **tables, peft=LORA)
+    dora = {**LORA, "use_dora": True}
+    shards = trained(2, name="shards", **tables, peft=dora)
+    assert shards.values("loss")[0] == pytest.approx(plain.values("loss")[0], abs=LOSS)
+    trained(2, **tables, peft=dora, distributed={"tp_size": 2}).assert_equals(shards)
+
+
+def test_whole_copies_of_split_layers_train_as_whole_ones(trained: Trained) -> None:
+    saved = ["down_proj", "k_proj", "lm_head", "embed_tokens"]
+    peft = {**LORA, "target_modules": ["q_proj"], "modules_to_save": saved}
+    tables = {"peft": peft, "step_scheduler": STEPS}
+    for sequence in (False, True):
+        mesh = {"tp_size": 2, "sequence_parallel": sequence}
+        split = trained(2, name=f"split_{sequence}", **tables, distributed=mesh)
+        split.assert_equals(trained(1, name=f"whole_{sequence}", **tables))
+
+
 def sizes_here(config: TrainConfig) -> tuple[int, int, int]:
     """Numbers of this rank's weights, of the largest that it has whole, and of the model."""
     from torch.distributed.tensor import DTensor
@@ -68,12 +106,14 @@ def sizes_here(config: TrainConfig) -> tuple[int, int, int]:
     return sum(p.numel() for p in pieces), max(whole, default=0), sum(w.numel() for w in weights)
 
 
+@pytest.mark.parametrize("kind", ["llama", "mixtral"])
 def test_no_rank_holds_more_than_its_pieces(
+    kind: str,
     workers: Workers,
     configure: Callable[..., TrainConfig],
     new_model: Callable[[str], dict[str, Any]],
 ) -> None:
-    config = configure(**new_model("llama"), distributed={"tp_size": 2})
+    config = configure(**new_model(kind), distributed={"tp_size": 2})
     found = workers.run(4, sizes_here, config)
     assert {whole for _, whole, _ in found} == {0}
     total = found[0][2]

@@ -14,7 +14,7 @@ import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ _TRAINER_NEEDS = (
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bundle:
     """The package's files, by their path in the archive.
 
@@ -53,10 +53,15 @@ class Bundle:
         name = self.digest.removeprefix("sha256:")
         path = locations.cache_dir() / "bundles" / f"{name}.tar.gz"
         if not path.exists():
-            write_atomic(path, self._pack())
+            write_atomic(path, self.packed)
         return path
 
-    def _pack(self) -> bytes:
+    @cached_property
+    def packed(self) -> bytes:
+        """The archive's bytes, for those who must write nothing.
+
+        Made once: what a preview has shown is sent, also where the package has changed since.
+        """
         packed = io.BytesIO()
         with (
             gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as stream,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .errors import UsageError
+from .errors import TunedeckError, UsageError
 from .preflight import preflight
 from .resolve import resolve
 from .selection import Selection
@@ -60,18 +61,35 @@ async def prepare(selection: Selection, *, online: bool) -> Prepared:
         raise UsageError(f"{step.id} cannot be run: {reason}")
     backend = load_backend(plan.executor, dict(plan.profile_values))
     submission = backend.render(plan)
+    if online:
+        submission = await _settled(backend, submission)
     findings = await preflight(plan, step, backend, online=online)
     price = await backend.price(plan) if online and backend.capabilities.price else None
     return Prepared(selection, step, plan, backend, submission, findings, price)
 
 
 async def check_online(prepared: Prepared) -> Prepared:
-    """The same plan and submission, with what the backend itself says of them. Uses the network.
+    """The same plan and submission, with the backend's ids and its verdict. Uses the network.
 
     Raises:
         TunedeckError: if the backend cannot be asked for its price.
     """
     backend, plan = prepared.backend, prepared.plan
+    submission = await _settled(backend, prepared.submission)
     findings = await preflight(plan, prepared.step, backend, online=True)
     price = await backend.price(plan) if backend.capabilities.price else None
-    return replace(prepared, findings=findings, price=price)
+    return replace(prepared, submission=submission, findings=findings, price=price)
+
+
+async def _settled(backend: Backend, submission: Submission) -> Submission:
+    """With the ids that the service knows; without them where it does not tell them.
+
+    Why it does not is what preflight says.
+    """
+    from .backends.base import Settles
+
+    if not isinstance(backend, Settles):
+        return submission
+    with suppress(TunedeckError):
+        return await backend.settle(submission)
+    return submission

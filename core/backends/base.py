@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -117,6 +117,15 @@ class Remarks(Protocol):
 
 
 @runtime_checkable
+class Settles(Protocol):
+    """A backend whose payload has ids in it that only its service knows."""
+
+    async def settle(self, submission: Submission) -> Submission:
+        """The submission with those ids in the place of the names that stand for them."""
+        ...
+
+
+@runtime_checkable
 class ReadsBlocks(Protocol):
     """A backend that gives a log out in blocks of whole lines, for those who copy it."""
 
@@ -124,6 +133,15 @@ class ReadsBlocks(Protocol):
         self, handle: Handle, cursor: str | None, *, follow: bool
     ) -> AsyncGenerator[LogLine]:
         """As `logs`, but the lines that came together are one, joined by newlines."""
+        ...
+
+
+@runtime_checkable
+class TellsUploads(Protocol):
+    """A backend that may have much to send before it starts a job, and says how far it is."""
+
+    def tell_uploads(self, on_progress: Callable[[str, int, int], None]) -> None:
+        """Have told, from now on, the file that is sent, the bytes of all that are, and of all."""
         ...
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ...bundle import bundle
@@ -13,7 +14,8 @@ from ...errors import UsageError
 from ...findings import Finding, Fix
 from ...plan import Plan
 from ..layout import Layout, Upload
-from .parcel import Split, receive, split, summary
+from . import told
+from .parcel import HERE, Split, described, pack, receive, split, summary, variables
 from .start import Start, unpack
 
 RUNS = "tunedeck"
@@ -78,16 +80,33 @@ class Place:
         return Start(
             run_dir=self.layout.run_dir,
             keep_dir="",
-            code=[*here, *unpack(archive.target)],
+            code=[*told.WRITE, *here, *unpack(archive.target)],
             config=self.layout.config(plan),
             **more,
         )
 
+    def variables(self, plan: Plan) -> list[dict[str, str]]:
+        """What travels in the job's environment: the plan, and the parcel by its digests."""
+        along = self.parcels.along if self.parcels else ()
+        return [
+            {"name": told.VARIABLE, "value": told.plan_text(plan)},
+            *({"name": name, "value": value} for name, value in _described(along, self.shared)),
+        ]
+
     def summary(self) -> list[Mapping[str, object]]:
         """What the preview says of the uploads."""
         if self.parcels is None:
-            return [{**upload.to_json(), "by": "this machine"} for upload in self.uploads]
+            return [{**upload.to_json(), "by": HERE} for upload in self.uploads]
         return summary(self.parcels)
+
+
+@lru_cache(maxsize=8)
+def _described(along: tuple[Upload, ...], shared: str) -> tuple[tuple[str, str], ...]:
+    """Name and description of each variable. Uploads are named by their content."""
+    if not along:
+        return ()
+    rows = described(variables(pack(along, shared)))
+    return tuple((row["name"], row["value"]) for row in rows)
 
 
 def job_root(values: Mapping[str, Any], keys: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ...bundle import bundle
 from ...errors import UsageError
@@ -27,6 +28,9 @@ from ..layout import Upload
 
 VARIABLE = "TUNEDECK_PARCEL_"
 """What the names of the variables begin with; a number of three digits follows."""
+
+ALONG, AHEAD, HERE = "the job's environment", "jobs that go ahead", "this machine"
+"""The ways of an upload, as the preview names them."""
 
 ALONG_LIMIT = 256 << 10
 """Bytes of inputs that travel with the run itself, beside the code."""
@@ -92,8 +96,7 @@ def pack(uploads: Iterable[Upload], shared: str) -> bytes:
     ):
         for upload in uploads:
             name = str(PurePosixPath(upload.target).relative_to(shared))
-            for inner, path in _files(upload):
-                data = path.read_bytes()
+            for inner, data in _contents(upload):
                 entry = tarfile.TarInfo(f"{name}/{inner}" if inner else name)
                 entry.size, entry.mode = len(data), 0o644
                 tar.addfile(entry, io.BytesIO(data))
@@ -123,6 +126,32 @@ def variables(data: bytes) -> dict[str, str]:
         f"{VARIABLE}{number:03d}": text[at : at + _VARIABLE_SIZE]
         for number, at in enumerate(pieces)
     }
+
+
+def described(values: Mapping[str, str]) -> list[dict[str, str]]:
+    """The variables as a preview shows them: instead of each value its size and digest."""
+    return [{"name": name, "value": _description(value)} for name, value in values.items()]
+
+
+def filled(envs: Sequence[Mapping[str, Any]], values: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A job's variables with the values that were described in their places.
+
+    Raises:
+        UsageError: if the values are not those that were described.
+    """
+    shown = {env["name"]: env.get("value") for env in envs if env["name"].startswith(VARIABLE)}
+    if shown != {name: _description(value) for name, value in values.items()}:
+        raise UsageError(
+            "What travels in the job's environment has changed since it was planned.",
+            fix="Start it again.",
+        )
+    return [{**env, "value": values[env["name"]]} if env["name"] in values else dict(env)
+            for env in envs]  # fmt: skip
+
+
+def _description(value: str) -> str:
+    digest = hashlib.sha256(value.encode()).hexdigest()
+    return f"<{len(value)} characters, sha256:{digest}>"
 
 
 def carrier_names(upload: Upload, place: str, count: int) -> list[str]:
@@ -191,8 +220,16 @@ def put(uploads: Iterable[Upload]) -> None:
 
 def summary(parcels: Split) -> list[Mapping[str, object]]:
     """What the preview says of the uploads."""
-    ways = ((parcels.along, "the job's environment"), (parcels.ahead, "jobs that go ahead"))
+    ways = ((parcels.along, ALONG), (parcels.ahead, AHEAD))
     return [{**one.to_json(), "by": way} for uploads, way in ways for one in uploads]
+
+
+def _contents(upload: Upload) -> Iterable[tuple[str, bytes]]:
+    if upload.kind == "code":
+        yield "", bundle().packed
+        return
+    for inner, path in _files(upload):
+        yield inner, path.read_bytes()
 
 
 def _files(upload: Upload) -> Iterable[tuple[str, Path]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,22 +48,22 @@ class DGXCloudBackend:
     def render(self, plan: Plan) -> Submission:
         """The body of the request, and what must be on the volume before the step starts.
 
-        Project and cluster stand in it by name: their ids take that place as the body is sent. What
-        travels in the job's environment is listed, and added then, too.
+        Project and cluster stand in it by name, until `settle` has their ids, and secrets by the
+        names of their credentials, until the body is sent. What travels in the job's environment
+        stands in it by size and digest.
         """
+        from ..cloud.told import plan_file
         from .job import workload_of
 
         workload = workload_of(plan)
         run_dir = workload.place.layout.run_dir
-        record = json.dumps(plan.to_json(), indent=2, ensure_ascii=False) + "\n"
-        here = workload.place.parcels is None
         return Submission(
             run_id=plan.run_id,
             backend=self.name,
             argv=workload.script.command,
             env=dict(plan.env),
             secrets=plan.secrets,
-            files=(SubmissionFile(f"{run_dir}/plan.json", record),) if here else (),
+            files=(SubmissionFile(f"{run_dir}/plan.json", plan_file(plan)),),
             script=workload.script.text,
             payload={
                 "kind": workload.kind,
@@ -73,6 +73,18 @@ class DGXCloudBackend:
             },
             cwd=run_dir,
         )
+
+    async def settle(self, submission: Submission) -> Submission:
+        """With the ids of project and cluster.
+
+        Raises:
+            TunedeckError: if they cannot be had.
+        """
+        from .submit import with_ids
+
+        payload = dict(submission.payload or {})
+        body = with_ids(payload["workload"], await self._runai.project())
+        return replace(submission, payload={**payload, "workload": body})
 
     async def submit(self, submission: Submission) -> Handle:
         """Bring what is not there yet, and start the workload, once."""
@@ -88,6 +100,16 @@ class DGXCloudBackend:
 
         root = job_root(self._values, FOLDER_KEYS)
         return await find(self._runai, run_id, f"{root}/{run_id}")
+
+    async def adopt(self, job_id: str) -> tuple[Handle, dict[str, Any]]:
+        """The handle and the plan of a workload that another machine started, by its id or name.
+
+        Raises:
+            NotFoundError: if there is no such workload, or it is no run of ours.
+        """
+        from .submit import adopt
+
+        return await adopt(self._runai, job_id)
 
     async def status(self, handle: Handle) -> Status:
         """By the service's phase, and of a workload that has ended by its last word."""

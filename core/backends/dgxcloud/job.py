@@ -102,7 +102,7 @@ def workload_of(plan: Plan) -> Workload:
             fix="Put long shell text into a file of the image or the volume.",
         )
     kind = DISTRIBUTED if several else TRAINING
-    return Workload(kind, _body(plan, profile, script, place.layout.run_dir), script, place)
+    return Workload(kind, _body(plan, profile, script, place), script, place)
 
 
 def profile_of(values: Mapping[str, Any]) -> DGXCloudProfile:
@@ -156,8 +156,8 @@ def carrier_body(
     }
 
 
-def _body(plan: Plan, profile: DGXCloudProfile, script: Script, run_dir: str) -> dict[str, Any]:
-    wrapper = _WITH_COPY.format(run_dir=shlex.quote(run_dir), start=START)
+def _body(plan: Plan, profile: DGXCloudProfile, script: Script, place: Place) -> dict[str, Any]:
+    wrapper = _WITH_COPY.format(run_dir=shlex.quote(place.layout.run_dir), start=START)
     spec: dict[str, Any] = {
         "command": "bash -c",
         "args": shlex.quote(wrapper),
@@ -168,6 +168,7 @@ def _body(plan: Plan, profile: DGXCloudProfile, script: Script, run_dir: str) ->
             {"name": START, "value": script.text},
             *({"name": name, "value": value} for name, value in plan.env.items()),
             *({"name": s.name, "secret": secret_place(s)} for s in plan.secrets),
+            *place.variables(plan),
         ],
         "backoffLimit": profile.max_requeues or 0,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +14,13 @@ from ...plan import SecretRef
 from ...states import Status
 from ...submission import Submission
 from ..base import Handle
-from ..cloud.carriers import carry
+from ..cloud.bring import bring
 from ..cloud.errors import Passing
+from ..cloud.mounted import job_root
 from ..cloud.once import submit_once
-from ..cloud.parcel import pack, put, variables
-from ..layout import Upload
+from ..cloud.told import not_ours, plan_of
 from .client import DISTRIBUTED, TRAINING, RunAI
-from .job import carrier_body, secret_place
+from .job import FOLDER_KEYS, carrier_body, secret_place
 from .watch import status_from
 
 _SECRETS = "/asset/credentials/generic-secret"
@@ -58,9 +59,46 @@ async def find(runai: RunAI, run_id: str, run_dir: str) -> Handle | None:
     for row in rows:
         name = str(row.get("name"))
         if (name == run_id or name.endswith(f"-{run_id}")) and not row.get("deletedAt"):
-            kind = DISTRIBUTED if str(row.get("type")).lower() == "distributed" else TRAINING
-            return _handle(run_id, run_dir, kind, {**row, "workloadId": row["id"]})
+            return _handle(run_id, run_dir, _kind_of(row), {**row, "workloadId": row["id"]})
     return None
+
+
+async def adopt(runai: RunAI, wanted: str) -> tuple[Handle, dict[str, Any]]:
+    """The handle of a workload that another machine started, and the plan that it carries.
+
+    Raises:
+        NotFoundError: if there is no such workload, or it is no run of ours.
+    """
+    row = await _row_of(runai, wanted)
+    told = await runai.workload(_kind_of(row), str(row["id"])) if row else None
+    plan = plan_of(((told or {}).get("spec") or {}).get("environmentVariables") or ())
+    if row is None or told is None or plan is None:
+        raise not_ours(f"Workload {wanted}", known=told is not None)
+    run_dir = f"{job_root(plan['profile_values'], FOLDER_KEYS)}/{plan['run_id']}"
+    return _handle(plan["run_id"], run_dir, _kind_of(row), told), plan
+
+
+async def _row_of(runai: RunAI, wanted: str) -> dict[str, Any] | None:
+    """A workload as the list of all kinds tells it, by its id or its name."""
+    try:
+        uuid.UUID(wanted)
+    except ValueError:
+        return await runai.named(wanted)
+    try:
+        row: dict[str, Any] = await runai.call("GET", f"/workloads/{wanted}")
+    except NotFoundError:
+        return None
+    return row
+
+
+def _kind_of(row: Mapping[str, Any]) -> str:
+    return DISTRIBUTED if str(row.get("type")).lower() == "distributed" else TRAINING
+
+
+def with_ids(body: Mapping[str, Any], project: Mapping[str, Any]) -> dict[str, Any]:
+    """A workload's body with project and cluster by their ids."""
+    ids = {"projectId": str(project["id"]), "clusterId": str(project["clusterId"])}
+    return {**copy.deepcopy(dict(body)), **ids}
 
 
 class Carriers:
@@ -96,24 +134,14 @@ async def _prepare(
     runai: RunAI, submission: Submission, payload: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything that comes before the workload: ids, secrets, inputs."""
-    body = copy.deepcopy(dict(payload["workload"]))
     project = await runai.project()
-    body |= {"projectId": str(project["id"]), "clusterId": str(project["clusterId"])}
+    body = with_ids(payload["workload"], project)
     known = await _keep_secrets(runai, submission.secrets, project)
     envs = [_with_resource(env, known) for env in body["spec"]["environmentVariables"]]
     kept = [env for env in envs if env is not None]
-    shared = str(payload["shared"])
-    ways: dict[str, list[Upload]] = {}
-    for item in payload["uploads"]:
-        ways.setdefault(item["by"], []).append(Upload.from_json(item))
-    await asyncio.to_thread(put, ways.get("this machine", ()))
-    if ahead := ways.get("jobs that go ahead"):
-        place = f"{project['id']}|{body['spec']['storage']}"
-        await carry(Carriers(runai, body), ahead, shared, place)
-    if along := ways.get("the job's environment"):
-        packed = await asyncio.to_thread(pack, along, shared)
-        kept += [{"name": key, "value": value} for key, value in variables(packed).items()]
-    body["spec"]["environmentVariables"] = kept
+    place = f"{project['id']}|{body['spec']['storage']}"
+    brought = await bring(payload, Carriers(runai, body), place, kept)
+    body["spec"]["environmentVariables"] = brought
     return body
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,22 +50,21 @@ class LeptonBackend:
     def render(self, plan: Plan) -> Submission:
         """The body of the request, and what must be on the storage before the step starts.
 
-        The node group stands in it as the profile names it: its id takes that place as the body is
-        sent. What travels in the job's environment is listed, and added then, too.
+        The node group stands in it as the profile names it, until `settle` has its id. What travels
+        in the job's environment stands in it by size and digest.
         """
+        from ..cloud.told import plan_file
         from .job import CARRIER_SHAPE, job_of
 
         job = job_of(plan)
         run_dir = job.place.layout.run_dir
-        record = json.dumps(plan.to_json(), indent=2, ensure_ascii=False) + "\n"
-        here = job.place.parcels is None
         return Submission(
             run_id=plan.run_id,
             backend=self.name,
             argv=job.script.command,
             env=dict(plan.env),
             secrets=plan.secrets,
-            files=(SubmissionFile(f"{run_dir}/plan.json", record),) if here else (),
+            files=(SubmissionFile(f"{run_dir}/plan.json", plan_file(plan)),),
             script=job.script.text,
             payload={
                 "job": job.body,
@@ -75,6 +74,18 @@ class LeptonBackend:
             },
             cwd=run_dir,
         )
+
+    async def settle(self, submission: Submission) -> Submission:
+        """With the node group's id.
+
+        Raises:
+            TunedeckError: if it cannot be had.
+        """
+        from .submit import with_ids
+
+        payload = dict(submission.payload or {})
+        body = await with_ids(self._lepton, payload["job"])
+        return replace(submission, payload={**payload, "job": body})
 
     async def submit(self, submission: Submission) -> Handle:
         """Bring what is not there yet, and start the job, once."""
@@ -90,6 +101,16 @@ class LeptonBackend:
 
         root = job_root(self._values, FOLDER_KEYS)
         return await find(self._lepton, run_id, f"{root}/{run_id}")
+
+    async def adopt(self, job_id: str) -> tuple[Handle, dict[str, Any]]:
+        """The handle and the plan of a job that another machine started, by its id.
+
+        Raises:
+            NotFoundError: if there is no such job, or it is no run of ours.
+        """
+        from .submit import adopt
+
+        return await adopt(self._lepton, job_id)
 
     async def status(self, handle: Handle) -> Status:
         """By the service's state, and of a job that has ended by its last word.

@@ -66,7 +66,7 @@ def job_of(plan: Plan) -> Job:
         rendezvous=RENDEZVOUS if several else (),
     )
     script = render_start(plan, start)
-    return Job(_body(plan, profile, script), script, place)
+    return Job(_body(plan, profile, script, place), script, place)
 
 
 def profile_of(values: Mapping[str, Any]) -> LeptonProfile:
@@ -109,7 +109,7 @@ def carrier_body(job: Mapping[str, Any], shape: str, name: str, env: Mapping[str
     }
 
 
-def _body(plan: Plan, profile: LeptonProfile, script: Script) -> dict[str, Any]:
+def _body(plan: Plan, profile: LeptonProfile, script: Script, place: Place) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "resource_shape": _required(profile, "resource_shape"),
         "affinity": {"allowed_dedicated_node_groups": [_required(profile, "node_group")]},
@@ -122,7 +122,7 @@ def _body(plan: Plan, profile: LeptonProfile, script: Script) -> dict[str, Any]:
         # A replica alone cannot go on where the others wait for it: the job is tried as a whole.
         "max_failure_retry": 0,
         "max_job_failure_retry": profile.max_requeues or 0,
-        "envs": _environment(plan),
+        "envs": [*_environment(plan), *place.variables(plan)],
         "mounts": [
             {"path": mount.path, "from": _storage(mount), "mount_path": mount.mount_path}
             for mount in profile.mounts

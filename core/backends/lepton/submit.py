@@ -14,13 +14,13 @@ from ...states import Status
 from ...submission import Submission
 from ...text import did_you_mean
 from ..base import Handle
-from ..cloud.carriers import carry
+from ..cloud.bring import bring
 from ..cloud.errors import Passing
+from ..cloud.mounted import job_root
 from ..cloud.once import submit_once
-from ..cloud.parcel import pack, put, variables
-from ..layout import Upload
+from ..cloud.told import not_ours, plan_of
 from .client import ALL, Lepton, id_of, name_of
-from .job import RUN_LABEL, carrier_body
+from .job import FOLDER_KEYS, RUN_LABEL, carrier_body
 from .watch import status_from
 
 
@@ -60,6 +60,20 @@ async def find(lepton: Lepton, run_id: str, run_dir: str) -> Handle | None:
     return None
 
 
+async def adopt(lepton: Lepton, job_id: str) -> tuple[Handle, dict[str, Any]]:
+    """The handle of a job that another machine started, and the plan that it carries.
+
+    Raises:
+        NotFoundError: if there is no such job, or it is no run of ours.
+    """
+    job = await lepton.job(job_id)
+    plan = plan_of(((job or {}).get("spec") or {}).get("envs") or ())
+    if job is None or plan is None:
+        raise not_ours(f"Job {job_id} of the workspace", known=job is not None)
+    root = job_root(plan["profile_values"], FOLDER_KEYS)
+    return _handle(lepton, plan["run_id"], f"{root}/{plan['run_id']}", job), plan
+
+
 async def node_group_id(lepton: Lepton, wanted: str) -> str:
     """The id of a node group that is known by its name or its id.
 
@@ -75,6 +89,18 @@ async def node_group_id(lepton: Lepton, wanted: str) -> str:
         f"The workspace has no node group '{wanted}'. {did_you_mean(wanted, names)}".rstrip(),
         fix=f"Set node_group to one of: {', '.join(sorted(names)) or 'none is there'}.",
     )
+
+
+async def with_ids(lepton: Lepton, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A job's body with its node group by id.
+
+    Raises:
+        UsageError: if there is no such group.
+    """
+    job = copy.deepcopy(dict(body))
+    groups = job["spec"]["affinity"]["allowed_dedicated_node_groups"]
+    groups[:] = [await node_group_id(lepton, name) for name in groups]
+    return job
 
 
 class Carriers:
@@ -113,23 +139,11 @@ async def _prepare(
     lepton: Lepton, submission: Submission, payload: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything that comes before the job: its inputs, its secrets, its node group's id."""
-    job = copy.deepcopy(dict(payload["job"]))
-    groups = job["spec"]["affinity"]["allowed_dedicated_node_groups"]
-    groups[:] = [await node_group_id(lepton, name) for name in groups]
+    job = await with_ids(lepton, payload["job"])
     missing = await _keep_secrets(lepton, submission.secrets)
     envs = [env for env in job["spec"]["envs"] if env["name"] not in missing]
-    shared, uploads = str(payload["shared"]), payload["uploads"]
-    ways: dict[str, list[Upload]] = {}
-    for item in uploads:
-        ways.setdefault(item["by"], []).append(Upload.from_json(item))
-    await asyncio.to_thread(put, ways.get("this machine", ()))
-    if ahead := ways.get("jobs that go ahead"):
-        carriers = Carriers(lepton, job, str(payload["carrier_shape"]))
-        await carry(carriers, ahead, shared, _place_of(job))
-    if along := ways.get("the job's environment"):
-        packed = await asyncio.to_thread(pack, along, shared)
-        envs += [{"name": key, "value": value} for key, value in variables(packed).items()]
-    job["spec"]["envs"] = envs
+    carriers = Carriers(lepton, job, str(payload["carrier_shape"]))
+    job["spec"]["envs"] = await bring(payload, carriers, _place_of(job), envs)
     return job
 
 

@@ -59,6 +59,9 @@ def test_every_key_of_the_profile_has_its_field(place: RunAIPlace) -> None:
     assert start["name"] == "TUNEDECK_START"
     assert "echo at start" in start["value"]
     assert "TUNEDECK_DEADLINE=$((started_at + 3" in start["value"]
+    told = [env for env in body["spec"]["environmentVariables"] if env["name"].startswith("TUNE")]
+    assert told[0]["name"] == "TUNEDECK_PLAN"
+    del body["spec"]["environmentVariables"][-len(told) :]
     (wrapper,) = shlex.split(body["spec"].pop("args"))
     assert "tee -a" in wrapper
     assert payload["kind"] == "trainings"

@@ -49,6 +49,8 @@ _SHAREGPT: dict[str, Role] = {
     "function_response": "tool",
 }
 _REASONING = ("reasoning_content", "thinking", "reasoning")
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+_TEXT_ONLY = "Leave such rows out, or replace what they show by text."
 _FORMATS = (
     'Give each row "messages": [{"role": "user", "content": …}, {"role": "assistant", …}], '
     'or "prompt" and "completion", or ShareGPT\'s "conversations".'
@@ -56,10 +58,18 @@ _FORMATS = (
 
 
 Refusal: TypeAlias = Literal[
-    "malformed", "format", "no_assistant", "template", "unproven", "too_long", "unsupervised"
+    "malformed",
+    "format",
+    "media",
+    "no_assistant",
+    "template",
+    "unproven",
+    "too_long",
+    "unsupervised",
 ]
-"""Why a row is refused: not readable, in no chat format, without an assistant turn, rejected by
-the template, its turns not to be proven, longer than allowed, or without a trained token."""
+"""Why a row is refused: not readable, in no chat format, more than text, without an assistant turn,
+rejected by the template, its turns not to be proven, longer than allowed, or without a trained
+token."""
 
 
 class RowError(UsageError):
@@ -100,6 +110,7 @@ def to_messages(row: Row) -> list[Message]:
     """
     if not isinstance(row, Mapping):
         raise RowError(f"The row is {_kind(row)}, not an object.", fix=_FORMATS)
+    _refuse_media(row, "The row")
     for key in ("messages", "conversations"):
         if row.get(key) is not None:
             messages = _read_list(row[key], key)
@@ -182,6 +193,7 @@ def _with_system(messages: list[Message], row: Row) -> list[Message]:
 def _read_message(item: Any, where: str) -> Message:
     if not isinstance(item, Mapping):
         raise RowError(f"{where} is {_kind(item)}, not a message.", fix=_FORMATS)
+    _refuse_media(item, where)
     if "role" not in item and "from" in item:
         item = _from_sharegpt(item, where)
     role = item.get("role")
@@ -235,15 +247,23 @@ def _text(value: Any, where: str) -> str:
     for part in value:
         if isinstance(part, str):
             parts.append(part)
-        elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
-            parts.append(part["text"])
-        else:
-            kind = part.get("type", "?") if isinstance(part, Mapping) else _kind(part)
-            raise RowError(
-                f"{where} has a part of type {kind!r}; only text is trained on.",
-                fix="Leave such rows out, or replace the part by text.",
-            )
+            continue
+        kind = part.get("type", "text") if isinstance(part, Mapping) else _kind(part)
+        text = part.get("text") if isinstance(part, Mapping) else None
+        # Some writers give a picture's part a caption as its text.
+        if not isinstance(text, str) or any(word in str(kind) for word in _MEDIA):
+            said = f"{where} has a part of type {kind!r}; only text is trained on."
+            raise RowError(said, "media", fix=_TEXT_ONLY)
+        parts.append(text)
     return "".join(parts)
+
+
+def _refuse_media(item: Mapping[str, Any], where: str) -> None:
+    """What stands beside the text would be lost without a word."""
+    key = next((key for key in _MEDIA if item.get(key)), None)
+    if key is not None:
+        said = f"{where} carries '{key}'; only text is trained on."
+        raise RowError(said, "media", fix=_TEXT_ONLY)
 
 
 def _tool_calls(value: Any, where: str) -> list[dict[str, Any]]:

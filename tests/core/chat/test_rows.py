@@ -98,6 +98,16 @@ def test_no_tools_are_none(tools: Any) -> None:
         ({"messages": [{"role": "user"}]}, "no 'content'"),
         ({"messages": [{"role": "user", "content": 5}]}, "a number, not text"),
         ({"messages": [HI | {"content": [{"type": "image_url"}]}]}, "part of type 'image_url'"),
+        (
+            {"messages": [HI | {"content": [{"type": "image", "text": "a cat"}]}]},
+            "part of type 'image'",
+        ),
+        ({"messages": [HI], "images": ["cat.png"]}, "The row carries 'images'"),
+        ({"messages": [HI | {"audio": {"id": "a1"}}]}, "messages[0] carries 'audio'"),
+        (
+            {"conversations": [{"from": "human", "value": "<image>"}], "image": "cat.png"},
+            "The row carries 'image'",
+        ),
         ({"messages": [YO | {"weight": 0.5}]}, "weight is 0.5"),
         ({"messages": [YO | {"tool_calls": "x"}]}, "not a list"),
         ({"messages": [YO | {"tool_calls": [{"function": {}}]}]}, "names no function"),

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -150,30 +149,3 @@ def test_only_models_of_attention_alone_take_documents(
 ) -> None:
     config = AutoConfig.for_model(kind, hidden_size=32, num_hidden_layers=2, **sizes)
     assert attends_by_document(class_of(Kind.TEXT, config, remote=False), config) is wanted
-
-
-def test_a_half_precision_batch_on_a_gpu_goes_to_the_flash_kernel(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    seen: dict[str, Any] = {}
-
-    def kernel(query: Any, key: Any, value: Any, bounds: Any, *_: Any, **options: Any) -> Any:
-        seen.update(options, shapes=[tuple(x.shape) for x in (query, key, value)], bounds=bounds)
-        return torch.zeros(query.shape)
-
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
-    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda _: True))
-    states = torch.zeros(1, 4, 10, 8, dtype=torch.bfloat16)
-    document_attention(
-        SimpleNamespace(),  # type: ignore[arg-type]
-        states,
-        states[:, :2],
-        states[:, :2],
-        None,
-        cu_seq_lens_q=torch.tensor([0, 4, 10], dtype=torch.int32),
-        max_length_q=6,
-        sliding_window=3,
-    )
-    assert seen["shapes"] == [(10, 4, 8), (10, 2, 8), (10, 2, 8)]
-    assert seen["window_size"] == (2, 0)
-    assert seen["enable_gqa"] is True

@@ -37,7 +37,7 @@ class Batch(NamedTuple):
         position_ids: [1, tokens] int64 for rows in one line, else None.
         cu_seqlens: [documents + 1] int32, where each row in one line begins and the last one ends,
             what fills the line up being one as well; else None.
-        longest: length of the longest row.
+        longest: length of the longest row, or of what fills the line up.
         sources: [supervised] int64, which source each target is from; None if there is but one.
     """
 
@@ -64,8 +64,8 @@ class Batch(NamedTuple):
         }
         return self._replace(**moved)
 
-    def pinned(self) -> Batch:
-        """The batch where a GPU fetches it from without waiting."""
+    def pin_memory(self) -> Batch:
+        """The batch where a GPU fetches it from without waiting; torch's loader calls it so."""
         pinned: dict[str, Any] = {
             name: value.pin_memory()
             for name, value in self._asdict().items()
@@ -102,13 +102,15 @@ class Layout(NamedTuple):
         targets = [row.input_ids[at + 1] for row, at in zip(rows, predicting, strict=True)]
         # What follows the last trained token predicts nothing and is seen by nothing before it.
         widths = [int(at[-1]) + 1 for at in predicting]
-        width = max(widths)
+        width = longest = max(widths)
         bounds = position_ids = None
         if self.in_line:
             starts = np.cumsum([0, *widths])
             # What fills the line up is a document of its own.
             filling = -int(starts[-1]) % self.multiple
             documents = [*widths, filling] if filling else widths
+            # Kernels compute nothing beyond what they are told is the longest.
+            longest = max(documents)
             cut = [row.input_ids[:w] for row, w in zip(rows, widths, strict=True)]
             input_ids = np.concatenate([*cut, np.full(filling, self.pad)])[None]
             bounds = torch.tensor([0, *np.cumsum(documents)], dtype=torch.int32)
@@ -130,7 +132,7 @@ class Layout(NamedTuple):
             padding=input_ids.size - sum(widths),
             position_ids=position_ids,
             cu_seqlens=bounds,
-            longest=width,
+            longest=longest,
             sources=_long(sources) if self.sources > 1 else None,
         )
 

@@ -143,7 +143,7 @@ class StreamedRows:
             # The position is counted once over all ranks.
             counted = [read if share.rank == 0 else 0, *[0] * (len(batches) - 1)]
             batches = [b._replace(samples=n) for b, n in zip(batches, counted, strict=True)]
-            yield [batch.pinned() for batch in batches] if pin else batches
+            yield [batch.pin_memory() for batch in batches] if pin else batches
 
     def _steps(
         self, samples: int, start: int, passes: int | None

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.masking_utils import sdpa_mask
 
 from .cpu import small_products
+from .flex import flex_computes, flexible
 
 DOCUMENTS = "documents"
 """What transformers knows this attention by (`attn_implementation`)."""
@@ -24,6 +26,9 @@ SHARED = "documents_of_ranks"
 
 _LAYERS = {"full_attention", "sliding_attention"}
 _FLASH_HEAD = 256
+_FLASH_MULTIPLE = 8
+_FLASH_CAPABILITY = (8, 0)  # Ampere
+_counted: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def attends_by_document(model_class: type[nn.Module], config: PretrainedConfig) -> bool:
@@ -92,7 +97,10 @@ def document_attention(
     if within.on_gpu(query, value):
         longest = max_length_q or query.shape[2]
         return variable_length(query, key, value, cu_seq_lens_q, longest, within), None
-    lengths = cu_seq_lens_q.diff().tolist()
+    if within.by_flex(query):
+        options = {"scaling": scaling, "window": sliding_window, "softcap": softcap, "sinks": s_aux}
+        return flexible(query, key, value, cu_seq_lens_q, **options), None
+    lengths = _lengths(cu_seq_lens_q)
     if within.plain and not (query.is_cuda or dropout or within.cuts(max(lengths))):
         attended: Tensor = _flash(query, key, value, lengths, scaling)
         return attended, None
@@ -125,10 +133,19 @@ class Within:
         return self._softcap is None and self._sinks is None
 
     def on_gpu(self, query: Tensor, value: Tensor) -> bool:
-        """Whether one kernel computes all documents of a sequence: CUDA, half precision."""
-        fits = query.shape[-1] == value.shape[-1] <= _FLASH_HEAD
-        half = query.is_cuda and value.dtype != torch.float32
-        return self.plain and half and fits and not self._dropout
+        """Whether flash attention computes all documents of a sequence: CUDA, half precision."""
+        size = query.shape[-1]
+        fits = size == value.shape[-1] <= _FLASH_HEAD and size % _FLASH_MULTIPLE == 0
+        half = query.is_cuda and value.dtype in (torch.float16, torch.bfloat16)
+        return self.plain and half and fits and not self._dropout and _has_flash()
+
+    def by_flex(self, query: Tensor) -> bool:
+        """Whether another kernel does, where flash cannot.
+
+        In float32 it would be compiled for what is computed to compare, by small models.
+        """
+        kernels = self.plain and query.dtype == torch.float32
+        return not kernels and flex_computes(query, self._dropout)
 
     def cuts(self, length: int) -> bool:
         """Whether tokens of a document of this length do not see its beginning."""
@@ -146,6 +163,11 @@ class Within:
             mask = _band(length, seen, seen, query.device)
         if not self.plain:
             return self._explicit(query, key, value, mask)
+        shared = query.shape[1] != key.shape[1]
+        if shared and query.is_cuda and (mask is not None or query.dtype == torch.float32):
+            # No fused kernel of CUDA shares keys among heads here, and what torch would take
+            # instead writes all scores out.
+            key, value, shared = *_for_each_head(query, key, value), False
         return F.scaled_dot_product_attention(
             query,
             key,
@@ -154,13 +176,12 @@ class Within:
             dropout_p=self._dropout,
             is_causal=mask is None and length > 1,
             scale=self.scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
+            enable_gqa=shared,
         )
 
     def _explicit(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """The same written out, for what no kernel of torch computes."""
-        groups = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        key, value = _for_each_head(query, key, value)
         scale = query.shape[-1] ** -0.5 if self.scaling is None else self.scaling
         scores = (query @ key.transpose(2, 3)).float() * scale
         if self._softcap is not None:
@@ -221,6 +242,27 @@ class _Flash(torch.autograd.Function):
 _flash: Any = _Flash.apply
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+# A process computes on one device.
+@torch.compiler.assume_constant_result
+def _has_flash() -> bool:
+    return torch.cuda.get_device_capability() >= _FLASH_CAPABILITY
+
+
+def _lengths(bounds: Tensor) -> list[int]:
+    """How long each document is; on a GPU, which is waited for, once for all layers of a batch."""
+    if not bounds.is_cuda:
+        return bounds.diff().tolist()
+    if bounds not in _counted:
+        _counted[bounds] = bounds.diff().tolist()
+    counted: list[int] = _counted[bounds]
+    return counted
+
+
+def _for_each_head(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    groups = query.shape[1] // key.shape[1]
+    return key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
 
 
 def _band(length: int, seen: int, window: int, device: torch.device) -> Tensor:

@@ -71,11 +71,13 @@ class SharedSequences:
     def __init__(self, group: Group) -> None:
         self._group = group
         self._segments: list[Segment] | None = None
+        self._seen: _Seen | None = None
 
     def cut(self, batch: Batch) -> Batch:
         """This rank's part of a batch whose rows lie in one line.
 
-        What is made up to fill the chunks is a document of its own. Places are counted on the host.
+        What is made up to fill the chunks is a document of its own. Places are counted on the host,
+        where the batch should still be: a GPU would be waited for.
         """
         assert batch.cu_seqlens is not None and batch.position_ids is not None
         chunks, rank = 2 * self._group.size(), self._group.rank()
@@ -84,7 +86,7 @@ class SharedSequences:
         length = (tokens + filled) // chunks
         bounds = [*batch.cu_seqlens.tolist(), *([tokens + filled] if filled else [])]
         mine = (rank, chunks - 1 - rank)
-        self._segments = segments(bounds, mine, length)
+        self._segments, self._seen = segments(bounds, mine, length), None
 
         def part(x: Tensor) -> Tensor:
             pieces = F.pad(x, (0, filled)).split(length, dim=1)
@@ -147,19 +149,46 @@ class SharedSequences:
 
     def _flash(self, query: Tensor, keys: Tensor, values: Tensor, within: Within) -> Tensor:
         """All segments in one kernel; what several see is there once for each."""
-        assert self._segments is not None
-        seen = [torch.arange(s.first, s.last) for s in self._segments]
-        index = torch.cat(seen).to(query.device, non_blocking=True)
+        if self._seen is None:
+            assert self._segments is not None
+            self._seen = _Seen.of(self._segments, query.device)
+        seen = self._seen
         return variable_length(
             query,
-            keys.index_select(2, index),
-            values.index_select(2, index),
-            _bounds([s.end - s.begin for s in self._segments], query.device),
-            max(s.end - s.begin for s in self._segments),
+            keys.index_select(2, seen.index),
+            values.index_select(2, seen.index),
+            seen.bounds,
+            seen.longest,
             within,
-            _bounds([len(places) for places in seen], query.device),
-            max(len(places) for places in seen),
+            seen.seen_bounds,
+            seen.longest_seen,
         )
+
+
+class _Seen(NamedTuple):
+    """What the segments of a batch see, on the device: the same in all layers.
+
+    Attributes:
+        index: places in the whole sequence, of one segment after the other.
+        bounds, seen_bounds: [segments + 1] int32, where the queries of each begin, and what they
+            see.
+        longest, longest_seen: the most queries of a segment, and the most that one sees.
+    """
+
+    index: Tensor
+    bounds: Tensor
+    seen_bounds: Tensor
+    longest: int
+    longest_seen: int
+
+    @classmethod
+    def of(cls, found: list[Segment], device: torch.device) -> _Seen:
+        asked = [s.end - s.begin for s in found]
+        seen = [s.last - s.first for s in found]
+        index = torch.cat([torch.arange(s.first, s.last) for s in found])
+        bounds, seen_bounds = (torch.tensor([0, *x]).cumsum(0).int() for x in (asked, seen))
+        on_device = (x.to(device, non_blocking=True) for x in (index, bounds, seen_bounds))
+        return cls(*on_device, max(asked), max(seen))
 
 
 def segments(bounds: list[int], chunks: tuple[int, ...], length: int) -> list[Segment]:
@@ -186,10 +215,6 @@ def share_sequences(context: DistributedContext) -> SharedSequences | None:
     group = None if context.context_mesh is None else context.context_mesh.get_group()
     SharedSequences.current = None if group is None else SharedSequences(group)
     return SharedSequences.current
-
-
-def _bounds(lengths: list[int], device: torch.device) -> Tensor:
-    return torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32)
 
 
 def _attention(*arguments: Any, **options: Any) -> tuple[Tensor, None]:

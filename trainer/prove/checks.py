@@ -194,7 +194,7 @@ def _gradient(
     count = sum(batch.targets.numel() for batch in batches)
     total = 0.0
     for batch in batches:
-        loss = loss_sum(batch.to(device)) / count
+        loss = loss_sum(batch, device) / count
         loss.backward()
         total += loss.item()
     gradients = [p.grad for p in state.model.parameters() if p.grad is not None]

@@ -58,7 +58,7 @@ def evaluate(
         for batch in batches:
             if stopping():
                 return None
-            total += loss_sum(batch.to(device))
+            total += loss_sum(batch, device)
             tokens += batch.targets.numel()
     finally:
         model.train()

@@ -120,7 +120,7 @@ def replay(kept: Quarantined, folder: Path) -> Replayed:
             set_random_state(share.random)
             for number, batch in enumerate(share.micro_batches, start=1):
                 # Which source a target is from plays no part.
-                loss = loss_sum(batch._replace(sources=None).to(runtime.device)) / supervised
+                loss = loss_sum(batch._replace(sources=None), runtime.device) / supervised
                 loss.backward()
                 parts.append(Part(rank, number, batch.rows, loss.item()))
     named = [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]

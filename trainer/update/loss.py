@@ -65,14 +65,20 @@ class SupervisedLoss:
             raise ValueError(f"{type(model).__name__} names no output embeddings")
         head.register_forward_pre_hook(self._select)
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Batch, device: torch.device | None = None) -> Tensor:
         """The loss summed over the batch's targets, a scalar in float32.
 
         Rows are padded at the right, which no earlier position attends to, so no padding mask is
         built and the causal kernels apply.
+
+        Args:
+            batch: on the host, or where the model computes.
+            device: where it is brought; None leaves it where it is.
         """
         if self._shared is not None:
             batch = self._shared.cut(batch)
+        if device is not None:
+            batch = batch.to(device)
         self._positions = batch.positions
         kind = batch.input_ids.device.type
         try:

@@ -29,13 +29,20 @@ Result = TypeVar("Result")
 REMEMBERED = "micro_batch.json"
 """In the folder of the checkpoints: how small micro-batches had to be made."""
 
-_CPU = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
+_WORDS = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    # Libraries that take memory of a GPU past torch's allocator.
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a GPU's memory, or the machine's, is used up."""
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
     )
 
 

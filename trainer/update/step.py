@@ -85,7 +85,7 @@ def train_step(
             optimizer.zero_grad()
             return None
         synchronize(number == len(micro_batches))
-        loss = loss_sum(batch.to(device)) / supervised
+        loss = loss_sum(batch, device) / supervised
         loss.backward()
         total += loss.detach()
     gradients = [p.grad for p in parameters if p.grad is not None]

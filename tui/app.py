@@ -10,23 +10,27 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any, ClassVar
 
+from rich.terminal_theme import TerminalTheme
 from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
+from textual.theme import Theme
 from textual.widget import Widget
 
-from ..core.errors import TunedeckError
+from ..core.errors import Place, TunedeckError, UsageError
 from ..core.ssh.prompts import TerminalPrompter, ask_through
-from .background import Broken, Failed
+from .background import Broken, Failed, begin
+from .colors import legible, terminal_colors
 from .keymap import read_keymap
 from .prompter import WizardPrompter
 from .screens.help import HelpScreen
 from .screens.home import HomeScreen
 from .screens.jump import JumpScreen
 from .screens.too_small import TooSmallScreen, fits
+from .settings import keep_theme, read_theme, settings_file
 from .theme import THEME
 from .words import safe, trouble
 
@@ -72,7 +76,34 @@ class WizardApp(App[None]):
         super().__init__()
         self.read_only = read_only
         self.register_theme(THEME)
-        self.theme = THEME.name
+        self._unread: TunedeckError | None = None
+        self.theme = self._first_theme()
+
+    def _first_theme(self) -> str:
+        """The theme of the last session, where there is one of its name."""
+        try:
+            name = read_theme()
+        except TunedeckError as error:
+            self._unread = error
+            return THEME.name
+        if name is None or name in self.available_themes:
+            return name or THEME.name
+        self._unread = UsageError(
+            f"There is no theme '{safe(name)}'.",
+            place=Place(str(settings_file())),
+            fix="Choose one in the palette: ctrl+p, Theme.",
+        )
+        return THEME.name
+
+    def get_css_variables(self) -> dict[str, str]:
+        """The theme's variables, with text that can be read on all it stands on."""
+        self.theme_variables = legible(super().get_css_variables())
+        return self.theme_variables
+
+    @property
+    def ansi_theme(self) -> TerminalTheme:
+        """What Rich's named colors are drawn as in this theme."""
+        return terminal_colors(super().ansi_theme, self.get_css_variables())
 
     def get_default_screen(self) -> Screen[Any]:
         """Home is where one begins: nothing else is laid out first."""
@@ -91,6 +122,13 @@ class WizardApp(App[None]):
             self.set_keymap(read_keymap())
         except TunedeckError as error:
             self.say(trouble(error), severity="warning")
+        if self._unread is not None:
+            self.say(trouble(self._unread), severity="warning")
+        self.theme_changed_signal.subscribe(self, self._keep_theme)
+
+    def _keep_theme(self, theme: Theme) -> None:
+        if not self.read_only:
+            begin(self, lambda _stop: keep_theme(theme.name))
 
     def on_unmount(self) -> None:
         """What is asked from here on is asked on the terminal again."""

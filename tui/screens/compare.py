@@ -118,7 +118,7 @@ class CompareScreen(Page):
                 lines.append(Line(record.name, curve))
                 number = str(len(lines))
             mark, color = MARKS[record.state]
-            line_color = COLORS[(len(lines) - 1) % len(COLORS)] if number else ""
+            line_color = f"ansi_{COLORS[(len(lines) - 1) % len(COLORS)]}" if number else ""
             newest = curves.latest.get(self._key)
             rows.append(
                 Content.assemble(

@@ -8,7 +8,6 @@ import threading
 from pathlib import Path
 from typing import ClassVar
 
-from rich.syntax import Syntax
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -21,8 +20,8 @@ from textual.widgets.option_list import Option
 from ...core.env.generate import Generated, generate, init_words, write
 from ...core.env.generate_config import GeneratorConfig, config_names, load_generator
 from ...core.errors import UsageError
-from ...core.text import strip_controls
 from ..background import begin
+from ..code import code
 from ..words import cell, safe, trouble
 from .ask import AskText, Choose
 from .page import Page
@@ -156,15 +155,7 @@ class EnvFileScreen(Page):
             )
             changes = made.existing is not None
             shown = (made.diff or "(no change)") if changes else made.text
-            text.update(
-                Syntax(
-                    strip_controls(shown),
-                    "diff" if changes else "toml",
-                    theme="ansi_dark",
-                    background_color="default",
-                    word_wrap=True,
-                )
-            )
+            text.update(code(shown, "diff" if changes else "toml"))
 
     def _list(self, config: GeneratorConfig) -> None:
         width = self.size.width - 4

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ...core.catalog import Catalog
     from ...core.selection import Selection
 
-_STYLES = {" ": "", "+": "$success bold", "-": "$error dim"}
+_STYLES = {" ": "", "+": "$success bold", "-": "$error"}
 
 
 class Viewed(Message):

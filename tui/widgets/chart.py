@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.text import Text
+from rich.text import Span, Text
 from textual.widget import Widget
 
 from ...core.plot import COLORS, Line, draw
@@ -23,6 +23,7 @@ FIRST = ("loss", "val_loss", "lr", "grad_norm", "tokens_per_s", "mem_gib")
 """The values that one looks at first, in this order."""
 
 _SMALLEST = (24, 4)
+_QUIET = "bright_black"
 
 __all__ = ["FIRST", "Chart", "Line", "title_of"]
 
@@ -51,7 +52,7 @@ class Chart(Widget):
         drawn = [line for line in self._lines if line.curve.values]
         title = Text(title_of(self._key), style="bold", no_wrap=True)
         if not drawn or width < _SMALLEST[0] or height < _SMALLEST[1]:
-            return title.append("  nothing measured yet" if not drawn else "", "dim")
+            return title.append("  nothing measured yet" if not drawn else "", _QUIET)
         for index, line in enumerate(drawn):
             number = f"{index + 1} {line.label} " if len(drawn) > 1 else ""
             words = f"   {number}{line.curve.values[-1]:.4g}"
@@ -59,4 +60,9 @@ class Chart(Widget):
         if broken := sum(len(line.curve.broken) for line in self._lines):
             title.append(f"   × {broken} not finite", "bold red")
         title.truncate(width, overflow="ellipsis")
-        return Text("\n").join([title, draw(drawn, width, height - 1)])
+        plot = draw(drawn, width, height - 1)
+        # A dimmed color is another one in each theme, and not always one that can be read.
+        plot.spans = [
+            Span(one.start, one.end, _QUIET) if one.style == "dim" else one for one in plot.spans
+        ]
+        return Text("\n").join([title, plot])

@@ -184,8 +184,9 @@ class LogView(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """One row of the screen."""
-        size = self.size
-        key = (self.scroll_offset, size, self._version, self.wrap, self.following, self.has_focus)
+        size, theme = self.size, self.app.theme
+        state = (self._version, self.wrap, self.following, self.has_focus, theme)
+        key = (self.scroll_offset, size, *state)
         if key != self._page_for:
             self._page = self._lay_out()
             self._page_for = key
@@ -224,7 +225,7 @@ class LogView(ScrollView, can_focus=True):
         if number == self._marked:
             return Style(reverse=True)
         if _TROUBLE_TEXT.search(text):
-            color = self.app.theme_variables["text-error"]
+            color = self.app.theme_variables["error"]
             return Style(color=color, bold=True) if color.startswith("#") else Style(bold=True)
         return Style()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...errors import NotFoundError
 from ...plan import Plan
+from ..base import Handle
 
 VARIABLE = "TUNEDECK_PLAN"
 
@@ -51,4 +52,13 @@ def not_ours(job: str, *, known: bool) -> NotFoundError:
     return NotFoundError(
         f"{job} carries no plan of Tunedeck's, so it cannot be attached to.",
         fix="Attach to runs that Tunedeck has submitted. See: tunedeck queue PROFILE",
+    )
+
+
+def gone(handle: Handle) -> NotFoundError:
+    """The error for a run whose job would tell image and mounts, and is no longer there."""
+    return NotFoundError(
+        f"The service has no job {handle.job_id} any more, whose mounts hold the files of "
+        f"{handle.run_id}.",
+        fix=f"Copy them from a machine or a pod that mounts {handle.data.get('run_dir')}.",
     )

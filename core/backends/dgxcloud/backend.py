@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -153,6 +153,28 @@ class DGXCloudBackend:
             await self._runai.delete(handle.data["kind"], handle.job_id)
         except NotFoundError:
             return
+
+    async def ship(
+        self,
+        handle: Handle,
+        patterns: Sequence[str],
+        here: Mapping[str, str],
+        on_bytes: Callable[[int, int], None],
+    ) -> bytes:
+        """Files of a run, sent by a training of the run's own image and volumes.
+
+        Raises:
+            TunedeckError: if the service has no such workload any more, or they cannot be sent.
+        """
+        from ..cloud.ship import ship
+        from ..cloud.told import gone
+        from .submit import Carriers
+
+        workload = await self._runai.workload(handle.data["kind"], handle.job_id)
+        if workload is None:
+            raise gone(handle)
+        carriers = Carriers(self._runai, workload)
+        return await ship(carriers, handle.data["run_dir"], patterns, here, on_bytes)
 
     async def inventory(self, profile_values: dict[str, Any]) -> dict[str, Any]:
         """Projects and their GPUs, node pools, and the project's workloads."""

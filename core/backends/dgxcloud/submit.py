@@ -6,7 +6,8 @@ import asyncio
 import copy
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from ...errors import NotFoundError, UsageError
@@ -21,6 +22,7 @@ from ..cloud.once import submit_once
 from ..cloud.told import not_ours, plan_of
 from .client import DISTRIBUTED, TRAINING, RunAI
 from .job import FOLDER_KEYS, carrier_body, secret_place
+from .logs import logs
 from .watch import status_from
 
 _SECRETS = "/asset/credentials/generic-secret"
@@ -119,6 +121,18 @@ class Carriers:
         except UsageError:
             if await self.carrier_status(name) is None:
                 raise
+
+    async def carrier_lines(self, name: str) -> AsyncGenerator[bytes]:
+        """Its log, until it has ended."""
+        row = await self._runai.named(name)
+        if row is None:
+            return
+        handle = Handle(name, str(row["id"]), {"kind": TRAINING, "name": name, "run_dir": "/"})
+        async with aclosing(
+            logs(self._runai, self._runai.values, handle, None, wait=True)
+        ) as lines:
+            async for entry in lines:
+                yield entry.line
 
     async def drop_carrier(self, name: str) -> None:
         """Delete it, and wait until its name is free."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -170,6 +170,31 @@ class LeptonBackend:
             await self._of(handle).delete(handle.job_id)
         except NotFoundError:
             return
+
+    async def ship(
+        self,
+        handle: Handle,
+        patterns: Sequence[str],
+        here: Mapping[str, str],
+        on_bytes: Callable[[int, int], None],
+    ) -> bytes:
+        """Files of a run, sent by a job of the run's own image and mounts.
+
+        Raises:
+            TunedeckError: if the service has no such job any more, or the files cannot be sent.
+        """
+        from ..cloud.ship import ship
+        from ..cloud.told import gone
+        from .job import CARRIER_SHAPE
+        from .submit import Carriers
+
+        lepton = self._of(handle)
+        job = await lepton.job(handle.job_id)
+        if job is None:
+            raise gone(handle)
+        shape = str(self._values.get("carrier_shape") or CARRIER_SHAPE)
+        carriers = Carriers(lepton, job, shape)
+        return await ship(carriers, handle.data["run_dir"], patterns, here, on_bytes)
 
     async def inventory(self, profile_values: dict[str, Any]) -> dict[str, Any]:
         """Node groups and what is free in them, shapes, and my jobs."""

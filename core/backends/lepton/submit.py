@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from ...errors import NotFoundError, UsageError
@@ -21,7 +22,7 @@ from ..cloud.once import submit_once
 from ..cloud.told import not_ours, plan_of
 from .client import ALL, Lepton, id_of, name_of
 from .job import FOLDER_KEYS, RUN_LABEL, carrier_body
-from .watch import status_from
+from .watch import logs, status_from
 
 
 async def submit(lepton: Lepton, submission: Submission) -> Handle:
@@ -124,6 +125,13 @@ class Carriers:
         except UsageError:
             if await self.carrier_status(name) is None:
                 raise
+
+    async def carrier_lines(self, name: str) -> AsyncGenerator[bytes]:
+        """Its log, until it has ended."""
+        handle = Handle(name, name, {})
+        async with aclosing(logs(self._lepton, handle, None, wait=True)) as lines:
+            async for entry in lines:
+                yield entry.line
 
     async def drop_carrier(self, name: str) -> None:
         """Delete it, and wait until its name is free."""

@@ -71,7 +71,7 @@ def test_what_is_right_is_proven(
 def test_documents_that_see_each_other_are_found(
     proof: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss, "document_arguments", lambda _batch: {})
+    monkeypatch.setattr(loss, "document_arguments", lambda *_: {})
     (check,) = proof({"packed = unpacked"}).values()
     assert check.ok is False
     assert check.deltas[0].value > 10 * check.deltas[0].limit
@@ -82,8 +82,8 @@ def test_a_loss_that_depends_on_the_micro_batch_is_found(
 ) -> None:
     original = loss.SupervisedLoss.__call__
 
-    def mean_of_means(self: Any, batch: batches.Batch) -> torch.Tensor:
-        return original(self, batch) * (1 + 0.01 * len(batch.rows))
+    def mean_of_means(self: Any, batch: batches.Batch, *rest: Any) -> torch.Tensor:
+        return original(self, batch, *rest) * (1 + 0.01 * len(batch.rows))
 
     monkeypatch.setattr(loss.SupervisedLoss, "__call__", mean_of_means)
     (check,) = proof({"accumulation = big batch"}).values()

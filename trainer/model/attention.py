@@ -78,7 +78,8 @@ def document_attention(
         query: [rows, heads, length, head_dim].
         key: the same with the number of key/value heads, which divides `heads`.
         value: as `key`.
-        attention_mask: [rows, 1, length, seen] bool, for generation; None is causal.
+        attention_mask: [rows, 1, length, seen] bool, for generation; None is causal. It is not
+            looked at where there are boundaries (see `unread_mask`).
         cu_seq_lens_q: [documents + 1] int32, where each document begins and the last one ends. None
             takes each row for a document.
         max_length_q: length of the longest document.
@@ -92,7 +93,7 @@ def document_attention(
         [rows, length, heads, head_dim], and no weights.
     """
     within = Within(dropout, scaling, sliding_window, softcap, s_aux)
-    if cu_seq_lens_q is None or attention_mask is not None:
+    if cu_seq_lens_q is None:
         return within(query, key, value, attention_mask).transpose(1, 2), None
     if within.on_gpu(query, value):
         longest = max_length_q or query.shape[2]
@@ -311,6 +312,17 @@ def variable_length(
     )
     assert isinstance(attended, Tensor)
     return attended.unsqueeze(0)
+
+
+def unread_mask(attn_implementation: str, device: torch.device) -> dict[str, Tensor]:
+    """The mask that a model is given beside boundaries, as a keyword argument: one without places.
+
+    Transformers hands a mask of four dimensions on to the layers as it is. Without one it looks at
+    the positions for where documents begin, and so waits for a GPU in each forward pass.
+    """
+    if attn_implementation not in (DOCUMENTS, SHARED):
+        return {}
+    return {"attention_mask": torch.empty(1, 1, 0, 0, dtype=torch.bool, device=device)}
 
 
 def causal_mask(

@@ -56,7 +56,11 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig, base: ModelConfig) -
     with warnings.catch_warnings():
         # PEFT reads a property that transformers has renamed.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        return peft.get_peft_model(model, settings)
+        warnings.filterwarnings("ignore", "The PEFT config's `base_model_name_or_path`")
+        adapter = peft.get_peft_model(model, settings)
+    # PEFT took the name that the model was loaded by, which may be a path from where this runs.
+    adapter.peft_config["default"].base_model_name_or_path = base_name(base)
+    return adapter
 
 
 def load_adapter(adapter: peft.PeftModel, folder: Path) -> None:

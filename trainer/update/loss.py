@@ -10,11 +10,12 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..data.batches import Batch
+from ..model.attention import unread_mask
 from ..parallel.sequences import SharedSequences
 
 
-def document_arguments(batch: Batch) -> dict[str, Any]:
-    """What a model is told beside the tokens where rows lie in one line.
+def document_arguments(batch: Batch, attn_implementation: str) -> dict[str, Any]:
+    """What a model with an attention kernel is told beside the tokens where rows lie in one line.
 
     The names are those of transformers for flash attention over documents; attention that builds
     masks reads the boundaries from where the positions begin anew.
@@ -27,6 +28,7 @@ def document_arguments(batch: Batch) -> dict[str, Any]:
         "cu_seq_lens_k": batch.cu_seqlens,
         "max_length_q": batch.longest,
         "max_length_k": batch.longest,
+        **unread_mask(attn_implementation, batch.input_ids.device),
     }
 
 
@@ -57,7 +59,7 @@ class SupervisedLoss:
         shared: SharedSequences | None = None,
     ) -> None:
         self._model, self._autocast = model, autocast
-        self._shared = shared
+        self._shared, self._attention = shared, model.config._attn_implementation
         self._by_source = _BySource(sources)
         self._positions: Tensor | None = None
         head = model.get_output_embeddings()
@@ -84,7 +86,9 @@ class SupervisedLoss:
         try:
             with torch.autocast(kind, self._autocast, enabled=self._autocast is not None):
                 logits = self._model(
-                    input_ids=batch.input_ids, use_cache=False, **document_arguments(batch)
+                    input_ids=batch.input_ids,
+                    use_cache=False,
+                    **document_arguments(batch, self._attention),
                 ).logits
         finally:
             self._positions = None

@@ -57,6 +57,45 @@ CONDITIONS: tuple[Condition, ...] = (
         "Set packed_sequence.packed_sequence_size=0.",
     ),
     Condition(
+        "packing_carries",
+        "packed_sequence.packed_sequence_size",
+        lambda config, model: _packs(config) and model.carries,
+        "Packing does not go with this architecture: it has layers (recurrent, convolutional, "
+        "linear or chunked attention) that carry one row into the next where rows share a "
+        "sequence.",
+        "Set packed_sequence.packed_sequence_size=0.",
+    ),
+    Condition(
+        "context_carries",
+        "distributed.cp_size",
+        lambda config, model: config.distributed.cp_size > 1 and (model.carries or model.vision),
+        "The layers of this architecture cannot share a sequence among ranks.",
+        "Set distributed.cp_size=1, and shard with fsdp2 or tp_size.",
+    ),
+    Condition(
+        "experts_missing",
+        "distributed.ep_size",
+        lambda config, model: (
+            config.distributed.ep_size > 1 and model.model_type != "" and not model.experts
+        ),
+        "The model has no experts that could be spread over ranks.",
+        "Set distributed.ep_size=1; fsdp2 shards any model.",
+    ),
+    Condition(
+        "encoder_decoder",
+        "model.pretrained_model_name_or_path",
+        lambda config, model: model.translates,
+        "The model is an encoder with a decoder, and not a causal language model.",
+        "Choose a model that transformers' AutoModelForCausalLM loads.",
+    ),
+    Condition(
+        "text_frozen",
+        "model.freeze.language_model",
+        lambda config, model: model.vision and config.model.freeze.language_model,
+        "Training is on text alone, and the part of the model that reads text is frozen.",
+        "Set model.freeze.language_model=false.",
+    ),
+    Condition(
         "force_hf_refused",
         "model.force_hf",
         lambda config, model: config.model.force_hf is False and _cannot_convert(config, model),

@@ -7,6 +7,29 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 _CAUSAL = "AutoModelForCausalLM"
+_ATTENTION = {"full_attention", "sliding_attention", "attention"}
+_LAYER_KINDS = ("layer_types", "layers_block_type", "block_types")
+"""Where a `config.json` lists what each of its layers is."""
+_RECURRENT_SIZES = (
+    *("mamba_d_state", "mamba_d_conv", "ssm_state_size", "state_size", "ssm_cfg"),
+    *("linear_conv_kernel_dim", "linear_attn_config", "conv_L_cache", "hybrid_override_pattern"),
+)
+"""Sizes that only layers have which carry a state along the sequence."""
+_RECURRENT = frozenset(
+    (
+        *("axk2", "bailing_hybrid", "bamba", "deepseek_v32", "deepseek_v4", "dots3_note"),
+        *("falcon_h1", "falcon_mamba", "glm5_next", "glm_moe_dsa", "granitemoehybrid"),
+        *("hy_v4", "inkling", "inkling2", "jamba", "kimi_linear", "lfm2", "lfm2_moe"),
+        *("lfm2_vl", "lfm3", "llama4", "mamba", "mamba2", "minicpm_ocr", "minicpmv4_6"),
+        *("minicpmv4_7", "minimax", "mistral_large4", "nemotron_h", "nemotron_h_omni"),
+        *("olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_next", "qwen4_exp"),
+        *("recurrent_gemma", "rwkv", "unlimited_ocr", "xlstm", "zamba", "zamba2", "zaya"),
+    )
+)
+"""Architectures of transformers with layers other than attention over a whole document (state
+spaces, convolutions, linear or chunked or compressed attention): several of them leave the kinds of
+their layers out of `config.json`."""
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
 class ModelFacts(NamedTuple):
@@ -15,6 +38,9 @@ class ModelFacts(NamedTuple):
     Attributes:
         model_type: the architecture's name in transformers.
         vision: whether it takes images.
+        carries: whether it has layers that carry one row into the next where rows share a sequence.
+        translates: whether it is an encoder with a decoder, which predicts no next token.
+        experts: how many experts a layer has; None where its config does not say that.
         own_code: whether it comes with its own implementation of itself, in Python.
         converts: whether that implementation can give its weights tensor by tensor in Hugging
             Face's form: it stores them so, or has an adapter with `convert_single_tensor_to_hf`.
@@ -23,6 +49,9 @@ class ModelFacts(NamedTuple):
 
     model_type: str
     vision: bool = False
+    carries: bool = False
+    translates: bool = False
+    experts: int | None = None
     own_code: bool = False
     converts: bool = True
 
@@ -34,12 +63,26 @@ def model_facts(config: Mapping[str, Any], code: str | None = None) -> ModelFact
         config: its `config.json`.
         code: the file that `own_code_file` names, where it is at hand.
     """
+    text = config.get("text_config")
+    text = text if isinstance(text, Mapping) else config
     return ModelFacts(
         str(config.get("model_type") or ""),
         vision=isinstance(config.get("vision_config"), Mapping),
+        carries=_carries(config) or _carries(text),
+        translates=config.get("is_encoder_decoder") is True,
+        experts=next((text[k] for k in _EXPERTS if isinstance(text.get(k), int)), None),
         own_code=_CAUSAL in (config.get("auto_map") or {}),
         converts=code is None or _converts(code),
     )
+
+
+def _carries(config: Mapping[str, Any]) -> bool:
+    """Whether a table of a `config.json` is of an architecture that is more than attention."""
+    name = str(config.get("model_type") or "").removesuffix("_text")
+    if name in _RECURRENT or any(config.get(key) for key in _RECURRENT_SIZES):
+        return True
+    kinds = next((config[key] for key in _LAYER_KINDS if config.get(key)), ())
+    return isinstance(kinds, list | tuple) and not _ATTENTION.issuperset(map(str, kinds))
 
 
 def own_code_file(config: Mapping[str, Any]) -> str | None:

@@ -80,12 +80,13 @@ def test_what_cannot_be_done_is_refused_before_anything_is_loaded(
     assert key in caught.value.message
 
 
+@pytest.mark.parametrize("kind", ["t5", "vit"])
 def test_a_model_that_is_no_causal_language_model_is_refused(
-    configure: Configure, tmp_path: Path
+    kind: str, configure: Configure, tmp_path: Path
 ) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
     config = configure(model={"pretrained_model_name_or_path": str(tmp_path)})
-    with pytest.raises(UsageError, match=r"t5.*not a causal language model"):
+    with pytest.raises(UsageError, match=r"not a causal language model"):
         validate_and_prepare_config(config, None, 0)
 
 

@@ -27,6 +27,8 @@ CONVERTS = ADAPTED + "class Adapter:\n    def convert_single_tensor_to_hf(self, 
 
 TEXT = model_facts({"model_type": "llama"})
 CANNOT = model_facts(OWN, ADAPTED)
+HYBRID = {"model_type": "new", "layer_types": ["linear_attention", "full_attention"]}
+EXPERTS = model_facts({"model_type": "qwen3_moe", "num_experts": 4})
 REMOTE = {"trust_remote_code": True}
 PACKED = {"packed_sequence_size": 64}
 REWARD = {"reward_model_cfg": {"enabled": True}}
@@ -45,12 +47,23 @@ def config(**tables: Any) -> TrainConfig:
         ({"packed_sequence": PACKED}, TEXT, set()),
         ({}, model_facts(VISION), set()),
         ({"packed_sequence": PACKED}, model_facts(VISION), {"packing_vision"}),
+        ({"packed_sequence": PACKED}, model_facts(HYBRID), {"packing_carries"}),
+        ({}, model_facts(HYBRID), set()),
+        ({"distributed": {"cp_size": 2}}, model_facts(HYBRID), {"context_carries"}),
+        ({"distributed": {"cp_size": 2}}, model_facts(VISION), {"context_carries"}),
+        ({"distributed": {"cp_size": 2}}, TEXT, set()),
+        ({"distributed": {"ep_size": 2}}, TEXT, {"experts_missing"}),
+        ({"distributed": {"ep_size": 2}}, EXPERTS, set()),
+        ({"distributed": {"ep_size": 2}}, model_facts({}), set()),
+        ({}, model_facts({"model_type": "t5", "is_encoder_decoder": True}), {"encoder_decoder"}),
+        ({"model": {"freeze": {"language_model": True}}}, model_facts(VISION), {"text_frozen"}),
+        ({"model": {"freeze": {"language_model": True}}}, TEXT, set()),
         ({"model": REWARD}, TEXT, {"reward_sft"}),
         ({"model": REWARD, "packed_sequence": PACKED}, TEXT, {"packing_reward", "reward_sft"}),
         ({"distributed": {"sequence_parallel": True}}, TEXT, {"sequence_parallel_alone"}),
         ({"distributed": {"sequence_parallel": True, "tp_size": 2}}, TEXT, set()),
-        ({"distributed": {"ep_size": 2, "tp_size": 2}}, TEXT, set()),
-        ({"distributed": {"ep_size": 2, "cp_size": 2}}, TEXT, set()),
+        ({"distributed": {"ep_size": 2, "tp_size": 2}}, EXPERTS, set()),
+        ({"distributed": {"ep_size": 2, "cp_size": 2}}, EXPERTS, set()),
         ({"distributed": {"tp_size": 2}, "peft": {"use_dora": True}}, TEXT, set()),
         ({"distributed": {"tp_size": 2}, "peft": {}}, TEXT, set()),
         ({"peft": {"use_dora": True}}, TEXT, set()),
@@ -153,6 +166,44 @@ def test_preflight_finds_them_from_the_models_files(tmp_path: Path) -> None:
 def test_preflight_finds_a_vision_model_that_packs(tmp_path: Path) -> None:
     (found,) = preflight(tmp_path, VISION, "", "packed_sequence.packed_sequence_size=64")
     assert (found.severity, found.key) == ("error", "packed_sequence.packed_sequence_size")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model_type": "mamba2"},
+        {"model_type": "qwen3_next"},
+        {"model_type": "new_one", "layers_block_type": ["attention", "mamba"]},
+        {"model_type": "new_one", "ssm_state_size": 16},
+        {
+            "model_type": "seeing",
+            "vision_config": {},
+            "text_config": {"model_type": "qwen3_5_text"},
+        },
+    ],
+)
+def test_layers_that_carry_a_state_are_known_by_name_kind_or_size(values: dict[str, Any]) -> None:
+    assert model_facts(values).carries
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"model_type": "llama"},
+        {"model_type": "gemma3_text", "layer_types": ["sliding_attention", "full_attention"]},
+        {"model_type": "new_one", "ssm_state_size": None, "layer_types": None},
+    ],
+)
+def test_attention_throughout_carries_nothing(values: dict[str, Any]) -> None:
+    assert not model_facts(values).carries
+
+
+def test_preflight_finds_a_hybrid_model_that_packs(tmp_path: Path) -> None:
+    hybrid = {"layer_types": ["full_attention", "conv"]}
+    (found,) = preflight(tmp_path, hybrid, "", "packed_sequence.packed_sequence_size=64")
+    assert (found.severity, found.key) == ("error", "packed_sequence.packed_sequence_size")
+    assert "carry one row into the next" in found.message
 
 
 def test_a_model_that_is_not_here_or_is_damaged_tells_nothing(tmp_path: Path) -> None:

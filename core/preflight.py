@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from .checks.continuing import continuing
 from .checks.fit import batch_and_mesh, memory, output_room, profile_file, setup
 from .checks.inputs import dataset, model, secrets_present, step_rules
 from .errors import NOWHERE, TunedeckError
@@ -30,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     profile_file,
     dataset,
     model,
+    continuing,
     output_room,
     batch_and_mesh,
     setup,

@@ -16,6 +16,7 @@ from ..core.chat import ChatTokenizer
 from ..core.errors import ExitCode
 from ..core.files import write_atomic
 from ..core.schema import TrainConfig
+from ..core.schema.continuing import data_order
 from .checkpoints.progress import Progress
 from .checkpoints.published import Checkpoints
 from .checkpoints.restoring import Restored
@@ -96,6 +97,9 @@ def _train(
     path = config.checkpoint.restore_from
     restored = Restored(path, context) if path else None
     restored_from = restored.folder if restored is not None else None
+    order = data_order(config)
+    if restored is not None:
+        restored.check_order(order)
     tokenizer = get_tokenizer(
         tokenizer_config(config), trust_remote_code=config.model.trust_remote_code
     )
@@ -137,7 +141,7 @@ def _train(
     loader = data.loader(config, progress, share=share, pin=runtime.device.type == "cuda")
     tracker = tracking.Tracker(config if context.main else _untracked(config), run_dir)
     weights = Weights(state.model, state.adapter, tokenizer, find_base(config.model))
-    saver = Saver(config.checkpoint, checkpoints, state, weights, context)
+    saver = Saver(config.checkpoint, checkpoints, state, weights, context, order)
     loop = TrainingLoop(
         config,
         run_dir,

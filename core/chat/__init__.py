@@ -1,6 +1,7 @@
 """Chat data to tokens and loss masks, without torch: one code for trainer, inspector and wizard."""
 
 from .check import Truncation, check_dataset
+from .fingerprint import rows_fingerprint
 from .inspector import InspectedRow, InspectedToken, inspect_row, inspect_rows
 from .masks import Mask, Notes, TokenizedChat, tokenize_chat, tokenize_rows
 from .reading import SourceRow, count_rows, iter_rows, scan_rows
@@ -48,6 +49,7 @@ __all__ = [
     "open_chat_tokenizer",
     "parse_split",
     "resolve_templates",
+    "rows_fingerprint",
     "scan_rows",
     "to_messages",
     "to_tools",

@@ -19,6 +19,8 @@ from tunedeck.core.errors import UsageError
 from tunedeck.core.findings import Finding
 from tunedeck.core.plan import Plan
 from tunedeck.core.prepare import prepare
+from tunedeck.core.schema import TrainConfig
+from tunedeck.core.schema.continuing import STATE_FILE, data_order
 from tunedeck.core.selection import Selection
 
 
@@ -117,3 +119,27 @@ def test_data_findings_point_at_the_value_that_named_the_data(tmp_path: Path) ->
     (error,) = _errors("dataset.path_or_dataset_id=rows.jsonl", cwd=tmp_path)
     assert error.key == "dataset.path_or_dataset_id"
     assert "1" in error.message
+
+
+def test_a_checkpoint_whose_place_is_none_in_the_data_is_refused_without_torch(
+    tmp_path: Path,
+) -> None:
+    config = asyncio.run(prepare(Selection("peft/automodel", "tiny"), online=False)).plan.config
+    order = data_order(TrainConfig.model_validate(config))
+    state = tmp_path / "checkpoints/step_000002" / STATE_FILE
+    state.parent.mkdir(parents=True)
+    state.write_text(json.dumps({"data": order}))
+    (tmp_path / "checkpoints/latest").symlink_to("step_000002")
+    restore = f"checkpoint.restore_from={tmp_path}"
+    assert {finding.severity for finding in _findings(restore)} == {"info"}
+    (error,) = _errors(restore, "packed_sequence.packed_sequence_size=64")
+    assert error.key == "packed_sequence.packed_sequence_size"
+    assert error.fix is not None and error.fix.edit is not None
+    assert error.fix.edit.value == order["packed_sequence.packed_sequence_size"]
+    warned = [f for f in _findings(restore, "rng.seed=77") if f.severity == "warning"]
+    assert [finding.key for finding in warned] == ["rng.seed"]
+    state.write_text("{")
+    assert [e.key for e in _errors(restore)] == ["checkpoint.restore_from"]
+    assert [e.key for e in _errors(f"checkpoint.restore_from={tmp_path}/nowhere")] == [
+        "checkpoint.restore_from"
+    ]

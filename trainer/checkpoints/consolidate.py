@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("checkpoint", help="a checkpoint, or a folder whose latest one is meant")
     options = parser.parse_args(arguments)
-    folder = find_checkpoint(options.checkpoint)
+    folder = find_checkpoint(options.checkpoint, key="")
     consolidate(folder)
     say(f"tunedeck: the model is in {folder}")
     return int(ExitCode.OK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.errors import UsageError
-from .training_state import STATE_FOLDER, SavedState, weights_of
+from ...core.schema.continuing import STATE_FILE, candidates
+from ..reporting.metrics import say
+from .training_state import SavedState, weights_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -18,8 +21,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
-STATE_FILE = f"{STATE_FOLDER}/training_state.json"
-"""Where the run stood; beside it are the shards of what it continues from."""
+__all__ = ["STATE_FILE", "Checkpoints", "checkpoints_before", "find_checkpoint", "has_state"]
+
 _NAME = re.compile(r"step_(\d{6,})")
 _IN_PROGRESS, _REPLACED, _REMOVED = ".in_progress", ".replaced", ".removed"
 
@@ -29,7 +32,8 @@ class Checkpoints:
 
     A checkpoint is written under a name that ends in `.in_progress`, flushed to disk and then
     renamed to `step_000020`, and renamed again before it is deleted: a folder of that name is
-    complete, whatever happened. `latest` and `best` are links.
+    complete, whatever happened. `latest` and `best` are links; what stands there and is none is
+    moved out of the way, and kept.
 
     Args:
         folder: holds the checkpoints; made when the first is saved.
@@ -113,10 +117,21 @@ class Checkpoints:
         SavedState(folder).load_optimizer(optimizer, model)
 
     def _link(self, name: str, target: Path) -> None:
+        self._set_aside(name)
         temporary = self.folder / f".{name}"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target.name)
         temporary.replace(self.folder / name)
+
+    def _set_aside(self, name: str) -> None:
+        """A folder copied without its links has folders in their places, which no link replaces."""
+        path = self.folder / name
+        if path.is_symlink() or not path.exists():
+            return
+        numbers = itertools.count(1)
+        aside = next(p for n in numbers if not (p := path.with_name(f"{name}_copy_{n}")).exists())
+        path.replace(aside)
+        say(f"tunedeck: warning: {path} was no link; it is kept as {aside.name}")
 
     def _remove_old(self) -> None:
         if self._keep_last is None:
@@ -127,8 +142,12 @@ class Checkpoints:
                 shutil.rmtree(path.replace(path.with_suffix(_REMOVED)))
 
 
-def find_checkpoint(path: str) -> Path:
-    """The checkpoint that `checkpoint.restore_from` means: itself, or the latest in a folder.
+def find_checkpoint(path: str, *, key: str = "checkpoint.restore_from") -> Path:
+    """The checkpoint that a path means: itself, or the latest in a folder.
+
+    Args:
+        path: a folder.
+        key: where it was named, for the message; none if it was typed.
 
     Raises:
         UsageError: there is no checkpoint that a run can continue from.
@@ -136,12 +155,12 @@ def find_checkpoint(path: str) -> Path:
     folder = Path(path).expanduser()
     for place in (folder.parent, folder, folder / "checkpoints"):
         _bring_back(place)
-    for candidate in (folder, folder / "latest", folder / "checkpoints" / "latest"):
+    for candidate in candidates(path):
         if has_state(candidate):
             return candidate.resolve()
     there = "There is nothing" if not folder.exists() else "There is no complete checkpoint"
     raise UsageError(
-        f"checkpoint.restore_from: {there} at '{path}'.",
+        f"{key}: {there} at '{path}'." if key else f"{there} at '{path}'.",
         fix="Name a folder like checkpoints/step_000020, or the folder that holds it.",
     )
 

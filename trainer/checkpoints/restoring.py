@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ...core.errors import UsageError
+from ...core.schema.continuing import changes
 from ..agreement import Together
+from ..reporting.metrics import say
 from .checksums import SUMS_FILE, damage, read_sums
 from .progress import Progress, set_random_state
 from .published import STATE_FILE, checkpoints_before, find_checkpoint
@@ -49,6 +52,20 @@ class Restored:
                 else "There is none before it that is whole: restore the file, or start again.",
             )
         self._state = json.loads((self.folder / STATE_FILE).read_text(encoding="utf-8"))
+
+    def check_order(self, order: Mapping[str, Any]) -> None:
+        """See that the run's place in its data is a place in the data that it has now.
+
+        Args:
+            order: what the order of samples depends on, from `data_order`.
+
+        Raises:
+            UsageError: it is counted in other samples.
+        """
+        for change in changes(self._state.get("data", {}), order):
+            if change.refused:
+                raise UsageError(f"{change.key}: {change.message}", fix=change.fix)
+            say(f"tunedeck: warning: {change.key}: {change.message} {change.fix}")
 
     @property
     def progress(self) -> Progress:

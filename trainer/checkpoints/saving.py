@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +41,7 @@ class Saver:
         state: model and optimizer.
         weights: the form that a checkpoint is used in.
         context: the ranks.
+        order: what the order of samples depends on.
     """
 
     def __init__(
@@ -50,12 +51,13 @@ class Saver:
         state: ModelAndOptimizerState,
         weights: Weights,
         context: DistributedContext,
+        order: Mapping[str, Any],
     ) -> None:
         assert state.optimizer is not None
         self._consolidate = config.save_consolidated
         self._checkpoints, self._context = checkpoints, context
         self._model, self._optimizer, self._weights = state.model, state.optimizer, weights
-        self._writer = CheckpointWriter(weights, context, Together(context))
+        self._writer = CheckpointWriter(weights, context, Together(context), order)
         self._executor = ThreadPoolExecutor(1, "checkpoint") if config.async_save else None
         self._writing: Future[None] | None = None
         self._failed = False

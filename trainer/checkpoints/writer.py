@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,10 +64,18 @@ class CheckpointWriter:
         weights: the form that a checkpoint is used in.
         context: the ranks.
         together: how they agree.
+        order: what the order of samples depends on, which a run that continues compares.
     """
 
-    def __init__(self, weights: Weights, context: DistributedContext, together: Together) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        context: DistributedContext,
+        together: Together,
+        order: Mapping[str, Any],
+    ) -> None:
         self._weights, self._context, self._together = weights, context, together
+        self._order = dict(order)
         # With one process torch remarks on it at each save.
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
 
@@ -122,6 +131,7 @@ class CheckpointWriter:
                 "world_size": ranks,
                 "mesh": self._context.sizes._asdict(),
                 "progress": _plain(moment.progress),
+                "data": self._order,
             }
             (folder / STATE_FILE).write_text(json.dumps(where, indent=2) + "\n", encoding="utf-8")
             written += [folder / STATE_FILE, folder / STATE_FOLDER / ".metadata"]

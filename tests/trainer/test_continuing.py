@@ -1,0 +1,114 @@
+"""Continuing from a checkpoint: what is refused, what is said, and what is left alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunedeck.core.errors import UsageError
+from tunedeck.core.schema import TrainConfig
+from tunedeck.trainer import sft
+from tunedeck.trainer.__main__ import main
+
+from .helpers import digests, losses, rows, saved, write_rows
+
+Configure = Callable[..., TrainConfig]
+LORA = {"dim": 4, "alpha": 8}
+STEPS = {"max_steps": 4, "ckpt_every_steps": 2}
+
+
+@pytest.fixture
+def trained(configure: Configure, tmp_path: Path) -> Path:
+    """A run of four steps with a checkpoint of the second."""
+    run = tmp_path / "run"
+    run.mkdir()
+    config = configure(peft=LORA, step_scheduler=STEPS, checkpoint={"keep_last": None})
+    assert sft.main(config, run) == 0
+    return run
+
+
+def test_another_unit_of_samples_is_refused_before_anything_is_loaded(
+    trained: Path, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sft, "get_tokenizer", pytest.fail)
+    restore = {"restore_from": str(saved(trained, 2))}
+    packed = {"packed_sequence": {"packed_sequence_size": 128}}
+    key = "packed_sequence.packed_sequence_size"
+    with pytest.raises(UsageError, match=rf"{key}: It is 128, and was 0") as caught:
+        sft.main(configure(peft=LORA, step_scheduler=STEPS, checkpoint=restore, **packed), tmp_path)
+    assert f"Set {key}=0" in caught.value.fix
+
+
+def test_other_rows_and_another_order_are_said(
+    trained: Path, configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    restore = {"restore_from": str(saved(trained, 2))}
+    other = write_rows(tmp_path / "other.jsonl", rows(24, seed=1))
+    tables = {"peft": LORA, "step_scheduler": STEPS, "checkpoint": restore}
+    capsys.readouterr()
+    config = configure(**tables, rng={"seed": 4}, dataset={"path_or_dataset_id": str(other)})
+    assert sft.main(config, tmp_path) == 0
+    warned = re.findall(r"warning: ([\w.]+): ", capsys.readouterr().out)
+    assert warned == ["dataset.path_or_dataset_id", "rng.seed"]
+    # Nothing is said of a run that goes on as it was.
+    assert sft.main(configure(**tables), tmp_path) == 0
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_copy_without_links_is_continued_and_its_folders_are_kept(
+    trained: Path, configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = tmp_path / "copied"
+    # As `cp -rL` leaves it.
+    shutil.copytree(trained, copied)
+    latest = copied / "checkpoints/latest"
+    assert latest.is_dir() and not latest.is_symlink()
+    shutil.rmtree(latest)
+    shutil.copytree(saved(trained, 2), latest)
+    (latest / "mine.txt").write_text("a note")
+    config = configure(peft=LORA, step_scheduler=STEPS, checkpoint={"restore_from": str(copied)})
+    assert sft.main(config, copied) == 0
+    printed = capsys.readouterr().out
+    assert len(losses(printed)) == 2
+    assert digests(saved(copied, 4)) == digests(saved(trained, 4))
+    assert "warning: " in printed and "latest_copy_1" in printed
+    assert latest.is_symlink() and latest.resolve() == saved(copied, 4).resolve()
+    assert (copied / "checkpoints/latest_copy_1/mine.txt").read_text() == "a note"
+
+
+@pytest.mark.parametrize(
+    "damage", ["state/.metadata", "state/training_state.json", "SHA256SUMS", "state/__0_0.distcp"]
+)
+def test_a_file_that_was_cut_short_is_named_and_the_checkpoint_before_offered(
+    damage: str, trained: Path, configure: Configure, tmp_path: Path
+) -> None:
+    file = saved(trained, 4) / damage
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    config = configure(peft=LORA, step_scheduler=STEPS, checkpoint={"restore_from": str(trained)})
+    with pytest.raises(UsageError, match=re.escape(str(file))) as caught:
+        sft.main(config, tmp_path)
+    assert str(saved(trained, 2)) in caught.value.fix
+
+
+def test_consolidating_nothing_is_said_of_what_was_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["consolidate", str(tmp_path / "nowhere")]) == 2
+    said = capsys.readouterr().err
+    assert f"There is nothing at '{tmp_path / 'nowhere'}'" in said
+    assert "restore_from" not in said
+
+
+def test_a_checkpoint_says_what_its_place_depends_on(trained: Path) -> None:
+    state: dict[str, Any] = json.loads(
+        (saved(trained, 4) / "state/training_state.json").read_text()
+    )
+    assert state["data"]["rng.seed"] == 3
+    # No path of the machine that trained it.
+    assert "/" not in json.dumps(state["data"])

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from .backends.base import Backend, load_backend
 from .errors import ReachError, TunedeckError
@@ -17,6 +18,7 @@ from .record import RunRecord
 from .registry import Registry
 from .spool import bring_home
 from .states import RunState
+from .suspension import as_suspended
 from .tail import ticking_tail
 
 _LOOK_LIMIT_S = 20.0
@@ -55,7 +57,12 @@ class Trouble:
     text: str
 
 
-Event = Line | Measured | Changed | Trouble
+@dataclass(frozen=True, slots=True)
+class Fine:
+    """What was in trouble answers again."""
+
+
+Event = Line | Measured | Changed | Trouble | Fine
 
 
 def backend_of(record: RunRecord) -> Backend:
@@ -71,6 +78,9 @@ async def look(record: RunRecord, backend: Backend, registry: Registry) -> RunRe
     if handle is None:
         return await recover(record, backend, registry)
     status = await backend.status(handle)
+    if status.state is RunState.CANCELLED:  # or put on hold, by a process that has noted that
+        held = registry.get(record.run_id).backend_handle
+        status = as_suspended(status, held or handle)
     known = (record.state, record.word, record.reason, record.started_at)
     if known == (status.state, status.word, status.reason, status.started_at):
         return record
@@ -120,6 +130,7 @@ class _Eye:
         self.news: deque[Event] = deque()
         self._backend = backend
         self._registry = registry
+        self._troubled: set[str] = set()
         self._submitted = asyncio.Event()
         self._heard = asyncio.Event()
         remote = backend.capabilities.remote
@@ -155,11 +166,12 @@ class _Eye:
             before = self.record
             try:
                 self.record = await look(before, self._backend, self._registry)
+                self._fine("state")
                 same = _shown(before) == _shown(self.record) and self._backend.capabilities.remote
                 pause_s = min(pause_s * _SLOWING, _LONGEST_PAUSE_S) if same else pace_s
             except ReachError as error:
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-                self.news.append(Trouble(f"{error} Looking again in {pause_s:.0f} s."))
+                self._in_trouble("state", f"{error} Looking again in {pause_s:.0f} s.")
             if self.record.backend_handle is not None:
                 self._submitted.set()
             if _shown(before) != _shown(self.record) and not self.record.state.terminal:
@@ -173,6 +185,7 @@ class _Eye:
 
     def hears(self) -> None:
         """A line has come: a run that was waiting goes on."""
+        self._fine("log")
         if self.record.state is not RunState.RUNNING:
             self._heard.set()
 
@@ -191,8 +204,19 @@ class _Eye:
         await self._submitted.wait()
         handle = self.record.backend_handle
         if handle is not None:
-            trouble = lambda text: self.news.append(Trouble(text))  # noqa: E731
+            trouble = partial(self._in_trouble, "log")
             await bring_home(handle, self._backend, self.record.log, trouble)
+            self._fine("log")
+
+    def _in_trouble(self, what: str, text: str) -> None:
+        self._troubled.add(what)
+        self.news.append(Trouble(text))
+
+    def _fine(self, what: str) -> None:
+        if what in self._troubled:
+            self._troubled.remove(what)
+            if not self._troubled:
+                self.news.append(Fine())
 
 
 async def _nothing() -> None:

@@ -10,7 +10,7 @@ import click
 from ..metrics import Metrics, sparkline
 from ..progress import Pace, planned_steps, total_steps
 from ..text import strip_controls
-from ..watch import Changed, Event, Line, Measured, Trouble
+from ..watch import Changed, Event, Fine, Line, Measured, Trouble
 from .output import note
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _CURVE_WIDTH = 48
 _LONGEST_LINE = 2000
+_FINE = "It answers again."
 
 
 class View(Protocol):
@@ -63,6 +64,8 @@ class PlainView:
                 note(state_words(record))
             case Trouble(text):
                 note(text)
+            case Fine():
+                note(_FINE)
 
     def draw(self) -> None:
         """Nothing: lines are printed as they come."""
@@ -101,6 +104,8 @@ class LiveView:
                 self._record = record
             case Trouble(text):
                 self._lines.append(f"! {text}")
+            case Fine():
+                self._lines.append(f"! {_FINE}")
 
     def draw(self) -> None:
         """Print the lines since the last drawing in one go, and redraw what is below them."""

@@ -24,6 +24,7 @@ from tunedeck.core.states import RunState, Status
 from tunedeck.core.watch import (
     Changed,
     Event,
+    Fine,
     Line,
     Measured,
     Trouble,
@@ -193,6 +194,15 @@ class TestElsewhere:
         assert isinstance(events[-1], Changed)
         assert events[-1].record.state is RunState.SUCCEEDED
         assert sum("No route" in e.text for e in events if isinstance(e, Trouble)) == 2
+
+    def test_it_is_told_that_what_was_in_trouble_answers_again(
+        self, sent: RunRecord, registry: Registry
+    ) -> None:
+        lost = ReachError("No route to host.")
+        events = events_of(sent, registry, Cloud([lost, RUNNING, RUNNING, DONE], []).backend)
+        kinds = [type(event) for event in events if isinstance(event, Trouble | Fine)]
+        assert kinds[-1] is Fine
+        assert kinds.count(Fine) == 1
 
     def test_a_refusal_is_told(self, sent: RunRecord, registry: Registry) -> None:
         refused = AuthenticationError("The token is no longer valid.")

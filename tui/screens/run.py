@@ -17,7 +17,7 @@ from ...core.curves import Curves
 from ...core.log_filter import LogFilter
 from ...core.progress import Pace, planned_steps
 from ...core.registry import Registry
-from ...core.watch import backend_of
+from ...core.watch import backend_of, look
 from ..widgets.chart import FIRST, Chart, Line, title_of
 from ..widgets.log_view import LogView
 from ..words import safe
@@ -65,6 +65,14 @@ class RunScreen(Page):
         Binding("g", "fetch", "Fetch", show=False, id="run.fetch", tooltip="Bring its files home"),
         Binding("a", "again", "Again", show=False, id="run.again", tooltip="Change it and rerun"),
         Binding("s", "save", "Save", show=False, id="run.save", tooltip="Save it as a replay"),
+        Binding(
+            "ctrl+r",
+            "look",
+            "Look now",
+            show=False,
+            id="run.look",
+            tooltip="Ask the place how the run is; a login may ask back",
+        ),
     ]
 
     def __init__(self, record: RunRecord) -> None:
@@ -81,6 +89,7 @@ class RunScreen(Page):
     def body(self) -> ComposeResult:
         """State, outcome, curve, log; the facts take their place on demand."""
         yield Static(id="state", markup=False)
+        yield Static(id="trouble", markup=False)
         yield Static(id="outcome", markup=False)
         with Vertical(id="panes"):
             yield Chart(id="chart")
@@ -144,7 +153,13 @@ class RunScreen(Page):
 
     @on(Troubled)
     def _say_trouble(self, message: Troubled) -> None:
-        self.wizard.say(message.text, severity="warning")
+        line = self.query_one("#trouble", Static)
+        line.display = bool(message.text)
+        ended = self.record.state.terminal
+        what = "Not all of its log is here" if ended else "Not up to date"
+        hint = "" if ended else " ctrl+r asks now."
+        words = f"! {what}: {' '.join(message.text.split())}{hint}"
+        line.update(Content.styled(safe(words), "$warning"))
 
     @on(Told)
     def _show_told(self, message: Told) -> None:
@@ -268,6 +283,23 @@ class RunScreen(Page):
             self.action_facts()
         else:
             self.app.pop_screen()
+
+    def action_look(self) -> None:
+        """Ask the place how the run is; here a login may ask for a password."""
+        record = self.record
+        if record.state.terminal:
+            self.wizard.say("There is nothing to ask: the run has ended.")
+            return
+
+        def told(seen: RunRecord) -> News:
+            self.post_message(Troubled(""))
+            return News(seen)
+
+        self.begin_errand(
+            f"Asking how {record.run_id} is",
+            lambda: look(record, backend_of(record), Registry()),
+            told,
+        )
 
     def action_cancel(self) -> None:
         """Ask, then stop the run."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from ...core.curves import PointReader
+from ...core.errors import AuthenticationError, ReachError, TunedeckError
 from ...core.filtered_reader import FilteredReader
 from ...core.log_filter import LogFilter
 from ...core.registry import Registry
+from ...core.spool import load_state
 from ...core.spool_reader import SpoolReader
-from ...core.watch import Changed, Trouble, backend_of, watch
+from ...core.watch import Changed, Fine, Trouble, backend_of, look, watch
 from ..background import begin
+from ..words import trouble
 from .run_messages import Found, News, Opened, Points, Told, Troubled
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
 _PACE_S = 0.25
 _PIECE = 50_000
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 60.0
 
 
 class Feed:
@@ -115,20 +120,54 @@ class Feed:
             stop.wait(_PACE_S)
 
     def _watch(self, stop: threading.Event) -> None:
-        record = self._record
-        if record.state.terminal:
-            return
+        """Watch until the run ends. A backend that refuses is asked again, longer after each time.
 
-        async def follow() -> None:
-            offset = record.log.stat().st_size if record.log.exists() else 0
-            events = watch(record, backend_of(record), self._registry, offset=offset)
-            async with aclosing(events):
-                async for event in events:
-                    if stop.is_set():
-                        return
-                    if isinstance(event, Changed):
-                        self._owner.post_message(News(event.record))
-                    elif isinstance(event, Trouble):
-                        self._owner.post_message(Troubled(event.text))
+        An expired token, a login that has a question: what a person mends elsewhere meanwhile.
+        """
+        pause_s = _FIRST_PAUSE_S
+        while not stop.is_set():
+            record = self._registry.get(self._record.run_id)
+            if record.state.terminal and _log_is_here(record):
+                self._owner.post_message(News(record))
+                self._owner.post_message(Troubled(""))
+                return
+            began = time.monotonic()
+            try:
+                asyncio.run(self._follow(record, stop))
+                return
+            except (TunedeckError, OSError) as error:
+                if time.monotonic() - began > pause_s:
+                    pause_s = _FIRST_PAUSE_S
+                gone = record.state.terminal and not isinstance(
+                    error, ReachError | AuthenticationError
+                )
+                again = "" if gone else f"Looking again in {pause_s:.0f} s."
+                self._owner.post_message(Troubled(f"{trouble(error)} {again}"))
+                if gone:  # what the service has forgotten, it does not remember later
+                    return
+            stop.wait(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-        asyncio.run(follow())
+    async def _follow(self, record: RunRecord, stop: threading.Event) -> None:
+        backend = backend_of(record)
+        record = await look(record, backend, self._registry)
+        self._owner.post_message(News(record))
+        self._owner.post_message(Troubled(""))
+        offset = record.log.stat().st_size if record.log.exists() else 0
+        async with aclosing(watch(record, backend, self._registry, offset=offset)) as events:
+            async for event in events:
+                if stop.is_set():
+                    return
+                if isinstance(event, Changed):
+                    self._owner.post_message(News(event.record))
+                elif isinstance(event, Trouble):
+                    self._owner.post_message(Troubled(event.text))
+                elif isinstance(event, Fine):
+                    self._owner.post_message(Troubled(""))
+
+
+def _log_is_here(record: RunRecord) -> bool:
+    """Whether all of a log that is written elsewhere has been brought to this machine."""
+    if record.backend_handle is None or not backend_of(record).capabilities.remote:
+        return True
+    return load_state(record.log).complete

@@ -57,7 +57,7 @@ class Told(Message):
 
 
 class Troubled(Message):
-    """Something that is being tried again, in words."""
+    """Something that is being tried again, in words; none once it is well again."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

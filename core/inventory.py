@@ -9,8 +9,10 @@ from typing import Any
 
 from .errors import UsageError
 
+_SPELLED = {"gpu": "GPU", "gpus": "GPUs", "cpu": "CPU", "cpus": "CPUs", "usd": "USD"}
 _MEMORY_WORDS = ("memory", "memory_per_node")
 _GIB = 1 << 30
+_NARROWEST = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +29,23 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
-    def lines(self) -> list[str]:
-        """Headings and rows, each column as wide as its widest text; `none` without rows."""
+    def lines(self, width: int | None = None) -> list[str]:
+        """Headings and rows, each column as wide as its widest text; `none` without rows.
+
+        Args:
+            width: characters that a line may take: the widest columns are cut until it fits.
+        """
         if not self.rows:
             return ["none"]
         rows = [self.head, *self.rows] if any(self.head) else list(self.rows)
         widths = [max(len(row[at]) for row in rows) for at in range(len(self.head))]
+        while width is not None and sum(widths) + 2 * len(widths) - 2 > width:
+            widest = widths.index(max(widths))
+            if widths[widest] <= _NARROWEST:
+                break
+            widths[widest] -= 1
         return [
-            "  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip()
+            "  ".join(_cut(text, w).ljust(w) for text, w in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
 
@@ -134,8 +145,12 @@ def _waits(job: Mapping[str, Any]) -> str:
 _KNOWN = {"partitions": _partitions, "jobs": _jobs}
 
 
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 def _words(key: str) -> str:
-    text = key.replace("_", " ").replace("gpus", "GPUs").replace("cpus", "CPUs")
+    text = " ".join(_SPELLED.get(word, word) for word in key.split("_"))
     return text[:1].upper() + text[1:] if text[:1].islower() else text
 
 
@@ -144,6 +159,10 @@ def _shown(key: str, value: Any) -> str:
         return "none" if value == [] else ""
     if key in _MEMORY_WORDS and isinstance(value, int) and value >= _GIB:
         return f"{value / _GIB:.1f} GiB"
+    if key.startswith("usd_"):
+        return f"{value:.2f}"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {item}" for name, item in value.items())
     if isinstance(value, list):

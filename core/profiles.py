@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from .env.check import check_env_files
 from .env.compare import explain
 from .env.find import find_env_files
 from .env.load import load_env_files
-from .env.resolve import Resolver
-from .errors import Place, UsageError
+from .env.resolve import ResolvedProfile, Resolver
+from .errors import NOWHERE, Place, UsageError
 from .findings import Finding, Fix
 from .origins import Sourced
 
@@ -26,7 +26,7 @@ class ProfileLook:
         place: where its table stands; nowhere for the built-in one.
         values: resolved; empty where it cannot be inherited.
         explained: each key with its value and origin, secrets masked.
-        findings: what is wrong with it.
+        findings: what is wrong with it, with what it inherits too.
     """
 
     name: str
@@ -39,21 +39,32 @@ class ProfileLook:
 
 @dataclass(frozen=True, slots=True)
 class Profiles:
-    """All profiles, in the order of their files, and why those files."""
+    """All profiles, in the order of their files, and why those files.
+
+    Attributes:
+        findings: what is wrong with the files and is about none of their profiles.
+    """
 
     files: tuple[Path, ...]
     reason: str
     profiles: tuple[ProfileLook, ...]
+    findings: tuple[Finding, ...] = ()
 
 
 def look_at_profiles(cwd: Path | None = None, env_file: Path | None = None) -> Profiles:
     """Find, read, resolve and check the env files. Uses no network.
 
+    What cannot be read at all, a profile that is defined twice among it, is a finding: there are no
+    profiles then.
+
     Raises:
-        UsageError: if a file cannot be read or a profile is defined twice.
+        UsageError: if a file that was named is not there.
     """
     found = find_env_files(cwd, env_file)
-    files = load_env_files(found)
+    try:
+        files = load_env_files(found)
+    except UsageError as error:
+        return Profiles(found.files, found.reason, (), (_finding(error),))
     findings = check_env_files(files)
     resolver = Resolver(files)
     profiles = []
@@ -62,9 +73,7 @@ def look_at_profiles(cwd: Path | None = None, env_file: Path | None = None) -> P
         try:
             resolved, _ = resolver.attempt(profile.name)
         except UsageError as error:
-            fix = Fix(error.fix) if error.fix else None
-            place = error.place or profile.place()
-            own = own or (Finding("error", error.message, place, profile.name, fix=fix),)
+            own = own or (_finding(error, profile.place(), profile.name),)
             profiles.append(ProfileLook(profile.name, "", profile.place(), {}, {}, own))
             continue
         profiles.append(
@@ -74,7 +83,38 @@ def look_at_profiles(cwd: Path | None = None, env_file: Path | None = None) -> P
                 profile.place(),
                 resolved.values,
                 explain(resolved),
-                own,
+                own + tuple(_inherited(findings, resolved)),
             )
         )
-    return Profiles(found.files, found.reason, tuple(profiles))
+    of_files = tuple(one for one in findings if one.profile not in files.profiles)
+    return Profiles(found.files, found.reason, tuple(profiles), of_files)
+
+
+def made_for(names: Iterable[str], step: str) -> list[str]:
+    """The profiles that are meant for a step, going by their names as `env init` gives them.
+
+    A name ends in the step's last words (`hf_peft_automodel`); where none does, those that hold
+    the first one count (`hf_convert_model`).
+    """
+    words = step.replace("/", "_").split("_")
+    known = list(names)
+    tail = "_" + "_".join(words[-max(len(words) - 1, 2) :])
+    closest = [name for name in known if f"_{name}".endswith(tail)]
+    return closest or [name for name in known if step and words[0] in name.split("_")]
+
+
+def _inherited(findings: Iterable[Finding], profile: ResolvedProfile) -> Iterator[Finding]:
+    """What is wrong with values that a profile has from another one."""
+    for finding in findings:
+        key = finding.key or ""
+        while key and key not in profile.origins:
+            key = key.rpartition(".")[0]
+        if not key or finding.profile == profile.name:
+            continue
+        if profile.origins[key].origin.layer == f"profile {finding.profile}":
+            yield finding
+
+
+def _finding(error: UsageError, place: Place = NOWHERE, profile: str | None = None) -> Finding:
+    fix = Fix(error.fix) if error.fix else None
+    return Finding("error", error.message, error.place or place, profile, fix=fix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..price import price_words
 from ..registry import Registry
 from ..since import since_last
 from .output import line, note, print_findings, print_json
@@ -66,8 +67,7 @@ def print_preview(prepared: Prepared, *, explain: bool, as_json: bool) -> None:
             line(f"  {file.path} ({len(file.content.encode())} bytes, mode {file.mode:o})")
     if prepared.price:
         _heading("Price")
-        for label, text in prepared.price.items():
-            line(f"  {label}: {text}")
+        line(f"  {price_words(prepared.price)}")
     if since:
         _heading(f"Since {since.record.run_id} ({since.record.name})")
         for text in map(str, since.changes):

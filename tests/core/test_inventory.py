@@ -47,9 +47,17 @@ def test_what_no_one_has_foreseen_is_a_table_too() -> None:
     found = {"flavors": [{"name": "a10g-small", "usd_per_hour": 1.0}, {"name": "cpu"}]}
     (flavors,) = tables_of(found)
     assert flavors.title == "Flavors"
-    assert flavors.lines() == ["Name        Usd per hour", "a10g-small  1.0", "cpu"]
+    assert flavors.lines() == ["Name        USD per hour", "a10g-small  1.00", "cpu"]
 
 
 def test_an_executor_without_a_backend_is_named() -> None:
     with pytest.raises(UsageError, match="nowhere"):
         asyncio.run(inventory_of("nowhere", {}))
+
+
+def test_a_table_that_is_too_wide_has_its_widest_columns_cut() -> None:
+    (table,) = tables_of(
+        {"groups": [{"name": "pool", "gpu": "NVIDIA-H100-80GB-HBM3", "gpus": 8.0}]}
+    )
+    assert table.lines(26) == ["Name  GPU             GPUs", "pool  NVIDIA-H100-8…  8"]
+    assert max(map(len, table.lines(5))) == 18  # six characters of each stay

@@ -130,7 +130,7 @@ async def test_an_env_file_is_made_from_the_site_s_values_as_the_command_makes_i
         command = screen.command_line
         await pilot.press("w")
         await until(pilot, lambda: isinstance(app.screen, LaunchScreen))
-        await until(pilot, lambda: "slurm_eval" in shown(pilot))
+        await until(pilot, lambda: "✗ slurm_peft_automodel" in shown(pilot))
     text = (working_folder / "env.slurm.toml").read_text()
     assert tomllib.loads(text)["slurm_base"]["account"] == "010"
     done = tunedeck(*shlex.split(command)[1:], "--yes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -13,15 +14,22 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import OptionList, Static
+from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from ...core.findings import Finding
-from ...core.inventory import inventory_of, tables_of
-from ...core.profiles import ProfileLook, Profiles, look_at_profiles
+from ...core.inventory import inventory_of
+from ...core.profiles import ProfileLook, Profiles, look_at_profiles, made_for
 from ..background import begin
 from ..words import safe
-from .environment_rows import finding_lines, finding_row, profile_row, value_lines
+from .environment_rows import (
+    FILE_FINDING,
+    finding_lines,
+    finding_row,
+    inventory_lines,
+    profile_options,
+    value_lines,
+)
 from .stage import Chosen, StageView
 
 
@@ -53,16 +61,20 @@ class EnvironmentStage(StageView):
     """The profiles of the env files that were found, with their origin and what is wrong."""
 
     HELP = (
-        "Choose where it runs. 'local' is this machine and always there; the others come from the "
-        "env files that are named above. What is wrong with the marked one stands below the list "
-        "with its line: enter on a finding edits its key, x makes its mend where it is mechanical. "
-        "e edits the profile, g makes an env file, i asks the backend what it has free now."
+        "Choose where it runs. Those made for the step come first; 'local' is this machine and "
+        "always there; the others come from the env files that are named above, / finds one. What "
+        "is wrong with the marked one, or with what it inherits, stands below the list with its "
+        "line: enter on a finding edits its key, x makes its mend where it is mechanical. e edits "
+        "the profile, g makes an env file, i asks the backend what it has free now."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "next", "Next", id="environment.next", tooltip="On to the review"),
         Binding("e", "edit", "Edit", id="environment.edit", tooltip="Set the profile's keys"),
         Binding("g", "generate", "New", id="environment.new", tooltip="Make an env file"),
         Binding("x", "mend", "Fix", id="environment.fix", tooltip="Make the finding's mend"),
+        Binding(
+            "slash", "search", "Search", show=False, id="environment.search", tooltip="Find one"
+        ),
         Binding("i", "inventory", "Free", id="environment.inventory", tooltip="What is free there"),
         Binding(
             "r",
@@ -77,14 +89,26 @@ class EnvironmentStage(StageView):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._profiles: Profiles | None = None
+        self._told: dict[str, tuple[Mapping[str, Any], float]] = {}
+        self._known_before: set[str] | None = None
 
     def compose(self) -> ComposeResult:
         """Files, profiles, findings, what there is to say of the marked one."""
         yield Static(id="env-files", markup=False)
+        yield Input(placeholder="search by name, executor or file", id="profile-search")
         yield OptionList(id="profiles", markup=False)
         yield OptionList(id="profile-findings", markup=False)
         with VerticalScroll(id="profile-about"):
             yield Static(id="profile-text", markup=False)
+
+    def on_mount(self) -> None:
+        """The search line comes when it is asked for."""
+        self.query_one("#profile-search").display = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether the env files have been read."""
+        return self._profiles is not None
 
     def show(self) -> None:
         """Read the env files in a thread."""
@@ -96,27 +120,64 @@ class EnvironmentStage(StageView):
         begin(self, work)
 
     def take_focus(self) -> None:
-        """The profiles are where one begins."""
+        """The profiles are where one begins; a search is over."""
+        search = self.query_one("#profile-search", Input)
+        search.value, search.display = "", False
         self.query_one("#profiles").focus()
 
     @on(Looked)
-    def _list(self, message: Looked) -> None:
+    def _take(self, message: Looked) -> None:
         before = self._marked
         self._profiles = message.profiles
-        files = ", ".join(str(path) for path in message.profiles.files)
-        words = files or f"{message.profiles.reason}; g makes an env file"
+        words = _file_words(message.profiles) or f"{message.profiles.reason}; g makes an env file"
         self.query_one("#env-files", Static).update(
             Content.assemble(("env files ", "$text-muted"), safe(words))
         )
+        self._list(self._newest() or (before.name if before else self.walk.selection.profile))
+
+    def _newest(self) -> str | None:
+        """The first profile of a file that has just been made, one for the step before others."""
+        if self._known_before is None or self._profiles is None:
+            return None
+        names = [one.name for one in self._profiles.profiles if one.name not in self._known_before]
+        suited = made_for(names, self.walk.selection.step)
+        if names:
+            self._known_before = None
+        return next(iter([*suited, *names]), None)
+
+    def _list(self, wanted: str | None) -> None:
+        """List what fits what is typed, with a profile marked if it is among them."""
+        if self._profiles is None:
+            return
+        typed = self.query_one("#profile-search", Input).value
+        step, width = self.walk.selection.step, self.app.size.width - 6
         options = self.query_one("#profiles", OptionList)
-        width = self.app.size.width - 6
-        options.set_options(
-            Option(profile_row(profile, width), id=profile.name)
-            for profile in message.profiles.profiles
-        )
-        names = [profile.name for profile in message.profiles.profiles]
-        chosen = before.name if before else self.walk.selection.profile
-        options.highlighted = names.index(chosen) if chosen in names else 0
+        options.set_options(profile_options(self._profiles, step, typed, width))
+        usable = [option.id for option in options.options if not option.disabled]
+        if not usable:
+            self._explain()
+            return
+        wrong = usable[0] if (usable[0] or "").startswith(FILE_FINDING) else None
+        at = wanted if wanted in usable else wrong or usable[0]
+        options.highlighted = options.get_option_index(at or "")
+        # The heading stays in sight above the first line.
+        if options.highlighted == 1:
+            options.scroll_home(animate=False)
+
+    @on(Input.Changed, "#profile-search")
+    def _typed(self) -> None:
+        marked = self._marked
+        self._list(marked.name if marked else self.walk.selection.profile)
+
+    @on(Input.Submitted, "#profile-search")
+    def _found(self) -> None:
+        self.query_one("#profiles").focus()
+
+    def action_search(self) -> None:
+        """Type to narrow the profiles down; esc shows all again."""
+        search = self.query_one("#profile-search", Input)
+        search.display = True
+        search.focus()
 
     @property
     def _marked(self) -> ProfileLook | None:
@@ -129,41 +190,56 @@ class EnvironmentStage(StageView):
 
     @property
     def _finding(self) -> Finding | None:
-        """The marked finding of the marked profile."""
+        """The marked finding of the marked profile, or the one about a file that is marked."""
         profile = self._marked
+        if profile is None:
+            option = self.query_one("#profiles", OptionList).highlighted_option
+            number = (option.id or "").removeprefix(FILE_FINDING) if option else ""
+            known = self._profiles.findings if self._profiles else ()
+            return known[int(number)] if number.isdigit() else None
         at = self.query_one("#profile-findings", OptionList).highlighted
-        if profile is None or at is None or at >= len(profile.findings):
-            return None
-        return profile.findings[at]
+        return profile.findings[at] if at is not None and at < len(profile.findings) else None
 
     @on(OptionList.OptionHighlighted, "#profiles")
     def _explain(self) -> None:
         profile = self._marked
-        if profile is None:
-            return
-        self.walk.show_profile_command(profile.name)
+        if profile is not None:
+            self.walk.show_profile_command(profile.name)
+        elif self._finding is not None:
+            self.walk.show_command("tunedeck env check")
         findings = self.query_one("#profile-findings", OptionList)
-        findings.set_options(Option(finding_row(one)) for one in profile.findings)
-        findings.display = bool(profile.findings)
-        findings.highlighted = 0 if profile.findings else None
+        own = profile.findings if profile else ()
+        findings.set_options(Option(finding_row(one)) for one in own)
+        findings.display = bool(own)
+        findings.highlighted = 0 if own else None
         self._describe()
 
     @on(OptionList.OptionHighlighted, "#profile-findings")
     def _describe(self) -> None:
-        """The marked finding with its line, then what the profile resolves to."""
+        """The marked finding with its line, what the place has, what the profile resolves to."""
+        lines = finding_lines(self._finding)
         if (profile := self._marked) is not None:
-            lines = finding_lines(self._finding) + value_lines(profile)
-            self.query_one("#profile-text", Static).update(Content("\n").join(lines))
+            if profile.name in self._told:
+                width = self.app.size.width - 6
+                lines += inventory_lines(profile.name, *self._told[profile.name], width)
+            lines += value_lines(profile)
+        elif self._profiles is not None and not lines:
+            lines = [Content("No profile fits what is typed. esc shows all again.")]
+        self.query_one("#profile-text", Static).update(Content("\n").join(lines))
 
     @on(OptionList.OptionSelected, "#profiles")
     def _choose(self, event: OptionList.OptionSelected) -> None:
         name = event.option.id or "local"
-        self.post_message(Chosen(replace(self.walk.selection, profile=name), "review"))
+        if self._find(name) is None:
+            self.walk.wizard.say("Mend the file in an editor, then r reads it again.")
+        else:
+            self.post_message(Chosen(replace(self.walk.selection, profile=name), "review"))
 
     @on(OptionList.OptionSelected, "#profile-findings")
     def _edit_found(self) -> None:
         finding = self._finding
-        self._open_profile(finding.key if finding else None)
+        if finding is not None:
+            self._open_profile(finding.key, finding.profile)
 
     def action_next(self) -> None:
         """On with the marked profile."""
@@ -182,12 +258,13 @@ class EnvironmentStage(StageView):
         self._open_profile(key, self.walk.selection.profile)
 
     def _open_profile(self, key: str | None, name: str | None = None) -> None:
-        profile = self._marked
-        name = name or (profile.name if profile else None)
+        marked = self._marked
+        name = name or (marked.name if marked else None)
         if name is None:
             self.walk.wizard.say("Mark a profile first.")
             return
-        if profile is not None and profile.name == name and not profile.place.file:
+        profile = self._find(name)
+        if profile is not None and not profile.place.file:
             self.walk.wizard.say(f"'{name}' is built in: g makes an env file that defines it anew.")
             return
         from ..screens.profile import ProfileScreen
@@ -199,12 +276,17 @@ class EnvironmentStage(StageView):
         """Make an env file with the site's values."""
         from ..screens.env_file import EnvFileScreen
 
+        known = self._profiles.profiles if self._profiles else ()
+        self._known_before = {profile.name for profile in known}
         self.app.push_screen(EnvFileScreen(self.walk.selection.cwd))
 
     def action_mend(self) -> None:
         """Make the marked finding's mend, or the first one that can be made."""
         profile = self._marked
-        if profile is None or not self.walk.wizard.may_change("Mending"):
+        if not self.walk.wizard.may_change("Mending"):
+            return
+        if profile is None:
+            self.walk.wizard.say("Nothing of this can be mended by a key: see what is said to do.")
             return
         chosen = [self._finding, *profile.findings]
         mendable = next((one for one in chosen if one and one.fix and one.fix.edit), None)
@@ -245,14 +327,20 @@ class EnvironmentStage(StageView):
         )
 
     @on(Counted)
-    def _show_inventory(self, message: Counted) -> None:
+    def _take_inventory(self, message: Counted) -> None:
+        self._told[message.name] = (message.found, time.time())
         profile = self._marked
         if profile is None or profile.name != message.name:
+            self.walk.wizard.say(f"{safe(message.name)} has answered: mark it to see what is free.")
             return
-        lines = [Content.assemble((f"{safe(message.name)} has now", "bold"))]
-        for table in tables_of(message.found):
-            if table.title:
-                lines.append(Content.styled(f"\n{table.title}", "bold $primary"))
-            lines += [Content(f"  {safe(text)}") for text in table.lines()]
-        self.query_one("#profile-text", Static).update(Content("\n").join(lines))
+        self._describe()
         self.query_one("#profile-about").scroll_home(animate=False)
+
+
+def _file_words(profiles: Profiles) -> str:
+    """The env files in use, their folder once."""
+    names = ", ".join(path.name for path in profiles.files)
+    folders = {path.parent for path in profiles.files}
+    if len(folders) != 1:
+        return ", ".join(str(path) for path in profiles.files)
+    return f"{folders.pop()}/{names}" if len(profiles.files) == 1 else f"{folders.pop()}: {names}"

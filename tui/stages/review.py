@@ -23,7 +23,8 @@ from ...core.since import since_last
 from ..background import begin
 from ..errand import Errand
 from ..words import finding_line, safe, trouble
-from .review_pages import Compared, copied, pages, render
+from .review_pages import Compared, pages, render
+from .review_sent import copied
 from .stage import StageView
 
 if TYPE_CHECKING:
@@ -94,6 +95,12 @@ class ReviewStage(StageView):
         self._findings: list[Finding] = []
         self._errand: Errand | None = None
         self._gave_up = False
+        self._checked: Selection | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether what is chosen now has been resolved and checked."""
+        return self._checked == self.walk.selection
 
     def compose(self) -> ComposeResult:
         """Findings above, a page below."""
@@ -110,6 +117,7 @@ class ReviewStage(StageView):
         """Prepare the selection, without network."""
         selection, replay = self.walk.selection, self.walk.replay
         self.prepared, self.asked, self._gave_up = None, False, False
+        self._checked = None
         self.query_one("#review-head", Static).update("Resolving and checking …")
 
         def work(_stop: threading.Event) -> None:
@@ -127,7 +135,7 @@ class ReviewStage(StageView):
     def _ready(self, message: Ready) -> None:
         if message.selection != self.walk.selection:
             return
-        self._compared = message.compared
+        self._compared, self._checked = message.compared, message.selection
         if message.error is not None:
             self._show_error(message.error)
         elif message.prepared is not None:
@@ -149,8 +157,10 @@ class ReviewStage(StageView):
         warnings = sum(finding.severity == "warning" for finding in prepared.findings)
         profile = safe(prepared.plan.profile)
         if errors:
-            head = Content.assemble((f"✗ {errors} error(s) stand in the way", "bold $error"))
-            head += Content.assemble("   ", ("f", "bold $accent"), " goes to the first")
+            with_field = any(finding.key for finding in blocking(prepared.findings))
+            what = "f goes to the first" if with_field else "mend it, then o asks again"
+            count = f"{errors} error" if errors == 1 else f"{errors} errors"
+            head = Content.assemble((f"✗ {count} in the way: ", "bold $error"), what)
         else:
             head = Content.assemble(("✓ Ready. ", "bold $success"), ("s", "bold"), " submits it")
         if warnings:
@@ -158,7 +168,7 @@ class ReviewStage(StageView):
         if not self.asked:
             state = "was not asked" if self._gave_up else "is not asked yet"
             head += Content.assemble((f"   {profile} {state}: ", "$text-muted"), ("o", "bold"))
-        elif prepared.backend.capabilities.remote:
+        elif prepared.backend.capabilities.remote and not errors:
             head += Content.assemble((f"   ✓ {profile} was asked", "$success"))
         self.query_one("#review-head", Static).update(head)
         self._list(prepared.findings)
@@ -206,7 +216,7 @@ class ReviewStage(StageView):
         if self.prepared is None:
             self.walk.wizard.say("There is nothing to copy yet: see what is said above.")
             return
-        self.app.copy_to_clipboard(copied(self.prepared))
+        self.app.copy_to_clipboard(copied(self.prepared.submission))
         self.walk.wizard.say("Copied what is sent, without the values of secrets.")
 
     def action_save(self) -> None:
@@ -280,8 +290,10 @@ class ReviewStage(StageView):
             if sure:
                 self.post_message(Submit(prepared, forced=True))
 
-        count = len(blocking(prepared.findings))
-        question = f"{count} error(s) stand in the way. f leads to the first. Submit?"
+        errors = blocking(prepared.findings)
+        first = errors[0].message
+        more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+        question = f"In the way: {first}{more}\nSubmit it all the same?"
         self.app.push_screen(Confirm(question, "Submit all the same"), answered)
 
 

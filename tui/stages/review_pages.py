@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
 from ...core.config_view import yaml_text
+from ...core.locations import assets_dir
 from ...core.prepare import Prepared
+from ...core.price import price_words
 from ...core.replay_lock import Change
 from ...core.since import Since
-from ...core.text import strip_controls
+from ..code import code
 from ..words import safe
+from .review_sent import sent
 
 _MEMORY = "Estimated memory: "
+_PLACE = (
+    *("host", "partition", "account", "namespace", "flavor", "node_group", "resource_shape"),
+    *("project_name", "node_pools", "container_image", "time", "timeout"),
+)
+"""Keys of profiles that say which part of a place is used, with what image, and how long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,42 +53,36 @@ def render(title: str, prepared: Prepared, compared: Compared) -> Group:
     return Group(*pages()[title](prepared, compared))
 
 
-def copied(prepared: Prepared) -> str:
-    """What the copy key takes: the script, the payload, or the command where there is neither."""
-    submission = prepared.submission
-    payload = json.dumps(submission.payload, indent=2) if submission.payload else None
-    return submission.script or payload or submission.command
-
-
 def _summary(prepared: Prepared, compared: Compared) -> Iterator[RenderableType]:
     plan = prepared.plan
     model = (plan.config.get("model") or {}).get("pretrained_model_name_or_path")
     data = (plan.config.get("dataset") or {}).get("path_or_dataset_id")
     said = [one.message for one in prepared.findings if one.severity == "info"]
     memory = [one for one in said if one.startswith(_MEMORY)]
+    price = price_words(prepared.price) if prepared.price else ""
+    if not price and prepared.backend.capabilities.price:
+        price = "o asks for it"
     rows: dict[str, object] = {
         "run": f"{plan.run_id} ({plan.name})",
         "step": plan.step,
         "config": plan.config_name,
         "changed": " ".join(plan.overrides),
         "since": _since_words(compared),
-        "model": model,
-        "data": data,
+        "model": _shown_path(model),
+        "data": _shown_path(data),
         "profile": f"{plan.profile} ({plan.executor})",
+        "there": _place_words(plan.profile_values),
         "shape": f"{plan.launch.nodes} node(s) × {plan.launch.nproc_per_node} process(es)",
+        "price": price,
         "memory": " ".join(one.removeprefix(_MEMORY) for one in memory),
         "secrets": ", ".join(secret.name for secret in plan.secrets),
         "folder": plan.run_dir,
         "digest": plan.digest[:26] + "…",
     }
-    if prepared.price:
-        rows |= prepared.price
-    elif prepared.backend.capabilities.price:
-        rows["price"] = "o asks for it"
     table = Table.grid(padding=(0, 2))
     for label, value in rows.items():
         if value not in (None, ""):
-            table.add_row(Text(label, "dim"), Text(safe(value)))
+            table.add_row(Text(label, "bright_black"), Text(safe(value)))
     yield table
     text = Text("\n")
     for note in (one for one in said if one not in memory):
@@ -89,6 +90,17 @@ def _summary(prepared: Prepared, compared: Compared) -> Iterator[RenderableType]
     for note in plan.notes:
         text.append(f"! {safe(note)}\n", "yellow")
     yield text
+
+
+def _shown_path(value: object) -> object:
+    """A path; of what ships with the product, its name alone: where that lies tells nothing."""
+    shipped, text = f"{assets_dir()}/", str(value)
+    return f"shipped: {text.removeprefix(shipped)}" if text.startswith(shipped) else value
+
+
+def _place_words(values: Mapping[str, Any]) -> str:
+    """What a person knows a place by, as far as its profile says."""
+    return ", ".join(f"{key} {safe(values[key])}" for key in _PLACE if values.get(key))
 
 
 def _since_words(compared: Compared) -> str:
@@ -130,28 +142,4 @@ def _config(prepared: Prepared, _compared: Compared) -> Iterator[RenderableType]
 
 
 def _sent(prepared: Prepared, _compared: Compared) -> Iterator[RenderableType]:
-    submission = prepared.submission
-    shown = submission.to_json()
-    if submission.script:
-        yield code(submission.script, "bash")
-    if submission.payload is not None:
-        yield code(json.dumps(submission.payload, indent=2), "json")
-    yield Text("Command", style="bold")
-    yield code(submission.command, "bash")
-    if shown["env"]:
-        yield Text("\nEnvironment", style="bold")
-        yield Text("\n".join(f"{name}={safe(value)}" for name, value in shown["env"].items()))
-    for file in submission.files:
-        yield Text(f"\n{safe(file.path)}  (mode {file.mode:o})", style="bold")
-        yield code(file.content, "yaml" if file.path.endswith((".yaml", ".yml")) else "text")
-
-
-def code(text: str, language: str) -> Syntax:
-    """Highlighted text, without anything that a terminal would act on."""
-    return Syntax(
-        strip_controls(text),
-        language,
-        theme="ansi_dark",
-        background_color="default",
-        word_wrap=True,
-    )
+    yield from sent(prepared.submission)

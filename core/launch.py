@@ -12,6 +12,7 @@ from .record import RunRecord
 from .registry import Registry
 from .states import RunState, Status
 from .submission import Submission
+from .suspension import unmarked
 
 GIVEN_UP = "given up"
 """The word of a run whose launcher lives and no longer waits for the backend's answer."""
@@ -82,4 +83,5 @@ async def cancel(record: RunRecord, backend: Backend, registry: Registry) -> Run
     if handle is None:
         status = Status(RunState.CANCELLED, "not submitted", "cancelled before it was submitted")
         return registry.update(record.run_id, status)
+    handle = unmarked(handle)
     return registry.update(record.run_id, await backend.cancel(handle), handle=handle)

@@ -102,6 +102,29 @@ class Registry:
             raise NotFoundError(f"Run {run_id} is no longer in the registry.")
         return RunRecord.from_row(row)
 
+    def reopen(self, run_id: str, status: Status, handle: Handle) -> RunRecord:
+        """Save that a run which had been put on hold goes on, and return its record."""
+        with self._writing() as db:
+            db.execute(
+                """
+                UPDATE runs SET job_id = ?, handle = ?, state = ?, word = ?, reason = ?,
+                    exit_code = ?, ended_at = ?
+                WHERE run_id = ? AND state = ?
+                """,
+                (
+                    handle.job_id,
+                    json.dumps(handle.data),
+                    str(status.state),
+                    status.word,
+                    status.reason,
+                    status.exit_code,
+                    status.ended_at,
+                    run_id,
+                    str(RunState.PREEMPTED),
+                ),
+            )
+        return self.get(run_id)
+
     def get(self, run_id: str) -> RunRecord:
         """The run of exactly this id.
 

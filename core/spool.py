@@ -83,6 +83,13 @@ def load_state(log: Path) -> SpoolState:
         return SpoolState()
 
 
+def reopen(log: Path) -> None:
+    """Have a copy that was all there was go on, because its job does."""
+    state = load_state(log)
+    if state.complete:
+        write_atomic(_state_file(log), json.dumps(asdict(replace(state, complete=False))))
+
+
 async def _copy(
     handle: Handle, backend: Backend, log: Path, state: SpoolState, *, follow: bool
 ) -> None:

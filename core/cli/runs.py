@@ -208,6 +208,19 @@ def cancel_run(query: str, as_json: bool) -> None:
         print_json(record.to_json())
 
 
+@runs.command("suspend", short_help="Put a run on hold, to go on in place.")
+@_run
+@_as_json
+def suspend_run(query: str, as_json: bool) -> None:
+    """Put a run on hold where its service can, and return once nothing of it goes on.
+
+    It saves and gives its machines back. `tunedeck runs resume RUN` has the same job go on.
+    """
+    from .runs_hold import put_on_hold
+
+    put_on_hold(*_now(query), as_json=as_json)
+
+
 @runs.command("delete", short_help="Remove the record of a run that ended.")
 @_run
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -288,11 +301,19 @@ def resume(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Start a new run that goes on from the last checkpoint of one that has ended."""
+    """Start a new run that goes on from the last checkpoint of one that has ended.
+
+    A run that was suspended goes on as the same job, unless values are changed.
+    """
     from ..selection import resume_selection
+    from ..suspension import is_suspended
     from .steps_run import Mode, run_selection
 
-    record, _ = _now(query)
+    record, registry = _now(query)
+    if is_suspended(record) and not overrides:
+        from .runs_hold import go_on_in_place
+
+        return go_on_in_place(record, registry, detached, dry_run=dry_run, as_json=as_json)
     if not record.state.terminal:
         raise UsageError(
             f"{record.run_id} is {record.state}; it has nothing to resume from before it ends.",

@@ -145,6 +145,30 @@ class DGXCloudBackend:
         advice = f"See {self._runai.root}/workload-manager/workloads"
         return await until_over(what, lambda: self.status(handle), advice)
 
+    async def suspend(self, handle: Handle) -> Status:
+        """Suspend the workload, as cancelling does: a suspended one can go on.
+
+        Raises:
+            DeadlineError: if it goes on all the same.
+        """
+        return await self.cancel(handle)
+
+    async def go_on(self, handle: Handle) -> Status:
+        """Resume the workload.
+
+        Raises:
+            UsageError: if it has ended in another way than by suspension.
+        """
+        from ...errors import UsageError
+
+        try:
+            await self._runai.resume(handle.data["kind"], handle.job_id)
+        except UsageError:  # someone else was first, or our own answer was lost
+            status = await self.status(handle)
+            if status.state.terminal:
+                raise
+        return await self.status(handle)
+
     async def forget(self, handle: Handle) -> None:
         """Remove the workload and its history at the service."""
         from ...errors import NotFoundError

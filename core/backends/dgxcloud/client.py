@@ -153,6 +153,14 @@ class RunAI:
         """Stop a workload; its history stays. Each kind has its own route."""
         await self.call("POST", f"/workloads/{kind}/{workload_id}/suspend", safe=True)
 
+    async def resume(self, kind: str, workload_id: str) -> None:
+        """Have a suspended workload go on, by its kind's own route.
+
+        Raises:
+            UsageError: if it is not suspended, which it also is not once that has been done.
+        """
+        await self.call("POST", f"/workloads/{kind}/{workload_id}/resume", safe=True)
+
     async def delete(self, kind: str, workload_id: str) -> None:
         """Remove a workload and its history."""
         await self.call("DELETE", f"/workloads/{kind}/{workload_id}")

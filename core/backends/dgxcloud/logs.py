@@ -57,7 +57,8 @@ async def exit_code(runai: RunAI, handle: Handle) -> int | None:
         code = None
         async with aclosing(stream) as entries:
             async for entry in entries:
-                code = exit_code_in([entry.line]) or code
+                said = exit_code_in([entry.line])
+                code = code if said is None else said
         return code
 
     try:

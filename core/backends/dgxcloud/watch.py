@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import NotFoundError
 from ...states import RunState, Status
+from ...suspension import as_suspended
 from ..base import Handle
 from ..cloud.ending import with_exit_code
 from .client import RunAI
@@ -43,7 +44,7 @@ async def status_of(runai: RunAI, handle: Handle) -> Status:
     if status.state is RunState.SUCCEEDED:
         return with_exit_code(status, 0)
     if status.state is not RunState.FAILED:
-        return status
+        return as_suspended(status, handle)
     from .logs import exit_code
 
     return with_exit_code(status, await exit_code(runai, handle))

@@ -158,9 +158,22 @@ class LeptonBackend:
         status = await self.status(handle)
         if status.state.terminal:
             return status
-        await self._of(handle).stop(handle.job_id)
+        await self._of(handle).set_stopped(handle.job_id, stopped=True)
         advice = f"Look at it: lep job get -i {handle.job_id}"
         return await until_over(f"Job {handle.job_id}", lambda: self.status(handle), advice)
+
+    async def suspend(self, handle: Handle) -> Status:
+        """Stop the job: a stopped one can be started again.
+
+        Raises:
+            DeadlineError: if it goes on all the same.
+        """
+        return await self.cancel(handle)
+
+    async def go_on(self, handle: Handle) -> Status:
+        """Start a stopped job again."""
+        await self._of(handle).set_stopped(handle.job_id, stopped=False)
+        return await self.status(handle)
 
     async def forget(self, handle: Handle) -> None:
         """Remove the job and its history at the service."""

@@ -83,9 +83,9 @@ class Lepton:
         """
         return checked(await self.service.call("POST", "/jobs", body=body, safe=False))
 
-    async def stop(self, job_id: str) -> None:
-        """Stop a job; its history stays."""
-        body = {"spec": {"stopped": True}}
+    async def set_stopped(self, job_id: str, *, stopped: bool) -> None:
+        """Stop a job, whose history stays, or start it again."""
+        body = {"spec": {"stopped": stopped}}
         await self.service.call("PATCH", f"/jobs/{job_id}", body=body, safe=True)
 
     async def delete(self, job_id: str) -> None:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
+import re
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...states import RunState, Status
+from ...suspension import as_suspended
 from ..base import Handle, LogLine
 from ..cloud.ending import LAST_WORD, code_of_nodes, exit_code_in, with_exit_code
 from ..cloud.errors import Passing
@@ -52,6 +54,8 @@ _WINDOW_NS = 29 * 24 * 3600 * _NS
 """The log API answers for at most 30 days."""
 
 _TAIL = 20
+_NODE = re.compile(r"-(\d+)-[a-z0-9]+$")
+"""The number of its node in a replica's id, as Kubernetes names the pods of an indexed job."""
 
 
 async def status_of(lepton: Lepton, handle: Handle) -> Status:
@@ -59,7 +63,7 @@ async def status_of(lepton: Lepton, handle: Handle) -> Status:
     job = await lepton.job(handle.job_id)
     if job is None:
         return Status(RunState.LOST, "", "the service knows no such job any more")
-    status = status_from(job)
+    status = as_suspended(status_from(job), handle)
     if status.state is RunState.SUCCEEDED:
         return with_exit_code(status, 0)
     if status.state is not RunState.FAILED:
@@ -97,13 +101,14 @@ async def logs(
 ) -> AsyncGenerator[LogLine]:
     """Lines of all replicas after a cursor, each once; with `wait`, until the job has ended.
 
-    The first replica's lines come as they are, those of the others with their number in front.
+    The first node's lines come as they are, those of the others with their number in front. A
+    replica that was started again is its node's.
 
     Raises:
         Passing: if the service stays out of reach; go on from the last cursor.
     """
     seen = _Seen.read(cursor)
-    pause_s, quiet_since, said_last = PACE_S, None, False
+    pause_s, quiet_since, said_last = PACE_S, None, set[int]()
     over, looked_at = False, 0.0
     while True:
         if not over and (said_last or time.monotonic() - looked_at > SLOW_PACE_S):
@@ -113,10 +118,10 @@ async def logs(
         replicas = await lepton.replicas(handle.job_id) if seen.started_ns else []
         seen.know(replicas)
         count = 0
-        async for line in _news(lepton, handle.job_id, seen):
+        async for node, line in _news(lepton, handle.job_id, seen):
             count += 1
-            said_last = said_last or line.startswith(LAST_WORD)
-            yield LogLine(line, seen.text())
+            (said_last.add if line.startswith(LAST_WORD) else said_last.discard)(node)
+            yield LogLine(b"[%d] %s" % (node, line) if node else line, seen.text())
         if count:
             pause_s, quiet_since = PACE_S, None
             continue
@@ -125,7 +130,7 @@ async def logs(
         if over:
             quiet_since = quiet_since or time.monotonic()
             waited = time.monotonic() - quiet_since
-            if said_last or not seen.replicas or waited > CLOSING_S:
+            if len(said_last) == seen.nodes or not seen.replicas or waited > CLOSING_S:
                 return
         await asyncio.sleep(pause_s)
         pause_s = PACE_S if over else min(pause_s * 1.5, SLOW_PACE_S)
@@ -138,10 +143,12 @@ class _Seen:
     Attributes:
         started_ns: when the job was made, by the service's clock; 0 before that is known.
         replicas: id → the nanosecond of its last line, and how many lines of it were seen.
+        nodes: how many replicas a try of the job has.
     """
 
     started_ns: int = 0
     replicas: dict[str, tuple[int, int]] = field(default_factory=dict)
+    nodes: int = 1
 
     @classmethod
     def read(cls, cursor: str | None) -> _Seen:
@@ -157,11 +164,19 @@ class _Seen:
 
     def begin(self, job: Mapping[str, Any] | None) -> None:
         """Learn when the job was made, a moment early: clocks differ between machines."""
-        if job is None or self.started_ns:
+        if job is None:
+            return
+        self.nodes = int((job.get("spec") or {}).get("parallelism") or 1)
+        if self.started_ns:
             return
         made = _seconds((job.get("metadata") or {}).get("created_at"))
         made = made or _seconds((job.get("status") or {}).get("creation_time"))
         self.started_ns = int(((made or time.time() - 24 * 3600) - 300) * _NS)
+
+    def node_of(self, replica: str, place: int) -> int:
+        """The number of a replica's node, by its id; else by its place among those of all tries."""
+        match = _NODE.search(replica)
+        return int(match[1]) if match and int(match[1]) < self.nodes else place % self.nodes
 
     def know(self, replicas: list[str]) -> None:
         """Add replicas that are new. One that was started again is new, and follows the old."""
@@ -169,16 +184,19 @@ class _Seen:
             self.replicas.setdefault(name, (self.started_ns, 0))
 
 
-async def _news(lepton: Lepton, job_id: str, seen: _Seen) -> AsyncGenerator[bytes]:
-    """What the replicas have written since, by time; `seen` goes with each line."""
+async def _news(lepton: Lepton, job_id: str, seen: _Seen) -> AsyncGenerator[tuple[int, bytes]]:
+    """What the replicas have written since, by time: node and line. `seen` goes with each."""
     pages = [
-        [(at, number, name, text) for at, text in await _page(lepton, job_id, name, seen)]
-        for number, name in enumerate(list(seen.replicas))
+        [
+            (at, seen.node_of(name, place), name, text)
+            for at, text in await _page(lepton, job_id, name, seen)
+        ]
+        for place, name in enumerate(list(seen.replicas))
     ]
     for at, number, name, text in heapq.merge(*pages, key=lambda entry: entry[0]):
         last, count = seen.replicas[name]
         seen.replicas[name] = (at, count + 1 if at == last else 1)
-        yield (text if number == 0 else f"[{number}] {text}").encode("utf-8", "surrogatepass")
+        yield number, text.encode("utf-8", "surrogatepass")
 
 
 async def _page(lepton: Lepton, job_id: str, replica: str, seen: _Seen) -> list[tuple[int, str]]:
@@ -216,17 +234,20 @@ async def _ask(lepton: Lepton, job_id: str, **options: Any) -> list[tuple[int, s
 
 
 async def _exit_code(lepton: Lepton, handle: Handle, job: Mapping[str, Any]) -> int | None:
+    """By the last words of the newest try's replicas, one for each node."""
     seen = _Seen()
     seen.begin(job)
+    newest: dict[int, tuple[int, int]] = {}
     try:
-        replicas = await lepton.replicas(handle.job_id)
-        codes = [
-            exit_code_in(text.encode() for _, text in await _last_lines(lepton, handle, name, seen))
-            for name in replicas
-        ]
+        for place, name in enumerate(await lepton.replicas(handle.job_id)):
+            for at, text in await _last_lines(lepton, handle, name, seen):
+                code = exit_code_in([text.encode("utf-8", "surrogatepass")])
+                node = seen.node_of(name, place)
+                if code is not None and at > newest.get(node, (0, 0))[0]:
+                    newest[node] = (at, code)
     except Passing:
         return None
-    return code_of_nodes(codes)
+    return code_of_nodes(code for _, code in newest.values())
 
 
 async def _last_lines(

@@ -252,7 +252,7 @@ async def test_a_job_that_is_tried_again_keeps_its_log(place: LeptonPlace, tmp_p
     plan = place.plan(f'if [ -e "{mark}" ]; then echo second; else touch "{mark}"; exit 3; fi')
     backend, handle = await submit(place, plan)
     assert texts(await lines_of(backend, handle)) == [
-        "tunedeck: exit=3", "[1] second", "[1] tunedeck: exit=0",
+        "tunedeck: exit=3", "second", "tunedeck: exit=0",
     ]  # fmt: skip
     assert (await backend.status(handle)).state is RunState.SUCCEEDED
 

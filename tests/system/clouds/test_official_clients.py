@@ -126,6 +126,8 @@ _LEPTON = """
         "lines": [line for stream in log["data"]["result"] for _, line in stream["values"]],
     }
     client.job.update(made, spec={"spec": {"stopped": True}})
+    client.job.update(made, spec={"spec": {"stopped": False}})
+    answer["after"] = client.job.get(made).status.state.value
     client.job.delete(made)
     answer["left"] = [job.metadata.id_ for job in client.job.list_all()]
     print(json.dumps(answer))
@@ -172,6 +174,7 @@ async def test_leptonai_sends_the_same_job(
     assert told["secrets"] == ["HF_TOKEN", "OTHER"]
     assert told["reservations"] == ["Reserved"]
     assert told["nodes"] == 2
+    assert told["after"] in ("Queueing", "Running", "Completed")
     assert "made-by-leptonai" not in told["left"]
 
 
@@ -206,6 +209,8 @@ _RUNAPY = """
     }
     getattr(route, f"suspend_{noun}")(made)
     answer["suspended"] = get()["desiredPhase"]
+    getattr(route, f"resume_{noun}")(made)
+    answer["resumed"] = get()["desiredPhase"]
     getattr(route, f"delete_{noun}")(made)
     print(json.dumps(answer))
 """
@@ -247,7 +252,11 @@ async def test_runapy_sends_the_same_workload(
     assert told["projects"] == [PROJECT]
     assert told["clusters"] == [f"https://{runai.domain}"]
     assert told["pods"] == nodes
-    assert told["suspended"] == "Stopped"
+    assert (told["suspended"], told["resumed"]) == ("Stopped", "Running")
+    made = [w.id for w in runai.workloads.values() if w.name == "made-by-runapy"]
+    for verb in ("suspend", "resume"):
+        (request,) = runai.sent("POST", f"/{verb}$")
+        assert request.path == f"/api/v1/workloads/{kind}/{made[0]}/{verb}"
 
 
 def _default(line: str) -> bool:

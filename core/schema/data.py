@@ -166,10 +166,11 @@ class DataloaderConfig(Table):
     )
     num_workers: Count = Field(
         default=0,
-        description="Processes that collate batches ahead; 0 does it in the training process.",
+        description="Processes that collate batches ahead, or tokenize rows ahead where they are "
+        "streamed. 0 does it in the training process, when a batch is asked for.",
     )
     prefetch_factor: Positive | None = Field(
-        default=None, description="Batches each worker prepares ahead. Null is two."
+        default=None, description="Steps each worker prepares ahead. Null is two."
     )
 
     target_: Annotated[

@@ -146,6 +146,40 @@ def test_a_streamed_run_resumes_at_the_next_row(
     assert same_bits(part / "checkpoints/latest", whole / "checkpoints/latest")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("packed", [{}, {"packed_sequence": {"packed_sequence_size": 128}}])
+def test_workers_change_neither_the_order_nor_where_a_run_resumes(
+    packed: dict[str, Any],
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = {"global_batch_size": 4, "local_batch_size": 2, "max_steps": 9, "num_epochs": None}
+    tables = {**packed, "dataset": {"streaming": True}, "step_scheduler": plan}
+    workers = {"dataloader": {"num_workers": 2, "prefetch_factor": 3}}
+    assert sft.main(configure(**tables), tmp_path) == 0
+    expected = losses(capsys.readouterr().out)
+    part = tmp_path / "part"
+    part.mkdir()
+    with monkeypatch.context() as patch:
+        interrupt_in_step(6, signal.SIGTERM, patch)
+        assert sft.main(configure(**tables, **workers), part) == 75
+    first = losses(capsys.readouterr().out)
+    restore = {"restore_from": str(part)}
+    assert sft.main(configure(**tables, **workers, checkpoint=restore), part) == 0
+    assert first + losses(capsys.readouterr().out) == expected
+
+
+def test_a_row_that_may_not_be_cut_ends_a_run_whose_rows_are_made_ahead(
+    configure: Configure, tmp_path: Path
+) -> None:
+    dataset = {"seq_length": 20, "truncation": "error"}
+    tables = {**streamed(**dataset), "dataloader": {"shuffle": False, "num_workers": 1}}
+    with pytest.raises(RowError, match="more than"):
+        sft.main(configure(**tables, step_scheduler={"max_steps": 5}), tmp_path)
+
+
 def test_streamed_rows_in_order_train_as_prepared_ones_do(
     configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

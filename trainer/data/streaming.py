@@ -1,13 +1,14 @@
 """Training on rows as they are read: for data that is too large to prepare, in bounded memory.
 
 The position in the stream is the number of rows that were read from it. A step takes the rows that
-follow and nothing is carried over, so that a run is resumed by counting rows.
+follow and nothing is carried over, so that a run is resumed by counting rows. Each rank reads all
+rows, as their lengths decide which make a step, and keeps its share of the step.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 
 import numpy as np
@@ -27,6 +28,7 @@ from ..checkpoints.progress import Progress
 from ..parallel.share import Share
 from ..reporting.metrics import say
 from ..runtime import RuntimeConfig
+from .ahead import ahead
 from .assemble import layout_of, rows_within
 from .batches import Batch, Collate, Layout
 from .packing import OpenPacks
@@ -40,12 +42,21 @@ _SAID = 10
 # The loop may still ask for the rows of steps that the host has not heard the outcome of.
 _KEPT_STEPS = 256
 _FUTILE = 100_000
+# What PyTorch's DataLoader makes ahead for each worker.
+_PREFETCH = 2
 
 
 class RecentRows:
-    """The rows of the last steps by their number in the stream; older ones are forgotten."""
+    """The rows of the last steps by their number in the stream; older ones are forgotten.
 
-    def __init__(self) -> None:
+    One thread may add rows while another looks at those of steps that were handed out.
+
+    Args:
+        ahead: steps that are made before they are asked for.
+    """
+
+    def __init__(self, ahead: int = 0) -> None:
+        self._kept = _KEPT_STEPS + ahead
         self._rows: dict[int, tuple[TokenRow, str]] = {}
         self._steps: deque[list[int]] = deque()
 
@@ -56,7 +67,7 @@ class RecentRows:
     def step(self, numbers: list[int]) -> None:
         """These rows make a step; those of a step long ago are let go."""
         self._steps.append(numbers)
-        if len(self._steps) > _KEPT_STEPS:
+        if len(self._steps) > self._kept:
             for number in self._steps.popleft():
                 del self._rows[number]
 
@@ -102,7 +113,10 @@ class StreamedRows:
             found, self._dataset, seed=config.rng.seed, shuffle=config.dataloader.shuffle
         )
         self.sources = source_names([source.spec for source in found])
-        self.rows = RecentRows()
+        loader = config.dataloader
+        self._workers = loader.num_workers
+        self._ahead = self._workers * (loader.prefetch_factor or _PREFETCH)
+        self.rows = RecentRows(self._ahead)
         self.layout: Layout = layout_of(config, chat, runtime, len(found))
         self._left_out = 0
 
@@ -124,12 +138,20 @@ class StreamedRows:
     ) -> Iterator[list[Batch]]:
         """The micro-batches of each step still to come; see `TrainingRows.loader`.
 
+        With workers, a thread makes the steps ahead, and rows are tokenized by so many processes.
+
         Args:
             config: batch sizes.
             progress: where the run stands.
             share: which of the micro-batches are this process's.
             pin: put tensors where a GPU fetches them from without waiting.
         """
+        made = self._made(config, progress, share, pin=pin)
+        return ahead(made, self._ahead) if self._ahead else made
+
+    def _made(
+        self, config: TrainConfig, progress: Progress, share: Share, *, pin: bool
+    ) -> Generator[list[Batch]]:
         plan = config.step_scheduler
         steps = self._steps(plan.global_batch_size, progress.samples, plan.num_epochs)
         for step, read in islice(steps, self.total_steps(config) - progress.step):
@@ -163,7 +185,7 @@ class StreamedRows:
 
     def _good(self, start: int, passes: int | None) -> Iterator[tuple[int, TokenRow, str]]:
         """The rows that can be trained on, with their number in the stream and their place."""
-        processes = process_count(self._dataset, self._files)
+        processes = self._workers or process_count(self._dataset, self._files)
         futile = 0
         # What is handed on to be tokenized comes back in the same order.
         handed: deque[tuple[int, int]] = deque()

@@ -42,9 +42,21 @@ def fail_here(config: TrainConfig, folder: Path) -> str:
     return ""
 
 
-@pytest.mark.parametrize("mesh", [{}, {"cp_size": 2}])
+@pytest.mark.parametrize("peft", [{"dim": 4, "dropout": 0.1}, None], ids=["lora", "full"])
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        {},
+        {"cp_size": 2},
+        {"tp_size": 2},
+        {"tp_size": 2, "sequence_parallel": True},
+        {"strategy": "ddp"},
+    ],
+    ids=str,
+)
 def test_a_step_that_is_not_finite_ends_all_ranks_and_is_repeated_on_one(
     mesh: dict[str, Any],
+    peft: dict[str, Any] | None,
     workers: Workers,
     configure: Callable[..., TrainConfig],
     poisoned: Path,
@@ -56,7 +68,7 @@ def test_a_step_that_is_not_finite_ends_all_ranks_and_is_repeated_on_one(
         model={"pretrained_model_name_or_path": str(poisoned)},
         dataset={"path_or_dataset_id": str(bad_rows)},
         dataloader={"shuffle": False},
-        peft={"dim": 4, "dropout": 0.1},
+        peft=peft,
         step_scheduler=STEPS,
         distributed=mesh,
     )
@@ -66,8 +78,10 @@ def test_a_step_that_is_not_finite_ends_all_ranks_and_is_repeated_on_one(
     folder = tmp_path / "nonfinite_step_000003"
     assert main(["replay-step", str(folder), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    # Ranks that share a sequence have the same rows, which are kept once.
-    assert sorted({part["rank"] for part in found["parts"]}) == ([0] if mesh else [0, 1])
+    assert found["same"] is True
+    # Ranks that share a sequence or a matrix have the same rows, which are kept once.
+    shared = "tp_size" in mesh or "cp_size" in mesh
+    assert sorted({part["rank"] for part in found["parts"]}) == ([0] if shared else [0, 1])
     (bad,) = [part for part in found["parts"] if not math.isfinite(part["loss"])]
     assert 10 in bad["rows"]
     assert len(found["places"]) == 4

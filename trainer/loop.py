@@ -14,7 +14,6 @@ from .checkpoints.saving import Saver
 from .data.assemble import TrainingRows
 from .data.batches import Batch
 from .data.streaming import StreamedRows
-from .model.build import flops_per_token
 from .model.compilation import Compilation
 from .parallel.context import DistributedContext
 from .parallel.sequences import share_sequences
@@ -108,7 +107,7 @@ class TrainingLoop:
         self._settles_each_step = runtime.device.type == "cpu"
         self._accounts = Accounts(
             run_dir,
-            meter=Meter(runtime.device, flops_per_token(state.model), context.world_size),
+            meter=Meter(runtime.device, context.world_size),
             progress=progress,
             tracker=tracker,
             stop=stop,

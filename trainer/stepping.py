@@ -11,6 +11,7 @@ from .checkpoints.progress import Progress
 from .data.assemble import TrainingRows
 from .data.batches import Batch
 from .data.streaming import StreamedRows
+from .model.work import Work
 from .parallel.context import DistributedContext
 from .parallel.fsdp import synchronize_gradients
 from .preempt import StopRequest
@@ -62,7 +63,7 @@ class Stepper:
         self._data, self._accounts, self._loss_sum = data, accounts, loss_sum
         self._sizes, self._progress, self._stop = sizes, progress, stop
         self._device, self._context = device, context
-        self._guard = UpdateGuard(state.optimizer, device)
+        self._guard, self._work = UpdateGuard(state.optimizer, device), Work(state.model)
 
     def __call__(self, micro_batches: list[Batch], random: dict[str, Any]) -> bool:
         """Train on the rows of one step; False if the run was asked to stop before its end.
@@ -102,6 +103,7 @@ class Stepper:
             device=self._device,
             context=self._context,
             synchronize=self._synchronize,
+            work=self._work,
         )
 
     def _synchronize(self, last: bool) -> None:

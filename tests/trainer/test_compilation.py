@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,20 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tunedeck.core.schema import TrainConfig
+from tunedeck.core.schema.adapter import LoraConfig
+from tunedeck.core.schema.model import ModelConfig
 from tunedeck.core.schema.parallel import CompileConfig
 from tunedeck.trainer import sft
+from tunedeck.trainer.data.batches import Layout
 from tunedeck.trainer.model import compilation
-from tunedeck.trainer.model.attention import DOCUMENTS
+from tunedeck.trainer.model.attention import DOCUMENTS, Within
 from tunedeck.trainer.model.compilation import Compilation, compile_blocks
+from tunedeck.trainer.model.lora import add_adapter
 from tunedeck.trainer.parallel.fsdp import blocks
+from tunedeck.trainer.update.loss import SupervisedLoss
+
+from .gpu_stand_in import stand_in
+from .test_attention import documents
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -25,10 +34,8 @@ def reset() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def model_of(folder: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation=DOCUMENTS
-    )
+def model_of(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=DOCUMENTS)
 
 
 @pytest.mark.slow
@@ -50,6 +57,57 @@ def test_compiled_blocks_give_the_same_loss_and_gradients_at_any_length(llama: P
     pairs = zip(plain.parameters(), compiled.parameters(), strict=True)
     for one, other in pairs:
         torch.testing.assert_close(other.grad, one.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("reset")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_block_is_one_graph_for_all_lengths_with_the_kernel_of_a_gpu(
+    lora: bool, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(llama, torch.bfloat16)
+    if lora:
+        name = ModelConfig(pretrained_model_name_or_path=str(llama))
+        add_adapter(model, LoraConfig(dim=4, alpha=8), name)
+    loss_sum = SupervisedLoss(model, autocast=torch.bfloat16 if lora else None)
+    rows = documents()
+    layout = Layout(0, in_line=True, multiple=64)
+    batches = [layout.batch(rows[:n], range(n), n) for n in (2, 3, 4, 5, 1)]
+    counters = torch._dynamo.utils.counters
+    # What is traced knows its own device.
+    monkeypatch.setattr(Within, "on_gpu", lambda *_: True)
+    with stand_in(pytest.MonkeyPatch()):
+        plain = [loss_sum(batch).item() for batch in batches]
+        compile_blocks(model, backend="aot_eager")
+        counters.clear()
+        for batch, expected in zip(batches, plain, strict=True):
+            loss = loss_sum(batch)
+            loss.backward()
+            assert loss.item() == pytest.approx(expected, rel=1e-4)
+    assert not counters["graph_break"]
+    # One for the first length and one for all; with an adapter the first block has its own, as no
+    # gradient is asked for its input.
+    assert counters["stats"]["unique_graphs"] <= (4 if lora else 2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("reset")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_blocks_that_inductor_compiles_have_the_loss_of_plain_ones(llama: Path) -> None:
+    rows = documents()
+    batch = Layout(0, in_line=True, multiple=64).batch(rows, range(len(rows)), len(rows))
+    losses = []
+    for backend in (None, "inductor"):
+        model = model_of(llama)
+        if backend is not None:
+            compile_blocks(model, backend)
+        loss = SupervisedLoss(model)(batch) / batch.targets.numel()
+        loss.backward()
+        norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm().item()
+        losses.append((loss.item(), norm))
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ class Batch(NamedTuple):
             what fills the line up being one as well; else None.
         longest: length of the longest row, or of what fills the line up.
         sources: [supervised] int64, which source each target is from; None if there is but one.
+        lengths: how many tokens of each row are computed.
     """
 
     input_ids: Tensor
@@ -52,6 +53,7 @@ class Batch(NamedTuple):
     cu_seqlens: Tensor | None = None
     longest: int = 0
     sources: Tensor | None = None
+    lengths: tuple[int, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
@@ -134,6 +136,7 @@ class Layout(NamedTuple):
             cu_seqlens=bounds,
             longest=longest,
             sources=_long(sources) if self.sources > 1 else None,
+            lengths=tuple(widths),
         )
 
     def nothing(self) -> Batch:

@@ -15,17 +15,7 @@ import torch
 from ..update.pending import Settled
 from ..update.step import StepResult
 from .evaluate import Validation
-
-# Dense bfloat16 FLOP/s, from the vendor's data sheets.
-_PEAK = {
-    "B200": 2250e12,
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "A10": 125e12,
-    "L4": 121e12,
-}
+from .peak import peak_flops
 
 
 def say(line: str) -> None:
@@ -72,14 +62,6 @@ def validation_values(step: int, result: Validation) -> dict[str, float | int]:
     return values | {f"val_{name}": loss for name, loss in result.sources.items()}
 
 
-def peak_flops(device: torch.device) -> float | None:
-    """Dense bfloat16 FLOP/s of the device; None where it is not known."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for word, peak in _PEAK.items() if word in name.split()), None)
-
-
 def memory_gib(device: torch.device) -> float:
     """The most memory in use so far: of the GPU, or of this process."""
     if device.type == "cuda":
@@ -94,12 +76,10 @@ class Meter:
 
     Attributes:
         device: where the run computes.
-        flops_per_token: forward and backward, for the share of the peak (MFU).
         ranks: that take the steps together.
     """
 
     device: torch.device
-    flops_per_token: float
     ranks: int = 1
     _loss: float = 0.0
     _grad_norm: float = 0.0
@@ -107,6 +87,7 @@ class Meter:
     _supervised: int = 0
     _places: int = 0
     _padding: int = 0
+    _flops: int = 0
     _steps: int = 0
     _seconds: float = 0.0
     _started: float = field(default_factory=time.perf_counter)
@@ -129,6 +110,7 @@ class Meter:
         self._supervised += result.supervised
         self._places += result.places
         self._padding += result.padding
+        self._flops += result.flops
         return seconds
 
     def settle(self, steps: Sequence[Settled], waited: float) -> float:
@@ -163,8 +145,8 @@ class Meter:
             "mem_gib": memory_gib(self.device),
         }
         peak = peak_flops(self.device)
-        if peak is not None:
-            values["mfu"] = self.flops_per_token * self._tokens / seconds / (peak * self.ranks)
+        if peak is not None and self._flops:
+            values["mfu"] = self._flops / seconds / (peak * self.ranks)
         self._loss, self._tokens, self._supervised, self._seconds = 0.0, 0, 0, 0.0
-        self._places = self._padding = self._steps = 0
+        self._places = self._padding = self._steps = self._flops = 0
         return values

@@ -25,6 +25,7 @@ class StepResult(NamedTuple):
         grad_norm: of all trained parameters together, before clipping, on the device.
         tokens, supervised, rows: counts of the step, over all ranks.
         places, padding: what was computed, and how much of it held no token, over all ranks.
+        flops: floating-point operations for what held tokens, over all ranks.
     """
 
     loss: Tensor
@@ -34,6 +35,7 @@ class StepResult(NamedTuple):
     rows: int
     places: int = 0
     padding: int = 0
+    flops: int = 0
 
 
 def train_step(
@@ -47,6 +49,7 @@ def train_step(
     device: torch.device,
     context: DistributedContext = ALONE,
     synchronize: Callable[[bool], None] = lambda _: None,
+    work: Callable[[Batch], int] = lambda _: 0,
 ) -> StepResult | None:
     """Take one step, or give it up if the run is asked to stop meanwhile.
 
@@ -66,14 +69,16 @@ def train_step(
         context: the ranks that take the step together.
         synchronize: told before each micro-batch whether its gradients are to be summed over the
             ranks, which they are at the last.
+        work: counts the floating-point operations of a batch.
     """
-    tokens, supervised, rows, places, padding = context.count(
+    tokens, supervised, rows, places, padding, flops = context.count(
         [
             sum(batch.tokens for batch in micro_batches),
             sum(batch.targets.numel() for batch in micro_batches),
             sum(batch.samples for batch in micro_batches),
             sum(batch.input_ids.numel() for batch in micro_batches),
             sum(batch.padding for batch in micro_batches),
+            sum(work(batch) for batch in micro_batches),
         ]
     )
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -96,4 +101,4 @@ def train_step(
     norm = norm.to(device, non_blocking=True)
     guard.step(total, norm)
     optimizer.zero_grad()
-    return StepResult(total, norm, tokens, supervised, rows, places, padding)
+    return StepResult(total, norm, tokens, supervised, rows, places, padding, flops)

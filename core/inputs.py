@@ -29,7 +29,7 @@ def content_digest(path: Path) -> tuple[str, int]:
             return _file_digest(path), path.stat().st_size
         total = 0
         whole = hashlib.sha256()
-        for name, file in _files(path):
+        for name, file in files_below(path):
             total += file.stat().st_size
             whole.update(f"{name}\0{_file_digest(file)}\n".encode())
         return f"sha256:{whole.hexdigest()}", total
@@ -40,7 +40,8 @@ def content_digest(path: Path) -> tuple[str, int]:
         ) from error
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """What of a folder travels and counts: its files but hidden ones, by their paths in it."""
     for file in sorted(folder.rglob("*")):
         relative = file.relative_to(folder)
         hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)

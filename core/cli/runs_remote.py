@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +17,13 @@ def fetch_files(record: RunRecord, pattern: str | None, *, as_json: bool) -> Non
     """Bring files home, and say what came."""
     from ..fetch import fetch
     from ..watch import backend_of
+    from .transfer import TransferLine
 
-    def told(name: str, here: int, whole: int) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{name}: {here / 1e6:.1f} of {whole / 1e6:.1f} MB\x1b[K")
-
-    brought = asyncio.run(fetch(record, backend_of(record), pattern, told))
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\x1b[K")
+    progress = TransferLine("Fetching")
+    try:
+        brought = asyncio.run(fetch(record, backend_of(record), pattern, progress.show))
+    finally:
+        progress.clear()
     if as_json:
         print_json({"run_id": record.run_id, "files": [str(path) for path in brought]})
         return

@@ -176,10 +176,12 @@ def run_selection(selection: Selection, mode: Mode, *, save: str | None = None) 
 
 def launch_prepared(prepared: Prepared, mode: Mode, *, save: str | None = None) -> int:
     """Send what was prepared, unless a finding blocks it, and follow it if `mode` says so."""
+    from ..backends.base import TellsUploads
     from ..launch import launch
     from ..registry import Registry
     from .follow import follow_run
     from .output import line, note, print_findings, print_json
+    from .transfer import TransferLine
 
     print_findings(f for f in prepared.findings if f.severity != "info")
     for text in prepared.plan.notes:
@@ -190,9 +192,16 @@ def launch_prepared(prepared: Prepared, mode: Mode, *, save: str | None = None) 
     registry = Registry()
     if save:
         _save(prepared, save, mode)
-    record = asyncio.run(
-        launch(prepared.plan, prepared.submission, prepared.backend, registry, forced=mode.force)
+    progress = TransferLine("Uploading")
+    if isinstance(prepared.backend, TellsUploads):
+        prepared.backend.tell_uploads(progress.show)
+    sending = launch(
+        prepared.plan, prepared.submission, prepared.backend, registry, forced=mode.force
     )
+    try:
+        record = asyncio.run(sending)
+    finally:
+        progress.clear()
     if mode.attach:
         return follow_run(record, registry, as_json=mode.as_json)
     if mode.as_json:

@@ -28,6 +28,7 @@ class HFJobsBackend:
 
     def __init__(self, profile_values: dict[str, Any]) -> None:
         self._values = profile_values
+        self._on_upload: Callable[[str, int, int], None] | None = None
 
     @cached_property
     def _hub(self) -> Hub:
@@ -78,7 +79,11 @@ class HFJobsBackend:
         """Upload what is not there yet, and start the job, once."""
         from .submit import submit
 
-        return await submit(self._hub, submission)
+        return await submit(self._hub, submission, self._on_upload)
+
+    def tell_uploads(self, on_progress: Callable[[str, int, int], None]) -> None:
+        """Have told, from now on, how far what a job needs is on its way to the bucket."""
+        self._on_upload = on_progress
 
     async def find(self, run_id: str, run_dir: Path) -> Handle | None:
         """The job that carries a run's id as its label."""
@@ -143,8 +148,9 @@ class HFJobsBackend:
     async def fetch(
         self, handle: Handle, name: str, target: Path, offset: int, on_bytes: Callable[[int], None]
     ) -> None:
-        """Bring a file home. The service's storage tells nothing of a part, so it comes whole."""
-        from .storage import download, target_of
+        """Bring the rest of a file home, and hold the whole to the storage's digest."""
+        from .download import download
+        from .storage import target_of
 
         bucket, prefix = _place(handle)
         path = await target_of(self._hub, bucket, prefix, name)

@@ -14,7 +14,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .... import __version__
-from ...errors import AuthenticationError, ReachError, TunedeckError, UsageError
+from ...errors import (
+    AuthenticationError,
+    NotFoundError,
+    ReachError,
+    TunedeckError,
+    UsageError,
+)
 from ..cloud.errors import Passing, refusal, said_by
 from ..cloud.http import ANSWER_S, Service
 from ..cloud.retry import persist, retry_after
@@ -27,12 +33,10 @@ SIGN_IN = (
     "Sign in with: hf auth login. Or export HF_TOKEN with a token that may start jobs "
     "(https://huggingface.co/settings/tokens)."
 )
-_TRIES_ITSELF = frozenset(
-    {
-        *("list_jobs", "list_bucket_tree", "get_bucket_paths_info"),
-        *("batch_bucket_files", "sync_bucket", "download_bucket_files"),
-    }
-)
+_STORAGE = frozenset({"batch_bucket_files", "_batch_bucket_files", "download_bucket_files"})
+"""Methods that move files."""
+
+_TRIES_ITSELF = _STORAGE | {"list_jobs", "list_bucket_tree", "get_bucket_paths_info"}
 """Methods that the library tries again by itself, for half a minute: not that long many times."""
 
 _UPGRADE = "pip install --upgrade 'huggingface_hub>=1.17,<3'"
@@ -98,7 +102,7 @@ class Hub:
             try:
                 return await asyncio.to_thread(work)
             except Exception as error:
-                if (known := meaning(error)) is None:
+                if (known := meaning(error, storage=method in _STORAGE)) is None:
                     raise
                 raise known from error
 
@@ -128,8 +132,13 @@ class Hub:
         return Service(SERVICE, self.endpoint, headers, SIGN_IN)
 
 
-def meaning(error: Exception) -> TunedeckError | None:
-    """What an exception of the library means; None for one that is nobody's fault but ours."""
+def meaning(error: Exception, *, storage: bool = False) -> TunedeckError | None:
+    """What an exception of the library means; None for one that is nobody's fault but ours.
+
+    Args:
+        error: the exception.
+        storage: whether files were being moved, which its storage library (hf_xet) does.
+    """
     from huggingface_hub.errors import (
         HfHubHTTPError,
         LocalTokenNotFoundError,
@@ -166,8 +175,19 @@ def meaning(error: Exception) -> TunedeckError | None:
     if isinstance(error, KeyError) or kinds & {"JSONDecodeError", "DecodingError"}:
         text = f"Hugging Face answered with what makes no sense ({said_by(repr(error))})."
         return Passing(text, acted=True, fix="Check HF_ENDPOINT if it is set.")
-    if kinds & {"XetError"} or type(error).__module__.startswith("hf_xet"):
-        return Passing(f"Hugging Face's storage failed: {said_by(str(error))}", acted=True)
+    return _of_storage(error) if storage else None
+
+
+def _of_storage(error: Exception) -> TunedeckError | None:
+    """hf_xet raises exceptions of Python's own, or such as are derived from them."""
+    said = f"Hugging Face's storage failed: {said_by(str(error))}"
+    kind = type(error).__name__
+    if kind == "XetAuthenticationError":
+        return AuthenticationError(said, fix=SIGN_IN)
+    if kind == "XetObjectNotFoundError":
+        return NotFoundError(said)
+    if isinstance(error, ConnectionError | TimeoutError | RuntimeError):
+        return Passing(said, acted=True, fix="Try again: what has been sent or fetched stays.")
     return None
 
 

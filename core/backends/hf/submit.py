@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,10 +15,10 @@ from ..slurm.layout import Upload
 from .client import Hub
 from .job import RUN_LABEL
 from .place import PLACE, Storage
-from .storage import put, secret_values, upload
+from .upload import OnBytes, put, upload
 
 
-async def submit(hub: Hub, submission: Submission) -> Handle:
+async def submit(hub: Hub, submission: Submission, on_bytes: OnBytes | None = None) -> Handle:
     """Start a submission's job unless there is one.
 
     Raises:
@@ -39,7 +40,7 @@ async def submit(hub: Hub, submission: Submission) -> Handle:
 
     if existing := await find(hub, namespace, submission.run_id):
         return existing
-    await _prepare(hub, submission, payload)
+    await _prepare(hub, submission, payload, on_bytes)
     return await submit_once(lambda: find(hub, namespace, submission.run_id), send)
 
 
@@ -63,13 +64,16 @@ def handle_of(job: Any, namespace: str) -> Handle | None:
     return Handle(run_id, job.id, data)
 
 
-async def _prepare(hub: Hub, submission: Submission, payload: Mapping[str, Any]) -> None:
+async def _prepare(
+    hub: Hub, submission: Submission, payload: Mapping[str, Any], on_bytes: OnBytes | None
+) -> None:
     if not payload["bucket"]:
         return
     place = payload["bucket"]
     root = str(PurePosixPath(place["run_dir"]).parent)
     storage = Storage(place["id"], place["mount"], root)
-    await upload(hub, storage, [Upload.from_json(item) for item in payload["uploads"]])
+    uploads = [Upload.from_json(item) for item in payload["uploads"]]
+    await upload(hub, storage, uploads, on_bytes)
     for file in submission.files:
         await put(hub, storage, file.path, file.content.encode())
 
@@ -82,10 +86,16 @@ def _options(submission: Submission, body: Mapping[str, Any]) -> dict[str, Any]:
         "image": body["dockerImage"],
         "command": list(body["command"]),
         "env": dict(body["environment"]),
-        "secrets": secret_values(submission) or None,
+        "secrets": _secret_values(submission) or None,
         "flavor": body["flavor"],
         "timeout": body["timeoutSeconds"],
         "attempts": body.get("attempts"),
         "labels": dict(body["labels"]),
         "volumes": [Volume(**volume) for volume in body.get("volumes", ())] or None,
     }
+
+
+def _secret_values(submission: Submission) -> dict[str, str]:
+    """Read now, handed over in memory. Preflight has spoken of those that are not there."""
+    found = {s.name: os.environ.get(s.source) for s in submission.secrets if not s.remote}
+    return {name: value for name, value in found.items() if value}

@@ -21,11 +21,12 @@ async def list_files(machine: Machine, handle: Handle) -> list[RemoteFile]:
         TunedeckError: if the folder is gone.
     """
     folder = shlex.quote(handle.data["run_dir"])
-    done = await machine.run(f"cd {folder} && find -L . -type f -printf '%s %P\\n'")
+    done = await machine.run(f"cd {folder} && find -L . -type f -printf '%s %T@ %P\\n'")
     if done.code:
         raise refused(machine, done, f"Listing {handle.data['run_dir']}")
-    rows = [line.split(" ", 1) for line in done.out.splitlines()]
-    return [RemoteFile(name, int(size)) for size, name in sorted(rows, key=lambda row: row[1])]
+    rows = [line.split(" ", 2) for line in done.out.splitlines()]
+    files = [RemoteFile(name, int(size), written) for size, written, name in rows]
+    return sorted(files, key=lambda file: file.name)
 
 
 async def plan_of_job(machine: Machine, root: str, job_id: str) -> tuple[Handle, dict[str, Any]]:

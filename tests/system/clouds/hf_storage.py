@@ -12,6 +12,7 @@ import secrets
 import shutil
 import time
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -266,10 +267,11 @@ class FakeStorage(FakeService):
         }
 
 
+@cache
 def _xet() -> Any:
-    from huggingface_hub.utils._xet import get_xet_session
+    from hf_xet import XetSession
 
-    return get_xet_session()
+    return XetSession()
 
 
 def iso(moment: float | None) -> str | None:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from ...core.errors import TunedeckError
 from ..agreement import FailedSomewhereError, Together
 from .checksums import SUMS_FILE, sha256, write_sums
 from .published import STATE_FILE, Checkpoints, flush
+from .shard_files import ShardWriter
 from .training_state import STATE_FOLDER, SavedState
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class CheckpointWriter:
 
     def _write_shards(self, folder: Path, state: dict[str, Any]) -> None:
         group = self._together.group
-        writer = FileSystemWriter(folder, sync_files=True)
+        writer = ShardWriter(folder)
         save_shards(state, storage_writer=writer, process_group=group, no_dist=group is None)
 
     def _write_beside(self, folder: Path, moment: Moment) -> dict[str, str]:

@@ -32,6 +32,7 @@ from .screens.jump import JumpScreen
 from .screens.too_small import TooSmallScreen, fits
 from .settings import keep_theme, read_theme, settings_file
 from .theme import THEME
+from .typed import TypeAhead
 from .words import safe, trouble
 
 _END_LIMIT_S = 10
@@ -75,6 +76,7 @@ class WizardApp(App[None]):
     def __init__(self, *, read_only: bool = False) -> None:
         super().__init__()
         self.read_only = read_only
+        self._typed = TypeAhead(self, super().on_event)
         self.register_theme(THEME)
         self._unread: TunedeckError | None = None
         self.theme = self._first_theme()
@@ -94,6 +96,13 @@ class WizardApp(App[None]):
             fix="Choose one in the palette: ctrl+p, Theme.",
         )
         return THEME.name
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keys go through what keeps their order; all else as ever."""
+        if isinstance(event, events.Key) and not event.is_forwarded:
+            await self._typed.take(event)
+        else:
+            await super().on_event(event)
 
     def get_css_variables(self) -> dict[str, str]:
         """The theme's variables, with text that can be read on all it stands on."""

@@ -131,6 +131,13 @@ def test_the_whole_walk_typed_by_keys_trains(tmux: _Tmux) -> None:
     tmux.as_it_was()
 
 
+def test_keys_sent_before_the_first_picture_walk_to_the_review(tmux: _Tmux) -> None:
+    keys = ("n", "Enter", "c", *"tiny", "Enter", "n", "Enter")
+    tmux._run("send-keys", "-t", "t", _WIZARD, "Enter", *keys)
+    tmux.until("✓ Ready")
+    tmux.until("config   tiny")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_the_middle_of_the_walk_leaves_the_terminal_and_the_draft(
     tmux: _Tmux, number: signal.Signals

@@ -63,6 +63,11 @@ class HomeScreen(Page):
         self._compared: list[str] = []
         self._drawn_width = 0
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is a list that keys could act on."""
+        return bool(self._order)
+
     def body(self) -> ComposeResult:
         """The welcome, which goes once there is a run, and the list."""
         yield Static(f"{_WELCOME}\n\n{_KEYS}", id="welcome", markup=False)

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from ...core.selection import Selection
 
 
+_TYPED_IN = ("step-search", "field-search", "dotlist", "profile-search")
+"""Lines that escape leaves first."""
+
+
 class Catalogued(Message):
     """The catalog has been read."""
 
@@ -64,13 +68,13 @@ class LaunchScreen(Page):
     """
 
     HELP = (
-        "A new launch. The line above says where you are: esc goes back a stage, alt+1 to alt+4 "
+        "A new launch. The line above says where you are: esc goes back a stage, 1 to 4 "
         "go to any. Everything you choose is kept as a draft; leaving loses nothing."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Back", id="launch.back", tooltip="A stage back, or home"),
         *(
-            Binding(f"alt+{number}", f"go('{stage}')", f"To {stage}", show=False)
+            Binding(f"{number},alt+{number}", f"go('{stage}')", f"To {stage}", show=False)
             for number, stage in enumerate(STAGES, 1)
         ),
     ]
@@ -86,11 +90,17 @@ class LaunchScreen(Page):
         self._made_by = made_by
         self._keeper = Keeper(self)
         self._sending = False
+        self._settled = False
 
     @property
     def selection(self) -> Selection:
         """What has been chosen so far."""
         return self.draft.selection
+
+    @property
+    def ready(self) -> bool:
+        """Whether the stage that is seen can take keys."""
+        return self._settled and self._stage.ready
 
     def body(self) -> ComposeResult:
         """The stepper, and the stages of which one is seen."""
@@ -122,6 +132,7 @@ class LaunchScreen(Page):
     @on(Catalogued)
     def _read(self, message: Catalogued) -> None:
         self.catalog, self.offered = message.catalog, message.offered
+        self._settled = True
         self._show_stage()
 
     @on(Chosen)
@@ -173,7 +184,7 @@ class LaunchScreen(Page):
         if self.give_up():
             return
         focused = self.focused
-        if focused is not None and focused.id in ("step-search", "field-search", "dotlist"):
+        if focused is not None and focused.id in _TYPED_IN:
             self._stage.take_focus()
             return
         number = STAGES.index(self.draft.stage)
@@ -216,6 +227,7 @@ class LaunchScreen(Page):
 
     def on_failed(self) -> None:
         """What could not be sent may be sent again, once it is mended."""
+        self._settled = True
         self._not_sent()
 
     @on(NotSent)

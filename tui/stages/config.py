@@ -76,6 +76,7 @@ class ConfigStage(StageView):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.form: Form | None = None
+        self._formed_for: Selection | None = None
         self._wanted: str | None = None
         self._only_changed = False
 
@@ -86,6 +87,15 @@ class ConfigStage(StageView):
         yield OptionList(id="fields", markup=False)
         yield Static(id="field-about", markup=False)
         yield Input(placeholder=": key=value", id="dotlist")
+
+    @property
+    def ready(self) -> bool:
+        """Whether the fields are those of what is chosen now."""
+        return self._formed_for == self.walk.selection
+
+    def on_failed(self) -> None:
+        """There is no form; another config can be chosen."""
+        self._formed_for = self.walk.selection
 
     def show(self) -> None:
         """Compose the config in a thread, and list the fields as they then are."""
@@ -115,7 +125,7 @@ class ConfigStage(StageView):
             if self.form is None and self._wanted is None:
                 wrong = (row.info.key for row in message.form.rows if row.finding)
                 self._wanted = next(wrong, None)
-            self.form = message.form
+            self.form, self._formed_for = message.form, message.selection
             self._list()
 
     def _list(self) -> None:

@@ -28,6 +28,11 @@ class StageView(Vertical):
     HELP: ClassVar[str] = ""
 
     @property
+    def ready(self) -> bool:
+        """Whether the stage has what keys act on, or will not come to have it."""
+        return True
+
+    @property
     def walk(self) -> LaunchScreen:
         """The screen that the stage is on."""
         return cast("LaunchScreen", self.screen)

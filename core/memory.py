@@ -13,7 +13,7 @@ from typing import Any
 
 GIB = 1 << 30
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_ADAM_BYTES = 8  # two moments in float32
+_MOMENTS = 2  # of Adam, each in the format of its weight
 _WORKSPACE = 1.0 * GIB  # CUDA context, cuBLAS workspaces, fragmentation
 
 
@@ -117,14 +117,18 @@ def _size(size: float) -> str:
 def estimate(config: Mapping[str, Any], shape: ModelShape, world_size: int) -> MemoryEstimate:
     """Estimate one GPU's memory for a resolved training config on `world_size` ranks."""
     model, parallel = config["model"], config["distributed"]
-    weight_bytes = _BYTES[model["torch_dtype"]]
+    peft = config.get("peft")
+    if model["torch_dtype"] == "auto":
+        # On a GPU: what is trained is float32, and all is multiplied in bfloat16.
+        weight_bytes, product_bytes = (2 if peft else 4), 2
+    else:
+        weight_bytes = product_bytes = _BYTES[model["torch_dtype"]]
     tp = int(parallel.get("tp_size") or 1)
     cp = int(parallel.get("cp_size") or 1)
     sharded = parallel.get("strategy") == "fsdp2"
     replicas = int(parallel.get("dp_replicate_size") or 1)
     shards = tp * max(world_size // (tp * cp * replicas), 1) * cp if sharded else tp
 
-    peft = config.get("peft")
     trained = shape.adapter_parameters(int(peft["dim"])) if peft else shape.parameters
     trained_bytes = max(weight_bytes, 4) if peft else weight_bytes
     weights = shape.parameters * weight_bytes + (trained * trained_bytes if peft else 0)
@@ -135,15 +139,15 @@ def estimate(config: Mapping[str, Any], shape: ModelShape, world_size: int) -> M
     tokens = micro_batch * length / cp
     checkpointing = parallel.get("activation_checkpointing")
     active = shape.intermediate * max(shape.experts_per_token, 1)
-    per_layer = tokens * weight_bytes * (10 * shape.hidden + 4 * active) / tp
-    kept = tokens * weight_bytes * shape.hidden * shape.layers
+    per_layer = tokens * product_bytes * (10 * shape.hidden + 4 * active) / tp
+    kept = tokens * product_bytes * shape.hidden * shape.layers
     activations = {True: kept + per_layer, "selective": kept + 0.6 * per_layer * shape.layers}.get(
         checkpointing, per_layer * shape.layers
     )
     return MemoryEstimate(
         weights=weights / shards,
         gradients=trained * trained_bytes / shards,
-        optimizer=trained * _ADAM_BYTES / shards,
+        optimizer=trained * trained_bytes * _MOMENTS / shards,
         activations=activations,
         logits=tokens * shape.vocab * 4 * 2 / tp,
     )

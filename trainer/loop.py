@@ -93,7 +93,7 @@ class TrainingLoop:
         sources = max(len(one.sources) for one in (plan.data, validation) if one is not None)
         loss_sum = SupervisedLoss(
             state.model,
-            autocast=runtime.dtype if runtime.autocast else None,
+            autocast=runtime.autocast,
             sources=sources,
             shared=share_sequences(context),
         )

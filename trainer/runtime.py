@@ -30,7 +30,8 @@ class RuntimeConfig(NamedTuple):
         dtype: format of the model's own weights; adapters are float32.
         attn_implementation: the attention kernel.
         device: where this process computes.
-        autocast: whether matrix products of float32 adapters run in `dtype`.
+        autocast: format of matrix products where it is not that of the weights, some of which are
+            float32; None leaves it to the weights.
         max_grad_norm: gradients are scaled down to this norm; None leaves them.
         kind: what the model gives: tokens, tokens from images too, or a score.
         own_code: whether the implementation that the model comes with is used.
@@ -41,7 +42,7 @@ class RuntimeConfig(NamedTuple):
     dtype: torch.dtype
     attn_implementation: str
     device: torch.device
-    autocast: bool
+    autocast: torch.dtype | None
     max_grad_norm: float | None
     kind: Kind = Kind.TEXT
     own_code: bool = False

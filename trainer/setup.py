@@ -41,6 +41,7 @@ from .parallel.mesh import check_mesh, join, launched_world
 from .parallel.meta import empty_model, fill, generates_as, hollow, place_tables, stand_ins
 from .parallel.sequences import check_context_parallel
 from .parallel.tensor import check_tensor_parallel
+from .reporting.metrics import say
 from .runtime import DistributedContext, ModelAndOptimizerState, RuntimeConfig
 from .update.optim import build_optimizer
 from .update.schedule import Schedule
@@ -130,14 +131,14 @@ def validate_and_prepare_config(
         raise UsageError(f"{misfit.key}: {misfit.message}", fix=misfit.fix)
     if processor is not None:
         check_vocabulary(model_config, len(processor.tokenizer))
-    dtype = _dtype(config.model.torch_dtype, device)
+    dtype, autocast = _formats(config, device)
     return RuntimeConfig(
         model_config=model_config,
         model_class=model_class,
         dtype=dtype,
         attn_implementation=attention or default_attention(model_class, model_config),
         device=device,
-        autocast=device.type == "cuda" and config.peft is not None and dtype != torch.float32,
+        autocast=autocast,
         max_grad_norm=config.optimizer.max_grad_norm,
         kind=kind,
         own_code=remote,
@@ -146,18 +147,43 @@ def validate_and_prepare_config(
 
 def _device(rank: int) -> torch.device:
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
+        number, there = int(os.environ.get("LOCAL_RANK", rank)), torch.cuda.device_count()
+        if number >= there:
+            raise UsageError(
+                f"Process {number} of this machine is to compute on GPU {number}, and "
+                f"{there} {'is' if there == 1 else 'are'} to be seen.",
+                fix=f"Start {there} on it (torchrun --nproc-per-node {there}), or let it see more "
+                "GPUs (CUDA_VISIBLE_DEVICES).",
+            )
+        device = torch.device("cuda", number)
+        # Before the processes meet: NCCL takes the current one.
         torch.cuda.set_device(device)
         return device
     return torch.device("cpu")
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def _formats(config: TrainConfig, device: torch.device) -> tuple[torch.dtype, torch.dtype | None]:
+    """The format of the model's weights, and that of products where it is another one.
+
+    What is trained is best kept in float32: an update is small beside its weight, and bfloat16 has
+    eight bits for both.
+    """
+    name, gpu = config.model.torch_dtype, device.type == "cuda"
     if name == "auto":
-        good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if good else torch.float32
+        good = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        if not good:
+            return torch.float32, None
+        frozen = config.peft is not None
+        return torch.bfloat16 if frozen else torch.float32, torch.bfloat16
     dtype: torch.dtype = getattr(torch, name)
-    return dtype
+    if config.peft is None and dtype != torch.float32:
+        say(
+            f"tunedeck: warning: model.torch_dtype: weights that are trained in {name} lose small "
+            "updates; `auto` keeps them in float32 and multiplies in bfloat16 on a GPU, for twice "
+            "the memory"
+        )
+    adapts = gpu and config.peft is not None and dtype != torch.float32
+    return dtype, dtype if adapts else None
 
 
 def setup_distributed(config: TrainConfig, runtime_config: RuntimeConfig) -> DistributedContext:
@@ -217,7 +243,8 @@ def setup_model_and_optimizer(
     if config.peft is not None:
         with nullcontext() if alone else stand_ins(model):
             adapter = add_adapter(model, config.peft, config.model)
-    parallelize(model, distributed_context, config.distributed, runtime_config.dtype)
+    products = runtime_config.autocast or runtime_config.dtype
+    parallelize(model, distributed_context, config.distributed, products)
     if continued or not alone:
         device = torch.device("cpu") if config.distributed.cpu_offload else runtime_config.device
         if continued:

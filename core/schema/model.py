@@ -57,8 +57,9 @@ class ModelConfig(Table):
     )
     torch_dtype: Precision = Field(
         default="auto",
-        description="Format of the weights in training. `auto` is bfloat16 on a GPU that computes "
-        "in it and float32 elsewhere.",
+        description="Format of the weights in training. `auto`, on a GPU that can, multiplies in "
+        "bfloat16 and keeps trained weights in float32, frozen ones in bfloat16; elsewhere all is "
+        "float32.",
     )
     attn_implementation: (
         Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3"] | None

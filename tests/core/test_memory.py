@@ -49,6 +49,23 @@ def test_a_config_of_another_kind_of_model_gives_no_estimate() -> None:
     assert ModelShape.from_config({"d_model": 512}) is None
 
 
+@pytest.mark.parametrize(("peft", "trained"), [(None, 8.03e9), ({"dim": 16}, 0.042e9)])
+def test_what_is_trained_is_float32_where_the_format_is_left_to_the_gpu(
+    peft: dict[str, Any] | None, trained: float
+) -> None:
+    shape = ModelShape.from_config(LLAMA_8B)
+    assert shape is not None
+    auto, half = (
+        estimate(_config(model={"torch_dtype": name}, peft=peft), shape, 1)
+        for name in ("auto", "bfloat16")
+    )
+    assert auto.gradients == pytest.approx(4 * trained, rel=0.01)
+    assert auto.optimizer == 2 * auto.gradients
+    assert auto.activations == half.activations
+    frozen = 2 * shape.parameters if peft else 0
+    assert auto.weights == pytest.approx(frozen + 4 * trained, rel=0.01)
+
+
 def test_full_training_of_8b_needs_more_than_one_80_gib_gpu_and_lora_fits() -> None:
     shape = ModelShape.from_config(LLAMA_8B)
     assert shape is not None
@@ -72,6 +89,6 @@ def test_sharding_divides_weights_gradients_and_optimizer_by_the_ranks() -> None
 def test_the_advice_names_a_change_under_which_the_estimate_fits() -> None:
     shape = ModelShape.from_config(LLAMA_8B)
     assert shape is not None
-    words = what_would_fit(_config(), shape, 1, 80 * GIB)
+    words = what_would_fit(_config(model={"torch_dtype": "auto"}), shape, 1, 80 * GIB)
     assert "peft=lora" in words
     assert "GPUs" in what_would_fit(_config(), shape, 1, 8 * GIB)

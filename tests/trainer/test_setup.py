@@ -90,14 +90,68 @@ def test_a_model_that_is_no_causal_language_model_is_refused(
         validate_and_prepare_config(config, None, 0)
 
 
-@pytest.mark.parametrize("name", ["float32", "bfloat16", "auto"])
-def test_weights_are_loaded_in_the_format_of_the_config(name: str, configure: Configure) -> None:
-    config = configure(model={"torch_dtype": name})
+class Gpu:
+    """What torch says of a machine with two GPUs."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, half: bool = True) -> None:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "device_count", lambda: 2)
+        patch.setattr(torch.cuda, "set_device", self.take)
+        patch.setattr(torch.cuda, "is_bf16_supported", lambda **_: half)
+        self.taken: list[torch.device] = []
+
+    def take(self, device: torch.device) -> None:
+        self.taken.append(device)
+
+
+F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
+
+
+@pytest.mark.parametrize(
+    ("name", "peft", "gpu", "expected"),
+    [
+        ("auto", None, None, (F32, None)),
+        ("auto", "lora", None, (F32, None)),
+        ("auto", None, True, (F32, BF16)),
+        ("auto", "lora", True, (BF16, BF16)),
+        ("auto", "lora", False, (F32, None)),
+        ("bfloat16", None, True, (BF16, None)),
+        ("bfloat16", "lora", True, (BF16, BF16)),
+        ("bfloat16", "lora", None, (BF16, None)),
+        ("float16", "lora", True, (F16, F16)),
+        ("float32", "lora", True, (F32, None)),
+        ("float32", None, True, (F32, None)),
+    ],
+)
+def test_weights_and_products_have_the_formats_that_suit_them(
+    name: str,
+    peft: str | None,
+    gpu: bool | None,
+    expected: Any,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if gpu is not None:
+        Gpu(monkeypatch, half=gpu)
+    config = configure(model={"torch_dtype": name}, peft=peft)
     runtime = validate_and_prepare_config(config, None, 0)
-    if name != "auto":
-        assert runtime.dtype == getattr(torch, name)
-    elif runtime.device.type == "cpu":
-        assert runtime.dtype == torch.float32
+    assert (runtime.dtype, runtime.autocast) == expected
+    warned = "lose small updates" in capsys.readouterr().out
+    assert warned is (peft is None and runtime.dtype != F32)
+
+
+def test_each_process_takes_the_gpu_of_its_number(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = Gpu(monkeypatch)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert validate_and_prepare_config(configure(), None, 5).device == torch.device("cuda", 1)
+    assert gpu.taken == [torch.device("cuda", 1)]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UsageError, match="GPU 2, and 2 are to be seen") as caught:
+        validate_and_prepare_config(configure(), None, 2)
+    assert "--nproc-per-node 2" in caught.value.fix
 
 
 def build(config: TrainConfig, tmp_path: Path, name: Path, **options: Any) -> Any:

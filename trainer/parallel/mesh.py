@@ -10,6 +10,7 @@ from datetime import timedelta
 import torch
 from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from ...core.errors import TunedeckError, UsageError
 from ...core.schema import TrainConfig
@@ -62,6 +63,7 @@ def join(config: TrainConfig, device: torch.device) -> DistributedContext:
         return ALONE
     settings = config.dist_env
     gpu = device.type == "cuda" and settings.backend != "gloo"
+    patience = timedelta(minutes=settings.timeout_minutes)
     if settings.backend == "nccl" and not gpu:
         raise UsageError(
             "dist_env.backend is nccl, and there is no GPU.", fix="Set dist_env.backend=auto."
@@ -71,14 +73,19 @@ def join(config: TrainConfig, device: torch.device) -> DistributedContext:
             dist.init_process_group(
                 # Counts and flags go between CPUs, so that no GPU is waited for.
                 "cpu:gloo,cuda:nccl" if gpu else "gloo",
-                timeout=timedelta(minutes=settings.timeout_minutes),
+                timeout=patience,
             )
         except (dist.DistError, TimeoutError, RuntimeError) as error:
             raise TunedeckError(
                 f"The processes of the run did not find each other: {str(error).splitlines()[0]}",
                 fix="Check that all nodes were started and reach MASTER_ADDR and MASTER_PORT.",
             ) from error
-    return lay_out(sizes, device.type, local_rank=int(os.environ["LOCAL_RANK"]))
+    context = lay_out(sizes, device.type, local_rank=int(os.environ["LOCAL_RANK"]))
+    for mesh in (context.device_mesh, context.expert_mesh, context.context_mesh):
+        for group in mesh.get_all_groups() if mesh is not None else ():
+            # A group of a mesh is made with torch's own, ten minutes for NCCL.
+            _set_pg_timeout(patience, group)
+    return context
 
 
 def lay_out(sizes: MeshSizes, device_type: str, *, local_rank: int) -> DistributedContext:

@@ -111,7 +111,7 @@ def replay(kept: Quarantined, folder: Path) -> Replayed:
     )
     model = state.model
     model.train()
-    loss_sum = SupervisedLoss(model, autocast=runtime.dtype if runtime.autocast else None)
+    loss_sum = SupervisedLoss(model, autocast=runtime.autocast)
     batches = [batch for share in kept.shares for batch in share.micro_batches]
     supervised = sum(batch.targets.numel() for batch in batches)
     parts = []

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.distributed.checkpoint import FileSystemReader
 
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
@@ -80,6 +82,33 @@ def test_a_copy_without_links_is_continued_and_its_folders_are_kept(
     assert "warning: " in printed and "latest_copy_1" in printed
     assert latest.is_symlink() and latest.resolve() == saved(copied, 4).resolve()
     assert (copied / "checkpoints/latest_copy_1/mine.txt").read_text() == "a note"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("background", [False, True])
+def test_states_in_eight_bits_are_continued_with_their_scales(
+    background: bool, configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    whole, rest = tmp_path / "whole", tmp_path / "rest"
+    for folder in (whole, rest):
+        folder.mkdir()
+    tables: dict[str, Any] = {
+        "optimizer": {"name": "adamw8bit", "lr": 1e-2},
+        "step_scheduler": {"max_steps": 6, "ckpt_every_steps": 3},
+    }
+    keep = {"keep_last": None, "async_save": background}
+    assert sft.main(configure(**tables, checkpoint=keep), whole) == 0
+    expected = losses(capsys.readouterr().out)[3:]
+    read = FileSystemReader(saved(whole, 3) / "state").read_metadata().state_dict_metadata
+    # Of the embeddings, which are large enough: values in bytes, and what scales each block.
+    kept = {name.rpartition(".")[2]: one for name, one in read.items() if "lm_head" in name}
+    assert kept["state1"].properties.dtype == torch.uint8
+    assert {"state2", "absmax1", "absmax2", "qmap1", "qmap2", "step"} <= kept.keys()
+    restore = {"restore_from": str(saved(whole, 3))}
+    assert sft.main(configure(**tables, checkpoint=restore), rest) == 0
+    assert losses(capsys.readouterr().out) == expected
+    assert digests(saved(rest, 6)) == digests(saved(whole, 6))
 
 
 @pytest.mark.parametrize(

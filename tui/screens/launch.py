@@ -114,6 +114,7 @@ class LaunchScreen(Page):
     def on_mount(self) -> None:
         """Read the catalog, then show the stage."""
         self.show_title("New launch")
+        self._stage.take_focus()
         self._say_command()
         selection, made_by = self.selection, self._made_by
 

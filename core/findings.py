@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .errors import NOWHERE, Place
+from .errors import NOWHERE, ExitCode, Place, TunedeckError
 
 Severity = Literal["error", "warning", "info"]
+
+_TOLD = (ExitCode.AUTHENTICATION, ExitCode.CONNECTION, ExitCode.TIMEOUT)
+"""What is told apart from a mistake in what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,10 @@ class Fix:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing a check has to say. Errors block a submission unless it is forced."""
+    """One thing a check has to say. Errors block a submission unless it is forced.
+
+    `exit_code` is that of a command which the finding stops.
+    """
 
     severity: Severity
     message: str
@@ -40,6 +46,14 @@ class Finding:
     profile: str | None = None
     key: str | None = None
     fix: Fix | None = None
+    exit_code: ExitCode = ExitCode.USAGE
+
+    @classmethod
+    def of(cls, error: TunedeckError, severity: Severity = "error") -> Finding:
+        """What an error says, as a finding."""
+        fix = Fix(error.fix) if error.fix else None
+        code = error.exit_code if error.exit_code in _TOLD else ExitCode.USAGE
+        return cls(severity, error.message, error.place or NOWHERE, fix=fix, exit_code=code)
 
     def to_json(self) -> dict[str, Any]:
         """The contract's shape: `severity, file, line, column, profile, key, message, fix`."""
@@ -65,3 +79,9 @@ class Finding:
 def blocking(findings: list[Finding]) -> list[Finding]:
     """The findings that stop a submission."""
     return [finding for finding in findings if finding.severity == "error"]
+
+
+def exit_code_of(findings: list[Finding]) -> ExitCode:
+    """What a command exits with that these findings stop: OK if none does."""
+    codes = {finding.exit_code for finding in blocking(findings)}
+    return next((code for code in (*_TOLD, ExitCode.USAGE) if code in codes), ExitCode.OK)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from .checks.continuing import continuing
 from .checks.fit import batch_and_mesh, memory, output_room, profile_file, setup
 from .checks.inputs import dataset, model, secrets_present, step_rules
-from .errors import NOWHERE, TunedeckError
-from .findings import Finding, Fix
+from .errors import TunedeckError
+from .findings import Finding
 
 if TYPE_CHECKING:
     from .backends.base import Backend
@@ -74,5 +74,4 @@ async def _guarded(name: str, work: Any) -> list[Finding]:
     except TimeoutError:
         return [Finding("warning", f"The check '{words}' did not finish in {_LIMIT:.0f} s.")]
     except TunedeckError as error:
-        fix = Fix(error.fix) if error.fix else None
-        return [Finding("error", error.message, error.place or NOWHERE, fix=fix)]
+        return [Finding.of(error)]

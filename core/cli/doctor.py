@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from ..errors import ExitCode
 from .complete import complete_profile
 
 
@@ -17,7 +16,7 @@ from .complete import complete_profile
 def doctor(profile: str | None, env_file: Path | None, as_json: bool) -> int:
     """Check the installation, the folders, tokens, and whether PROFILE's backend can be reached."""
     from ..doctor import examine
-    from ..findings import blocking
+    from ..findings import exit_code_of
     from .output import MARKS, line, print_json
 
     found = examine(profile, env_file)
@@ -30,4 +29,4 @@ def doctor(profile: str | None, env_file: Path | None, as_json: bool) -> int:
             line(f"{mark} {finding.message}", fg=color)
             if finding.fix:
                 line(f"  {finding.fix.words}")
-    return ExitCode.USAGE if blocking(found) else ExitCode.OK
+    return exit_code_of(found)

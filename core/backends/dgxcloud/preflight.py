@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from ...errors import AuthenticationError, NotFoundError, TunedeckError, UsageError
+from ...errors import NotFoundError, UsageError
 from ...findings import Finding, Fix
 from ...plan import Plan
 from ...text import did_you_mean
+from ..cloud.checks import gathered
 from ..cloud.mounted import check_mounted
 from .client import SIGN_IN, RunAI
 from .inventory import gpu_quota, node_pools
@@ -38,14 +38,14 @@ async def check_service(runai: RunAI, plan: Plan) -> list[Finding]:
     except UsageError as error:
         fix = Fix(error.fix)
         return [Finding("error", error.message, profile=plan.profile, key="project_name", fix=fix)]
-    checks = (
+    found = await gathered(
         _cluster(runai, plan, project),
         _pools(runai, plan, project),
         _volumes(runai, plan, project),
         _secrets(runai, plan, project),
+        sign_in=SIGN_IN,
     )
-    found = await asyncio.gather(*(_collect(check) for check in checks))
-    return [*_quota(plan, project), *(finding for findings in found for finding in findings)]
+    return [*_quota(plan, project), *found]
 
 
 def _quota(plan: Plan, project: Mapping[str, Any]) -> list[Finding]:
@@ -140,13 +140,3 @@ async def _secrets(runai: RunAI, plan: Plan, project: Mapping[str, Any]) -> Asyn
                 else f"{secret.name} will be kept as the project's credential {name}."
             )
             yield Finding("info", text, profile=plan.profile, key=key)
-
-
-async def _collect(findings: AsyncGenerator[Finding]) -> list[Finding]:
-    """All findings of one check; one that fails says so and hides none of the others."""
-    try:
-        return [finding async for finding in findings]
-    except AuthenticationError as error:
-        return [Finding("error", error.message, fix=Fix(error.fix or SIGN_IN))]
-    except TunedeckError as error:
-        return [Finding("warning", error.message, fix=Fix(error.fix) if error.fix else None)]

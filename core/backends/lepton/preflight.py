@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from ...errors import AuthenticationError, NotFoundError, TunedeckError, UsageError
+from ...errors import NotFoundError, UsageError
 from ...findings import Edit, Finding, Fix
 from ...plan import Plan
 from ...text import did_you_mean
+from ..cloud.checks import gathered
 from ..cloud.mounted import check_mounted
 from .client import SIGN_IN, Lepton, id_of, name_of, rows_of
 from .inventory import gpus_of, shape_row, shapes
@@ -45,14 +45,13 @@ async def check_service(lepton: Lepton, plan: Plan, job: Job) -> list[Finding]:
     except UsageError as error:
         fix = Fix(error.fix)
         return [Finding("error", error.message, profile=plan.profile, key="node_group", fix=fix)]
-    checks = (
+    return await gathered(
         _shape(lepton, plan, job, group),
         _secrets(lepton, plan),
         _storage(lepton, plan, group),
         _reservation(lepton, plan, group),
+        sign_in=SIGN_IN,
     )
-    found = await asyncio.gather(*(_collect(check) for check in checks))
-    return [finding for findings in found for finding in findings]
 
 
 async def _shape(lepton: Lepton, plan: Plan, job: Job, group: str) -> AsyncGenerator[Finding]:
@@ -151,13 +150,3 @@ async def _reservation(lepton: Lepton, plan: Plan, group: str) -> AsyncGenerator
         text = f"The reservation {name_of(row)} is {str(phase).lower()}."
         fix = Fix("Name another, or leave node_reservation out.")
         yield Finding("error", text, profile=plan.profile, key="node_reservation", fix=fix)
-
-
-async def _collect(findings: AsyncGenerator[Finding]) -> list[Finding]:
-    """All findings of one check; one that fails says so and hides none of the others."""
-    try:
-        return [finding async for finding in findings]
-    except AuthenticationError as error:
-        return [Finding("error", error.message, fix=Fix(error.fix or SIGN_IN))]
-    except TunedeckError as error:
-        return [Finding("warning", error.message, fix=Fix(error.fix) if error.fix else None)]

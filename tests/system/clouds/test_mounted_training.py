@@ -181,3 +181,18 @@ def test_what_the_service_lacks_is_said_before_a_run_is_recorded(
     assert Registry().list() == []
     assert isinstance(site.service, FakeLepton | FakeRunAI)
     assert site.kept() == set()
+
+
+@pytest.mark.parametrize(("trouble", "code"), [({"status": 503}, 3), ({"status": 401}, 4)])
+def test_a_service_that_is_away_or_refuses_is_told_from_a_mistake(
+    site: Site,
+    tunedeck: Callable[..., CompletedProcess[str]],
+    trouble: dict[str, int],
+    code: int,
+) -> None:
+    tunedeck("env", "init", "-c", site.executor)
+    site.service.fault("GET", "/(workspace|projects|dedicated-node-groups)$", times=99, **trouble)
+    done = tunedeck(*LAUNCH, "-b", site.profile)
+    assert done.returncode == code, done.stderr
+    assert str(trouble["status"]) in done.stderr
+    assert Registry().list() == []

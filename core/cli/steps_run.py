@@ -258,6 +258,6 @@ def _run_builtin(step_id: str, selection: Selection, mode: Mode) -> int:
 
 
 def _blocked(prepared: Prepared, otherwise: ExitCode) -> ExitCode:
-    from ..findings import blocking
+    from ..findings import exit_code_of
 
-    return ExitCode.USAGE if blocking(prepared.findings) else otherwise
+    return exit_code_of(prepared.findings) or otherwise

@@ -97,10 +97,11 @@ class TrainingLoop:
             sources=sources,
             shared=share_sequences(context),
         )
+        self._total = plan.data.total_steps(config)
         self._compile = Compilation(
             state.model,
             config.compile,
-            steps=plan.data.total_steps(config) - progress.step,
+            steps=self._total - progress.step,
             device=runtime.device,
         )
         # On a CPU the numbers are there; on a GPU reading them waits for the step.
@@ -174,7 +175,9 @@ class TrainingLoop:
             if _due(step, self._config.sampling.every_steps):
                 self._sample()
             if improved or _due(step, intervals.ckpt_every_steps):
-                self._save(random_state(), best=improved)
+                # With the form that the last one gets, so that it is written once.
+                finished = step == self._total or self._validator.gives_up
+                self._save(random_state(), best=improved, finished=finished)
             if self._validator.gives_up:
                 ending = Ending.EARLY
                 break

@@ -86,6 +86,8 @@ class Saves:
         if not self.due(finished=finished):
             if last:
                 self._saver.wait(last=True)
+            if best and self._config.checkpoint.enabled:
+                self._saver.mark_best(self._progress.step)
             return
         self._accounts.weigh((n, p) for n, p in self._model.named_parameters() if p.requires_grad)
         self._saver.save(self._moment(random, best=best), last=last, finished=finished)

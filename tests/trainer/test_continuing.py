@@ -141,3 +141,26 @@ def test_a_checkpoint_says_what_its_place_depends_on(trained: Path) -> None:
     assert state["data"]["rng.seed"] == 3
     # No path of the machine that trained it.
     assert "/" not in json.dumps(state["data"])
+
+
+def test_the_last_step_is_written_once_and_is_the_best_if_its_validation_says_so(
+    configure: Configure,
+    tmp_path: Path,
+    chat_file: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is due by the interval of checkpoints, and its validation by the end of the run alone."""
+    config = configure(
+        step_scheduler={**STEPS, "val_every_steps": 3},
+        validation_dataset={"path_or_dataset_id": str(chat_file), "split": "train[:4]"},
+        checkpoint={"save_consolidated": "final", "keep_last": None},
+    )
+    assert sft.main(config, tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("tunedeck: saved") == 3
+    assert (saved(tmp_path, 4) / "model.safetensors").is_file()
+    best = tmp_path / "checkpoints/best"
+    assert best.resolve() == saved(tmp_path, 4).resolve()
+    assert json.loads((tmp_path / "result.json").read_text())["best_checkpoint"] == str(
+        saved(tmp_path, 4)
+    )

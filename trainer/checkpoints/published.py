@@ -85,6 +85,17 @@ class Checkpoints:
         self._remove_old()
         return final
 
+    def mark_best(self, step: int) -> None:
+        """Let `best` point to the checkpoint of a step, if it is here.
+
+        Raises:
+            OSError: the folder is not writable.
+        """
+        final = self.folder / f"step_{step:06d}"
+        if final.is_dir():
+            self._link("best", final)
+            self._remove_old()
+
     def _publish(self, temporary: Path, final: Path) -> None:
         """Give a complete folder its name; a resumed run may have been at that step before."""
         replaced = final.with_suffix(_REPLACED)

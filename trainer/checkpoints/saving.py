@@ -109,6 +109,15 @@ class Saver:
         if writing is not None:
             self._survive(writing.result, last=last)
 
+    def mark_best(self, step: int) -> None:
+        """Let `best` point to the checkpoint of a step, whose validation loss came after its save.
+
+        Raises:
+            SaveError: it could not be saved, or the folder is not writable.
+        """
+        self.wait()
+        self._writer.mark_best(self._checkpoints, step)
+
     def close(self) -> None:
         """Wait for what is written in the background, and say what went wrong with it."""
         try:

@@ -19,12 +19,13 @@ from typing import Any, TextIO, cast
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from ..core.chat import RowError, open_chat_tokenizer
 from ..core.errors import TunedeckError
 from .merging.adapter import CONFIG_FILE, attach_adapter
 from .model.build import unloadable
+from .model.kinds import loader_of, trained_kind
 from .reporting.samples import answer
 
 Side = tuple[str, PreTrainedModel, Callable[[], AbstractContextManager[None]]]
@@ -83,12 +84,13 @@ def _load(name: str, *, revision: str | None = None, remote: bool) -> PreTrained
     """
     gpu = torch.cuda.is_available()
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        source: dict[str, Any] = {"revision": revision, "trust_remote_code": remote}
+        loader = loader_of(trained_kind(AutoConfig.from_pretrained(name, **source)))
+        model: PreTrainedModel = loader.from_pretrained(
             name,
-            revision=revision,
-            trust_remote_code=remote,
             dtype="auto" if gpu else torch.float32,
             device_map="cuda" if gpu else None,
+            **source,
         )
     except (OSError, ValueError) as error:
         raise unloadable(name, "model", error) from error

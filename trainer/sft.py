@@ -21,7 +21,7 @@ from .checkpoints.progress import Progress
 from .checkpoints.published import Checkpoints
 from .checkpoints.restoring import Restored
 from .checkpoints.saving import Saver, expected_seconds
-from .checkpoints.weights import Weights, find_base
+from .checkpoints.weights import Weights, find_base, find_processor
 from .data.assemble import TrainingRows, layout_of, prepare_table, training_rows
 from .data.batches import Collate
 from .data.prepare import Blend
@@ -140,7 +140,13 @@ def _train(
     share = Share(context.data_rank, context.sizes.data_ranks)
     loader = data.loader(config, progress, share=share, pin=runtime.device.type == "cuda")
     tracker = tracking.Tracker(config if context.main else _untracked(config), run_dir)
-    weights = Weights(state.model, state.adapter, tokenizer, find_base(config.model))
+    weights = Weights(
+        state.model,
+        state.adapter,
+        tokenizer,
+        find_base(config.model),
+        processor=find_processor(config.model),
+    )
     saver = Saver(config.checkpoint, checkpoints, state, weights, context, order)
     loop = TrainingLoop(
         config,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 BASE_FILE = "base.json"
 """Beside an adapter: `{"base": name, "base_digest": digest}` of the model it was trained on."""
+_PROCESSOR = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _FILE_SIZE = 5 << 30
 _WEIGHTS = ".safetensors"
 
@@ -51,6 +53,8 @@ class Weights:
         adapter: PEFT's wrapper of it; None in full training.
         tokenizer: saved beside the weights.
         base: the model that was started from.
+        processor: files of the processor that the model takes images or sound through; they are
+            copied beside the weights as they are.
         file_size: a new file is begun before one grows over so many bytes.
     """
 
@@ -61,9 +65,11 @@ class Weights:
         tokenizer: PreTrainedTokenizerBase,
         base: Base | None,
         *,
+        processor: Sequence[Path] = (),
         file_size: int = _FILE_SIZE,
     ) -> None:
         self._model, self._adapter, self._tokenizer, self._base = model, adapter, tokenizer, base
+        self._processor = processor
         self._sources: dict[str, str] = {}
         self._entries = self._plan(file_size)
 
@@ -128,6 +134,8 @@ class Weights:
             if self._base is not None:
                 record = {"base": self._base.name, "base_digest": self._base.digest}
                 (folder / BASE_FILE).write_text(json.dumps(record, indent=2) + "\n")
+        for file in self._processor:
+            shutil.copyfile(file, folder / file.name)
         self._tokenizer.save_pretrained(folder)
         return [path for path in folder.iterdir() if path.is_file() and path.suffix != _WEIGHTS]
 
@@ -199,6 +207,17 @@ class _Producer:
             self._made = made if entry.name in made else {entry.name: made[source]}
             self._source = source
         return self._made[entry.name]
+
+
+def find_processor(config: ModelConfig) -> list[Path]:
+    """The files of the processor of the model that a run starts from; a text model has none."""
+    name = base_name(config) or (config.config if isinstance(config.config, str) else None)
+    if name is None:
+        return []
+    quiet = ("missing_entries", "connection_errors", "gated_repo")
+    options: dict[str, Any] = {f"_raise_exceptions_for_{what}": False for what in quiet}
+    found = (cached_file(name, f, revision=config.revision, **options) for f in _PROCESSOR)
+    return [Path(file) for file in found if file is not None]
 
 
 def find_base(config: ModelConfig) -> Base | None:

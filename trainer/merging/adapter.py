@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import peft
-import torch
+from peft.tuners.lora.layer import ParamWrapper
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -18,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ...core.errors import UsageError
+from .updates import ParameterUpdate, Update
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -28,47 +30,12 @@ _PART = re.compile(
 )
 # Their adapters do more to the base than B·A and a magnitude.
 _OTHER_METHODS = (
-    *("lora_bias", "layer_replication", "target_parameters", "trainable_token_indices"),
+    *("lora_bias", "layer_replication", "trainable_token_indices"),
     *("use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "kasa_config"),
     *("velora_config", "monteclora_config"),
 )
 # Starting points that change the base itself; the others only choose A and B.
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What a low-rank pair does to one weight: W + scaling·B·A, in DoRA with a magnitude.
-
-    LoRA: arXiv:2106.09685, equation 3. DoRA: arXiv:2402.09353, equation 5.
-
-    Attributes:
-        a: [rank, in].
-        b: [out, rank].
-        scaling: alpha/rank, or alpha/√rank (rsLoRA, arXiv:2312.03732).
-        magnitude: [out], the norm that each row of W + scaling·B·A is brought to; None in LoRA.
-        transposed: whether the layer keeps its weight as [in, out]: embeddings and GPT-2's Conv1D.
-    """
-
-    a: Tensor
-    b: Tensor
-    scaling: float
-    magnitude: Tensor | None
-    transposed: bool
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The shape of the weight that it fits."""
-        out, into = self.b.shape[0], self.a.shape[1]
-        return (into, out) if self.transposed else (out, into)
-
-    def apply(self, weight: Tensor) -> Tensor:
-        """The merged weight, float32, in the shape of `weight`."""
-        base = weight.float().T if self.transposed else weight.float()
-        merged = torch.addmm(base, self.b.float(), self.a.float(), alpha=self.scaling)
-        if self.magnitude is not None:
-            merged *= (self.magnitude.float() / merged.norm(dim=1)).unsqueeze(1)
-        return merged.T if self.transposed else merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +45,15 @@ class Adapter:
     Attributes:
         folder: where it lies.
         base: name of the model that it was trained on, as PEFT recorded it.
+        config: its settings.
         updates: weight name → the low-rank update of that weight.
         replaced: weight name → the weight that was trained in full (`modules_to_save`).
     """
 
     folder: Path
     base: str | None
-    updates: Mapping[str, Update]
+    config: peft.LoraConfig
+    updates: Mapping[str, Update | ParameterUpdate]
     replaced: Mapping[str, Tensor]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -97,6 +66,59 @@ class Adapter:
         weight = self.replaced.get(name, weight)
         update = self.updates.get(name)
         return weight if update is None else update.apply(weight)
+
+    def change(self, name: str) -> Tensor:
+        """What a weight is replaced by, or, where it is updated, what is added to it."""
+        if name in self.replaced:
+            return self.replaced[name]
+        update = self.updates[name]
+        assert isinstance(update, ParameterUpdate), name  # layers are stored as they are
+        return update.change()
+
+    def on(self, model: PreTrainedModel) -> Adapter:
+        """The same with the names of the parameters that it updates, which the model knows.
+
+        PEFT's files do not say which parameter of a module a pair belongs to.
+
+        Args:
+            model: the base's architecture; adapters are put inside it and taken out again.
+
+        Raises:
+            UsageError: the model has no such parameters.
+        """
+        if not self.config.target_parameters:
+            return self
+        try:
+            with _quiet():
+                wrapped = peft.get_peft_model(model, self.config, low_cpu_mem_usage=True)
+        except ValueError as error:
+            raise UsageError(
+                f"The adapter does not fit the base: {error}",
+                fix="Set base_hf_path to the model that it was trained on.",
+            ) from error
+        updates = dict(self.updates)
+        for path, module in wrapped.named_modules():
+            layer = path.removeprefix(_PREFIX)
+            if isinstance(module, ParamWrapper) and f"{layer}.weight" in updates:
+                pair = updates.pop(f"{layer}.weight")
+                name = f"{layer.replace('.base_layer', '')}.{module.parameter_name}"
+                sides = (module.lora_A["default"].weight, module.lora_B["default"].weight)
+                if [one.shape for one in sides] != [pair.a.shape, pair.b.shape]:
+                    raise UsageError(
+                        f"The adapter does not fit the base: '{name}' is "
+                        f"{list(module.get_param().shape)} there, and the adapter is for "
+                        f"{list(pair.b.shape)} x {list(pair.a.shape)}.",
+                        fix="Set base_hf_path to the model that it was trained on.",
+                    )
+                updates[name] = ParameterUpdate(
+                    pair.a,
+                    pair.b,
+                    module.scaling["default"],
+                    module.num_experts,
+                    module.num_experts == 1 or module._did_swap_in_out_features,
+                )
+        wrapped.unload()
+        return replace(self, updates=updates)
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -123,15 +145,27 @@ def read_adapter(folder: Path) -> Adapter:
             # PEFT saves an adapted embedding's own weight as well, under the wrapper's name.
             replaced[name.replace(".base_layer.", ".")] = tensor
     updates = {f"{name}.weight": _update(config, name, found) for name, found in parts.items()}
-    return Adapter(folder, config.base_model_name_or_path, updates, replaced)
+    return Adapter(folder, config.base_model_name_or_path, config, updates, replaced)
 
 
 def attach_adapter(model: PreTrainedModel, folder: Path) -> peft.PeftModel:
     """Put a saved adapter inside its base, in place, to compute with; it is not trained."""
-    with warnings.catch_warnings():
-        # PEFT reads a property that transformers has renamed.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+    with _quiet():
         return peft.PeftModel.from_pretrained(model, str(folder))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PEFT reads a property that transformers has renamed, and looks for experts among layers.
+
+    Whether the base is the right one is checked here, and not by its name.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*base_model_name_or_path. was renamed", UserWarning)
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        warnings.filterwarnings("ignore", ".*_pattern keys did not match", RuntimeWarning)
+        warnings.filterwarnings("ignore", "target_parameters=.* no parameter", RuntimeWarning)
+        yield
 
 
 def _read_config(folder: Path) -> peft.LoraConfig:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from ...core.errors import UsageError
 from ...core.schema.merge import MergeConfig
 from .adapter import Adapter
+from .base_model import StoredWeights, empty_base
 from .shards import Entry, list_tensors, load_tensor
+
+_KEPT = 2
+"""Weights in pieces whose change is held: of a layer's experts, files mix the pieces of two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class MergePlan:
         entries: what is written, and in which files.
         sources: name of an entry → the tensor of the base that it starts from.
         changed: name of an entry → what the adapter calls it.
+        stored: how the base's files hold the weights of its model.
         config: `config.json` of the result.
     """
 
@@ -36,14 +40,28 @@ class MergePlan:
     entries: tuple[Entry, ...]
     sources: Mapping[str, Entry]
     changed: Mapping[str, str]
+    stored: StoredWeights
     config: Mapping[str, Any]
+    _pieces: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def produce(self, entry: Entry) -> Tensor:
         """The tensor of one entry."""
         tensor = load_tensor(self.base, self.sources[entry.name])
-        if entry.name in self.changed:
-            tensor = self.adapter.apply(self.changed[entry.name], tensor)
-        return tensor.to(entry.dtype)
+        name = self.changed.get(entry.name)
+        if name is None:
+            return tensor.to(entry.dtype)
+        if not self.stored.converted(name):
+            return self.adapter.apply(name, tensor).to(entry.dtype)
+        piece = self._change(name)[entry.name]
+        return (piece if name in self.adapter.replaced else tensor.float() + piece).to(entry.dtype)
+
+    def _change(self, name: str) -> Mapping[str, Tensor]:
+        """What a weight in pieces is replaced by, or what is added to it, by the pieces' names."""
+        if name not in self._pieces:
+            while len(self._pieces) >= _KEPT:
+                self._pieces.pop(next(iter(self._pieces)))
+            self._pieces[name] = self.stored.pieces(name, self.adapter.change(name))
+        return self._pieces[name]
 
 
 def plan_merge(adapter: Adapter, base: Path, config: MergeConfig) -> MergePlan:
@@ -57,24 +75,30 @@ def plan_merge(adapter: Adapter, base: Path, config: MergeConfig) -> MergePlan:
     """
     sources = list_tensors(base)
     values: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    model = empty_base(base, remote=config.trust_remote_code)
+    adapter = adapter.on(model)
+    stored = StoredWeights(model, sources, base)
     shapes = adapter.shapes()
-    tied = _tied_weights(base, remote=config.trust_remote_code)
+    # Weights that are another one's, as the architecture declares them: name → the other.
+    tied: dict[str, str] = dict(model.all_tied_weights_keys)
     if shapes.keys() & {*tied, *tied.values()}:
         for target, source in tied.items():
-            sources.setdefault(target, sources[_stored(source, sources, base)])
+            sources.setdefault(target, sources[stored.names(source)[0]])
+        stored = StoredWeights(model, sources, base)
         for table in (values, values.get("text_config")):
             if isinstance(table, dict):
                 table["tie_word_embeddings"] = False
     changed = {}
     for name, shape in shapes.items():
-        stored = _stored(name, sources, base)
-        if sources[stored].shape != shape:
+        names = stored.names(name)
+        there = stored.shape(name) if stored.converted(name) else sources[names[0]].shape
+        if there != shape:
             raise UsageError(
-                f"The adapter does not fit the base '{base}': '{name}' is "
-                f"{list(sources[stored].shape)} there, and the adapter is for {list(shape)}.",
+                f"The adapter does not fit the base '{base}': '{name}' is {list(there)} there, "
+                f"and the adapter is for {list(shape)}.",
                 fix="Set base_hf_path to the model that it was trained on.",
             )
-        changed[stored] = name
+        changed |= dict.fromkeys(names, name)
     entries = tuple(replace(entry, name=name) for name, entry in sources.items())
     if config.torch_dtype != "auto":
         dtype = getattr(torch, config.torch_dtype)
@@ -84,28 +108,4 @@ def plan_merge(adapter: Adapter, base: Path, config: MergeConfig) -> MergePlan:
         )
         values.pop("torch_dtype", None)
         values["dtype"] = config.torch_dtype
-    return MergePlan(adapter, base, entries, sources, changed, values)
-
-
-def _tied_weights(base: Path, *, remote: bool) -> dict[str, str]:
-    """Weights that are another one's, as the architecture declares them: name → the other."""
-    config = AutoConfig.from_pretrained(base, trust_remote_code=remote)
-    auto: Any = AutoModelForCausalLM  # transformers has no types for from_config
-    with torch.device("meta"):
-        model = auto.from_config(config, trust_remote_code=remote)
-    return dict(model.all_tied_weights_keys)
-
-
-def _stored(name: str, sources: Mapping[str, Entry], base: Path) -> str:
-    """What the base's files call a weight: some were saved without the outermost module's name.
-
-    Raises:
-        UsageError: they have no such weight.
-    """
-    for candidate in (name, name.partition(".")[2]):
-        if candidate in sources:
-            return candidate
-    raise UsageError(
-        f"The adapter does not fit the base '{base}', which has no weight '{name}'.",
-        fix="Set base_hf_path to the model that it was trained on.",
-    )
+    return MergePlan(adapter, base, entries, sources, changed, stored, values)

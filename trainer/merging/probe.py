@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ...core.hardware import memory_bytes
 from .adapter import attach_adapter
+from .base_model import load_base
 from .shards import list_tensors
 
 _ROWS, _LENGTH, _SEED = 4, 32, 0
@@ -51,23 +51,15 @@ def merge_difference(
     dtype = next((d for d in formats if 2 * count * d.itemsize <= memory_bytes()), None)
     if dtype is None:
         return None
-    model = _load(base, dtype, remote=remote)
+    model = load_base(base, dtype, remote=remote)
     generator = torch.Generator().manual_seed(_SEED)
     size = model.config.get_text_config().vocab_size
     ids = torch.randint(size, (_ROWS, _LENGTH), generator=generator)
     expected = _logits(attach_adapter(model, adapter).to(dtype), ids)
     del model
-    found = _logits(_load(merged, dtype, remote=remote), ids)
+    found = _logits(load_base(merged, dtype, remote=remote), ids)
     same = (found.argmax(-1) == expected.argmax(-1)).float().mean()
     return Difference((found - expected).abs().max().item(), same.item())
-
-
-def _load(folder: Path, dtype: torch.dtype, *, remote: bool) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, trust_remote_code=remote
-    )
-    model.train(False)
-    return model
 
 
 def _logits(model: torch.nn.Module, ids: Tensor) -> Tensor:

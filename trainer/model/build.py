@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from ...core.errors import UsageError
@@ -18,7 +19,7 @@ from .quantize import is_quantized, loading_options
 _TOWERS = {
     "vision_tower": ("vision_tower", "vision_model", "visual"),
     "audio_tower": ("audio_tower", "audio_model"),
-    "language_model": ("language_model",),
+    "language_model": ("language_model", "text_model"),
 }
 
 
@@ -112,10 +113,14 @@ def base_name(config: ModelConfig) -> str | None:
 
 def freeze(model: PreTrainedModel, config: FreezeConfig) -> None:
     """Leave the named towers of a multimodal model untrained; a text model has none."""
+    for name in frozen_towers(model, config):
+        model.get_submodule(name).requires_grad_(False)
+
+
+def frozen_towers(model: nn.Module, config: FreezeConfig) -> list[str]:
+    """The names of the modules that `freeze` leaves untrained."""
     chosen = {name for part, names in _TOWERS.items() if getattr(config, part) for name in names}
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] in chosen:
-            module.requires_grad_(False)
+    return [name for name, _ in model.named_modules() if name.rpartition(".")[2] in chosen]
 
 
 def default_attention(model_class: type[PreTrainedModel], config: PretrainedConfig) -> str:
@@ -133,21 +138,6 @@ def check_vocabulary(config: PretrainedConfig, tokens: int) -> None:
             f"The tokenizer has {tokens} tokens, the model has embeddings for {size}.",
             fix="Use the model's own tokenizer, or set model.config.vocab_size for a new model.",
         )
-
-
-def flops_per_token(model: PreTrainedModel) -> int:
-    """Floating-point operations of the matrices for one token, forward and backward.
-
-    A weight costs 2 operations forward, 2 for the gradient of its input and 2 for its own, which a
-    frozen one does not have (arXiv:2204.02311, appendix B). Attention is left out.
-    """
-    embedding = model.get_input_embeddings().weight
-    tied = model.get_output_embeddings().weight is embedding
-    return sum(
-        parameter.numel() * (6 if parameter.requires_grad else 4)
-        for parameter in model.parameters()
-        if parameter.ndim >= 2 and (tied or parameter is not embedding)
-    )
 
 
 def unloadable(source: str, what: str, error: Exception) -> UsageError:

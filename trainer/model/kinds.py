@@ -50,6 +50,11 @@ def kind_of(config: ModelConfig, architecture: PretrainedConfig) -> Kind:
     if config.reward_model_cfg.enabled:
         architecture.num_labels = 1
         return Kind.REWARD
+    return trained_kind(architecture)
+
+
+def trained_kind(architecture: PretrainedConfig) -> Kind:
+    """Which kind a model is that predicts tokens."""
     if type(architecture) in AutoModelForImageTextToText._model_mapping:
         return Kind.VISION
     return Kind.TEXT

@@ -19,7 +19,7 @@ from ...core.schema.model import ModelConfig
 from ...core.text import did_you_mean
 from ..merging.adapter import WEIGHTS_FILE
 from ..parallel.tensors import piece_of
-from .build import base_name
+from .build import base_name, frozen_towers
 from .lora_linear import LoraLinear
 from .quantize import is_quantized
 
@@ -43,7 +43,7 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig, base: ModelConfig) -
         r=config.dim,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # PEFT scales by it, whole or not
         lora_dropout=config.dropout,
-        target_modules=target_modules(model, config),
+        target_modules=target_modules(model, config, frozen_towers(model, base.freeze)),
         use_rslora=config.use_rslora,
         use_dora=config.use_dora,
         modules_to_save=_existing(model, config.modules_to_save) or None,
@@ -89,8 +89,15 @@ def load_adapter(adapter: peft.PeftModel, folder: Path) -> None:
         weight.detach().copy_(piece_of(saved[name], weight))
 
 
-def target_modules(model: PreTrainedModel, config: LoraConfig) -> list[str]:
+def target_modules(
+    model: PreTrainedModel, config: LoraConfig, frozen: Sequence[str] = ()
+) -> list[str]:
     """The adapted layers: the last parts of their names where these say it all, else full names.
+
+    Args:
+        model: the base.
+        config: which of its layers are wanted.
+        frozen: names of modules that are left untrained, and so get no adapters either.
 
     Raises:
         UsageError: no layer, or a layer to exclude, has the name asked for.
@@ -111,8 +118,16 @@ def target_modules(model: PreTrainedModel, config: LoraConfig) -> list[str]:
         raise UsageError(
             "peft.exclude_modules leaves no layer to adapt.", fix="Exclude fewer layers."
         )
+    chosen = {name for name in chosen if not f"{name}.".startswith(tuple(f"{f}." for f in frozen))}
+    if not chosen:
+        raise UsageError(
+            f"peft.target_modules names layers of '{frozen[0]}' alone, which model.freeze leaves "
+            "untrained.",
+            fix="Name layers of the language model, or set model.freeze for that part to false.",
+        )
     leaves = {_leaf(name) for name in chosen}
-    covered = {name for name in linear if _leaf(name) in leaves}
+    # PEFT looks at the names of all modules: a number is a layer here and a block there.
+    covered = {name for name, _ in model.named_modules() if _leaf(name) in leaves}
     return sorted(leaves if covered == chosen else chosen)
 
 

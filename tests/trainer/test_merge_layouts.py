@@ -1,0 +1,205 @@
+"""Merging into bases whose files hold weights under other names, or in pieces."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    PreTrainedModel,
+)
+
+from tunedeck.core.errors import UsageError
+from tunedeck.core.schema.merge import MergeConfig
+from tunedeck.trainer.merging import merge
+
+from .helpers import SIZES
+
+# PEFT asks for a name that transformers has deprecated.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*_pattern keys did not match:RuntimeWarning"),
+]
+
+IDS = torch.arange(2 * 24).reshape(2, 24) % 250
+
+
+def llava(folder: Path) -> Path:
+    """A model with an image tower, whose language model lies one module deeper."""
+    torch.manual_seed(0)
+    tower: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = LlavaConfig(
+        text_config=LlamaConfig(**{**SIZES, "vocab_size": 256}),
+        vision_config=CLIPVisionConfig(
+            **tower, num_attention_heads=2, image_size=8, patch_size=4, projection_dim=16
+        ),
+        image_token_id=255,
+    )
+    AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def load(folder: Path) -> PreTrainedModel:
+    seeing = "vision_config" in json.loads((folder / "config.json").read_text())
+    auto: Any = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
+    model: PreTrainedModel = auto.from_pretrained(folder, dtype=torch.float32)
+    model.train(False)
+    return model
+
+
+@torch.inference_mode()
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    found: torch.Tensor = model(input_ids=IDS).logits
+    return found
+
+
+def make_adapter(base: Path, folder: Path, **options: Any) -> Path:
+    """An adapter of PEFT's whose every trained weight has been moved."""
+    settings: dict[str, Any] = {"r": 3, "lora_alpha": 12, "task_type": "CAUSAL_LM"}
+    adapter = peft.get_peft_model(load(base), peft.LoraConfig(**{**settings, **options}))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    adapter.save_pretrained(str(folder))
+    return folder
+
+
+def merged(adapter: Path, folder: Path, **config: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    assert merge.main(MergeConfig(lora_checkpoint=str(adapter), **config), folder) == 0
+    return Path(json.loads((folder / "result.json").read_text())["artifact"])
+
+
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+ADAPTERS = {
+    "attention": {"target_modules": ["q_proj", "v_proj"]},
+    "everything": {"target_modules": "all-linear"},
+    "router": {"target_modules": ["gate"]},
+    "experts": {"target_modules": ["q_proj"], "target_parameters": EXPERTS},
+    "some-experts": {"target_modules": [], "target_parameters": EXPERTS[1:]},
+    "scaled": {"target_modules": "all-linear", "use_rslora": True},
+    "whole-router": {"target_modules": ["q_proj"], "modules_to_save": ["gate"]},
+    "whole-experts": {"target_modules": ["q_proj"], "modules_to_save": ["experts"]},
+}
+
+
+@pytest.mark.parametrize("options", ADAPTERS.values(), ids=ADAPTERS)
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
+def test_experts_and_routers_are_merged_into_the_pieces_that_the_files_hold(
+    kind: str, options: dict[str, Any], models_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    base = models_of(kind)
+    adapter = make_adapter(base, tmp_path / "adapter", **options)
+
+    output = merged(adapter, tmp_path / "run")
+
+    expected = logits(peft.PeftModel.from_pretrained(load(base), str(adapter)))
+    assert (expected - logits(load(base))).abs().max() > 1e-3
+    torch.testing.assert_close(logits(load(output)), expected, rtol=0, atol=2e-5)
+    names = load_file(base / "model.safetensors").keys()
+    assert load_file(output / "model.safetensors").keys() == names
+    assert json.loads((tmp_path / "run/result.json").read_text())["logit_difference"] < 1e-5
+
+
+@pytest.mark.parametrize("options", [{}, {"modules_to_save": ["lm_head"]}, {"use_dora": True}])
+def test_the_language_part_of_a_model_with_images_is_merged(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    base = llava(tmp_path / "base")
+    (base / "preprocessor_config.json").write_text("{}")
+    targets = r".*language_model.*\.(q_proj|down_proj)"
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=targets, **options)
+
+    output = merged(adapter, tmp_path / "run")
+
+    expected = logits(peft.PeftModel.from_pretrained(load(base), str(adapter)))
+    assert (expected - logits(load(base))).abs().max() > 1e-3
+    torch.testing.assert_close(logits(load(output)), expected, rtol=0, atol=2e-5)
+    assert (output / "preprocessor_config.json").is_file()
+
+
+def test_an_adapter_for_experts_does_not_fit_a_dense_model(
+    models_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    options = ADAPTERS["experts"]
+    adapter = make_adapter(models_of("mixtral"), tmp_path / "adapter", **options)
+    with pytest.raises(UsageError, match="does not fit the base"):
+        merged(adapter, tmp_path / "run", base_hf_path=str(models_of("llama")))
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_an_adapter_for_other_experts_is_refused_by_their_shape(
+    models_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    adapter = make_adapter(models_of("qwen3_moe"), tmp_path / "adapter", **ADAPTERS["experts"])
+    config = load(models_of("qwen3_moe")).config
+    config.num_experts = 8
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "other")
+    with pytest.raises(UsageError, match=r"experts\.\w+' is \[8, .*adapter is for"):
+        merged(adapter, tmp_path / "run", base_hf_path=str(tmp_path / "other"))
+
+
+def test_names_of_the_model_itself_are_found_in_files_as_well(tmp_path: Path) -> None:
+    base = llava(tmp_path / "base")
+    file = base / "model.safetensors"
+    names = load_file(file).keys()
+    weights = {name: weight.clone() for name, weight in load(base).state_dict().items()}
+    assert weights.keys() != names
+    save_file(weights, file, metadata={"format": "pt"})
+    targets = r".*language_model.*\.(q_proj|v_proj)"
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=targets)
+
+    output = merged(adapter, tmp_path / "run")
+
+    expected = logits(peft.PeftModel.from_pretrained(load(base), str(adapter)))
+    torch.testing.assert_close(logits(load(output)), expected, rtol=0, atol=2e-5)
+    assert load_file(output / "model.safetensors").keys() == weights.keys()
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from tunedeck.core.schema.merge import MergeConfig
+from tunedeck.trainer.merging import merge
+# Measuring loads both models, where they are small enough.
+merge.merge_difference = lambda *_, **__: None
+merge.main(MergeConfig(lora_checkpoint=sys.argv[1]), Path(sys.argv[2]))
+# Unlike getrusage, this knows nothing of the process that started it.
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_shards(tmp_path: Path) -> None:
+    sizes = {**SIZES, "vocab_size": 64, "hidden_size": 1024, "intermediate_size": 2048}
+    peaks, mebibytes = [], []
+    for layers in (2, 16):
+        folder = tmp_path / str(layers)
+        folder.mkdir()
+        config = LlamaConfig(**{**sizes, "num_hidden_layers": layers})
+        model = AutoModelForCausalLM.from_config(config)
+        model.save_pretrained(folder / "base", max_shard_size="20MB")
+        mebibytes.append(model.num_parameters() * 4 >> 20)
+        options = {"target_modules": ["q_proj", "down_proj"]}
+        adapter = make_adapter(folder / "base", folder / "adapter", **options)
+        command = [sys.executable, "-c", PEAK, str(adapter), str(folder)]
+        run = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks.append(int(run.stdout.split()[-1]))
+        assert len(list((folder / "merged-hf").glob("*.safetensors"))) > layers // 2
+    assert mebibytes[1] - mebibytes[0] > 400
+    assert peaks[1] - peaks[0] < 0.2 * (mebibytes[1] - mebibytes[0])

@@ -76,6 +76,7 @@ def test_a_run_continues_on_another_number_of_ranks_and_another_mesh(
         ("mixtral", 2, {"tp_size": 2}),
         ("mixtral", 4, {"ep_size": 2, "tp_size": 2, "sequence_parallel": True}),
         ("llama", 2, {"cp_size": 2}),
+        ("llama", 2, {"cpu_offload": True}),
         ("llama", 4, {"tp_size": 2}),
         ("llama", 4, {"cp_size": 2}),
         ("llama", 4, {"dp_replicate_size": 2}),

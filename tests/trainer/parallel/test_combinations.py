@@ -1,0 +1,84 @@
+"""Every pair of kinds of parallelism with every kind of training: the table of docs/parallelism.md.
+
+A mixture-of-experts model on packed documents has something to split for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunedeck.core.schema import TrainConfig
+
+from .runs import Run, Runs
+from .workers import Workers
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+STEPS: dict[str, Any] = {"global_batch_size": 4, "local_batch_size": 1, "max_steps": 2}
+ADAPTER = {"dim": 4, "alpha": 8}
+TRAININGS: dict[str, dict[str, Any] | None] = {
+    "full": None,
+    "lora": ADAPTER,
+    "rslora": {**ADAPTER, "use_rslora": True},
+    "dora": {**ADAPTER, "use_dora": True},
+}
+MESHES: dict[str, tuple[int, dict[str, Any]]] = {
+    "fsdp": (4, {}),
+    "ddp": (2, {"strategy": "ddp"}),
+    "hsdp": (4, {"dp_replicate_size": 2}),
+    "fsdp-tp": (4, {"tp_size": 2}),
+    "fsdp-sp": (4, {"tp_size": 2, "sequence_parallel": True}),
+    "fsdp-cp": (4, {"cp_size": 2}),
+    "fsdp-ep": (4, {"ep_size": 2}),
+    "replicas-tp": (4, {"dp_replicate_size": 2, "tp_size": 2}),
+    "replicas-cp": (4, {"dp_replicate_size": 2, "cp_size": 2}),
+    "replicas-ep": (4, {"dp_replicate_size": 2, "ep_size": 2}),
+    "tp-cp": (4, {"tp_size": 2, "cp_size": 2}),
+    "sp-cp": (4, {"tp_size": 2, "cp_size": 2, "sequence_parallel": True}),
+    "tp-ep": (4, {"tp_size": 2, "ep_size": 2}),
+    "sp-ep": (4, {"tp_size": 2, "ep_size": 2, "sequence_parallel": True}),
+    "cp-ep": (4, {"cp_size": 2, "ep_size": 2}),
+}
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Run]:
+    """What one process came to, by the kind of training."""
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("mesh", "training"),
+    [
+        *((mesh, training) for mesh in MESHES for training in ("full", "lora", "dora")),
+        # It differs from LoRA in a factor alone.
+        *((mesh, "rslora") for mesh in ("fsdp", "sp-ep", "cp-ep")),
+    ],
+)
+def test_a_mesh_trains_as_one_process(
+    mesh: str,
+    training: str,
+    alone: dict[str, Run],
+    models_of: Callable[[str], Path],
+    configure: Callable[..., TrainConfig],
+    workers: Workers,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    def train(ranks: int, distributed: dict[str, Any]) -> Run:
+        config = configure(
+            model={"pretrained_model_name_or_path": str(models_of("mixtral"))},
+            packed_sequence={"packed_sequence_size": 100},
+            step_scheduler=STEPS,
+            optimizer={"lr": 1e-2, "eps": 1e-3},
+            peft=TRAININGS[training],
+            distributed=distributed,
+        )
+        return Runs(workers).train(ranks, config, tmp_path_factory.mktemp("run"))
+
+    if training not in alone:
+        alone[training] = train(1, {})
+    train(*MESHES[mesh]).assert_equals(alone[training])

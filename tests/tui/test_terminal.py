@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tunedeck.core.drafts import list_drafts
+
 _LEAVES_ALTERNATE_SCREEN = b"\x1b[?1049l"
 _STOPS_MOUSE = b"\x1b[?1000l"
 
@@ -128,6 +130,8 @@ def test_the_prompts_walk_to_a_plan_without_drawing(
 ) -> None:
     arguments = ["--read-only"] + (["--plain"] if "TERM" in asked else [])
     wizard = terminal(*arguments, **asked)
+    wizard.until("What [")
+    wizard.type(b"new\r")
     wizard.until("Step [")
     wizard.type(b"peft/automodel\r")
     wizard.until("Config [")
@@ -141,7 +145,34 @@ def test_the_prompts_walk_to_a_plan_without_drawing(
     wizard.type(b"\r")
     wizard.until("Where it runs [")
     wizard.type(b"1\r")
-    wizard.until("Nothing is submitted: --read-only.")
+    wizard.until("Review [")
+    wizard.type(b"submit\r")
+    wizard.until("Submitting is off: the prompts were opened with --read-only.")
+    wizard.type(b"quit\r")
     assert wizard.ends() == 0
     assert "optimizer.lr=5e-4" in wizard.text
     assert b"\x1b[?1049h" not in wizard.data
+
+
+@pytest.mark.parametrize("interrupted", [True, False], ids=["ctrl-c", "end of input"])
+def test_prompts_that_are_left_keep_what_was_chosen(
+    terminal: Callable[..., _Terminal], interrupted: bool
+) -> None:
+    wizard = terminal("--plain", TERM="dumb")
+    for asked, answer in (
+        ("What [", b"new"),
+        ("Step [", b"peft/automodel"),
+        ("Config [", b"tiny"),
+        ("Change:", b"rng.seed=7"),
+    ):
+        wizard.until(asked)
+        wizard.type(answer + b"\r")
+    wizard.until("seed=7\r\nChange:")
+    if interrupted:
+        wizard.process.send_signal(signal.SIGINT)
+    else:
+        wizard.type(b"\x04")
+    assert wizard.ends() == 0
+    assert "Traceback" not in wizard.text
+    (draft,) = list_drafts()
+    assert draft.selection.overrides == ("rng.seed=7",)

@@ -141,7 +141,8 @@ class LaunchScreen(Page):
         self.draft = replace(
             self.draft, selection=message.selection, stage=message.go or self.draft.stage
         )
-        self._keeper.keep(self.draft)
+        if not self.wizard.read_only:
+            self._keeper.keep(self.draft)
         self._say_command()
         if message.go:
             self._show_stage()

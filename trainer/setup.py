@@ -32,6 +32,7 @@ from .model.build import (
 )
 from .model.implementation import settle_implementation
 from .model.kinds import class_of, kind_of
+from .model.lean import use_lean_functions
 from .model.lora import add_adapter, load_adapter
 from .model.quantize import check_quantized
 from .parallel.apply import parallelize
@@ -233,19 +234,23 @@ def setup_model_and_optimizer(
     alone = distributed_context.device_mesh is None
     # A whole model that is continued has all its weights from the checkpoint.
     continued = has_shards and config.peft is None
-    if alone and not continued:
-        quantization = config.peft.quantization if config.peft is not None else None
+    quantization = config.peft.quantization if config.peft is not None else None
+    # Weights in four or eight bits lie whole on every rank.
+    whole = (alone or quantization is not None) and not continued
+    if whole:
         model = build_model(config.model, runtime_config, source, quantization)
     else:
         model = empty_model(runtime_config)
     freeze(model, config.model.freeze)
     adapter = None
     if config.peft is not None:
-        with nullcontext() if alone else stand_ins(model):
+        with nullcontext() if whole else stand_ins(model):
             adapter = add_adapter(model, config.peft, config.model)
+    if runtime_config.device.type == "cpu":
+        use_lean_functions(model)
     products = runtime_config.autocast or runtime_config.dtype
     parallelize(model, distributed_context, config.distributed, products)
-    if continued or not alone:
+    if not whole:
         device = torch.device("cpu") if config.distributed.cpu_offload else runtime_config.device
         if continued:
             hollow(model, device)

@@ -9,6 +9,7 @@ from peft.tuners import lora
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 class LoraLinear(lora.Linear):
@@ -22,15 +23,24 @@ class LoraLinear(lora.Linear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """[..., in_features] to [..., out_features]."""
-        if args or kwargs or not self._plain(x):
+        if args or kwargs or not self.plain(x):
             output: Tensor = super().forward(x, *args, **kwargs)
             return output
-        (name,) = self.active_adapters
-        base, a, b = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
-        joined: Tensor = _joined(x, base.weight, base.bias, a, b, self.scaling[name])
+        joined: Tensor = _joined(x, *self.tensors(x.dtype))
         return joined
 
-    def _plain(self, x: Tensor) -> bool:
+    def tensors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None, Tensor, Tensor, float]:
+        """Weight and bias of the base, the adapter's two factors, and its scale.
+
+        In half precision the adapter is float32 beside its base, and multiplied as the base is.
+        """
+        (name,) = self.active_adapters
+        base, *pair = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
+        a, b = (weight.to(dtype) for weight in pair)
+        return base.weight, base.bias, a, b, self.scaling[name]
+
+    def plain(self, x: Tensor) -> bool:
+        """Whether the layer is, for this input, no more than two products and their sum."""
         if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return False
         (name,) = self.active_adapters
@@ -39,13 +49,29 @@ class LoraLinear(lora.Linear):
             return False
         dropout = self.lora_dropout[name]
         weights = (base.weight, self.lora_A[name].weight, self.lora_B[name].weight)
+        formats = {x.dtype}
+        if torch.is_autocast_enabled(x.device.type):
+            if torch.get_autocast_dtype(x.device.type) != x.dtype:
+                return False
+            formats.add(torch.float32)
         return (
             (isinstance(dropout, nn.Identity) or not self.training)
             and not base.weight.requires_grad
             and (base.bias is None or not base.bias.requires_grad)
-            and all(w.dtype == x.dtype and not isinstance(w, DTensor) for w in weights)
-            and not torch.is_autocast_enabled(x.device.type)
+            and base.weight.dtype == x.dtype
+            and all(w.dtype in formats and not isinstance(w, DTensor) for w in weights)
         )
+
+
+def with_product(output: Tensor, one: Tensor, other: Tensor, scale: float) -> Tensor:
+    """`output + scale * one @ other`, in the place of `output` where nothing else holds it.
+
+    Selective activation checkpointing does: it keeps the results of products.
+    """
+    watched = not torch.compiler.is_compiling() and _get_current_dispatch_mode() is not None
+    if watched:
+        return output.addmm(one, other, alpha=scale)
+    return output.addmm_(one, other, alpha=scale)
 
 
 class _Joined(torch.autograd.Function):
@@ -58,7 +84,7 @@ class _Joined(torch.autograd.Function):
         flat = x.flatten(0, -2)
         output = F.linear(flat, weight, bias)
         low = flat @ a.T
-        output.addmm_(low, b.T, alpha=scale)
+        output = with_product(output, low, b.T, scale)
         ctx.save_for_backward(x, weight, a, b, low)
         ctx.scale = scale
         return output.view(*x.shape[:-1], -1)

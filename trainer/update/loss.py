@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..data.batches import Batch
 from ..model.attention import unread_mask
 from ..parallel.sequences import SharedSequences
+from .cross_entropy import token_losses
 
 
 def document_arguments(batch: Batch, attn_implementation: str) -> dict[str, Any]:
@@ -93,10 +95,12 @@ class SupervisedLoss:
         finally:
             self._positions = None
         logits = logits.squeeze(0).float()
-        if batch.sources is None:
-            return F.cross_entropy(logits, batch.targets, reduction="sum")
-        losses = F.cross_entropy(logits, batch.targets, reduction="none")
-        self._by_source.add(losses.detach(), batch.sources)
+        if isinstance(logits, DTensor):
+            losses = F.cross_entropy(logits, batch.targets, reduction="none")
+        else:
+            losses = token_losses(logits, batch.targets)
+        if batch.sources is not None:
+            self._by_source.add(losses.detach(), batch.sources)
         return losses.sum()
 
     def take_sources(self) -> Tensor | None:
@@ -116,8 +120,26 @@ class SupervisedLoss:
         if self._positions is None:
             return None
         hidden: Tensor = inputs[0]
-        chosen = hidden.flatten(0, 1).index_select(0, self._positions)
+        chosen = _choose(hidden.flatten(0, 1), self._positions)
         return (chosen.unsqueeze(0), *inputs[1:])
+
+
+class _Choose(torch.autograd.Function):
+    """Rows by number, each at most once: their gradients are put back, not added up."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, numbers: Tensor) -> Tensor:
+        ctx.save_for_backward(numbers)
+        ctx.shape = rows.shape
+        return rows.index_select(0, numbers)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (numbers,) = ctx.saved_tensors
+        return gradient.new_zeros(ctx.shape).index_copy_(0, numbers, gradient), None
+
+
+_choose: Any = _Choose.apply
 
 
 class _BySource:

@@ -63,15 +63,17 @@ def batch_and_mesh(plan: Plan, step: Step) -> Iterable[Finding]:
     if step.launch.schema != "sft":
         return
     from ..models import architecture_of
-    from ..schema.mesh import architecture_misfits, mesh_misfits
-    from ..schema.optimization import StepSchedulerConfig
+    from ..schema.mesh import architecture_misfits, mesh_misfits, optimizer_misfits
+    from ..schema.optimization import OptimizerConfig, StepSchedulerConfig
     from ..schema.parallel import DistributedConfig
 
     parallel = DistributedConfig.model_validate(plan.config["distributed"])
     schedule = StepSchedulerConfig.model_validate(plan.config["step_scheduler"])
+    optimizer = OptimizerConfig.model_validate(plan.config["optimizer"])
     misfits = (
         *mesh_misfits(parallel, schedule, plan.launch.world_size),
         *architecture_misfits(parallel, architecture_of(plan.config)),
+        *optimizer_misfits(optimizer, plan.launch.world_size),
     )
     for misfit in misfits:
         edit = None if misfit.value is None else Edit("set", misfit.key, misfit.value)

@@ -113,6 +113,23 @@ CONDITIONS: tuple[Condition, ...] = (
         severity="warning",
     ),
     Condition(
+        "quantized_and_split",
+        "peft.quantization",
+        lambda config, model: (
+            _quantized(config)
+            and (config.distributed.tp_size > 1 or config.distributed.ep_size > 1)
+        ),
+        "Weights in blocks of four or eight bits cannot be split: each process has all of them.",
+        "Set distributed.tp_size=1 and distributed.ep_size=1, or leave peft.quantization out.",
+    ),
+    Condition(
+        "quantized_and_offload",
+        "distributed.cpu_offload",
+        lambda config, model: _quantized(config) and config.distributed.cpu_offload,
+        "cpu_offload moves what is sharded, and of a quantized model that is the adapter alone.",
+        "Set distributed.cpu_offload=false.",
+    ),
+    Condition(
         "sequence_parallel_alone",
         "distributed.sequence_parallel",
         lambda config, model: (
@@ -161,3 +178,7 @@ def _cannot_convert(config: TrainConfig, model: ModelFacts) -> bool:
 
 def _packs(config: TrainConfig) -> bool:
     return config.packed_sequence.packed_sequence_size > 0
+
+
+def _quantized(config: TrainConfig) -> bool:
+    return config.peft is not None and config.peft.quantization is not None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .optimization import StepSchedulerConfig
+from .optimization import OptimizerConfig, StepSchedulerConfig
 from .parallel import DistributedConfig
 
 _ROUND = ("tp_size", "cp_size", "ep_size")
@@ -112,6 +112,16 @@ def mesh_misfits(
             f"data parallel ranks = {unit}.",
             f"Set step_scheduler.global_batch_size={near}{smaller}.",
             near,
+        )
+
+
+def optimizer_misfits(optimizer: OptimizerConfig, world: int) -> Iterator[Misfit]:
+    """What keeps an optimizer from running on `world` processes."""
+    if optimizer.name == "adamw8bit" and world > 1:
+        yield Misfit(
+            "optimizer.name",
+            "adamw8bit keeps its state in blocks that cannot be split over processes.",
+            "Set optimizer.name=adamw, whose state is split over them, or use 1 process.",
         )
 
 

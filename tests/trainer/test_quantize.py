@@ -37,14 +37,26 @@ def test_what_needs_a_package_that_is_missing_is_refused_with_its_name(
     assert "pip install bitsandbytes" in caught.value.fix
 
 
-@pytest.mark.parametrize("tables", WANTED)
-def test_several_processes_are_refused(
-    tables: dict[str, Any], configure: Configure, monkeypatch: pytest.MonkeyPatch
+def test_states_in_eight_bits_are_refused_on_several_processes(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantize, "find_spec", lambda _: object())
+    config = configure(optimizer={"name": "adamw8bit"})
     with pytest.raises(UsageError, match="cannot be split over processes"):
-        check_quantized(configure(**tables), 2)
-    check_quantized(configure(**tables), 1)
+        check_quantized(config, 2)
+    check_quantized(config, 1)
+    check_quantized(configure(peft={"quantization": "nf4"}), 2)
+
+
+def test_magnitudes_of_a_base_in_eight_bits_are_refused_on_a_cpu(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "find_spec", lambda _: object())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="int8 on a CPU") as caught:
+        check_quantized(configure(peft={"quantization": "int8", "use_dora": True}), 1)
+    assert "nf4" in caught.value.fix
+    check_quantized(configure(peft={"quantization": "nf4", "use_dora": True}), 1)
 
 
 def test_a_model_without_weights_is_not_quantized(

@@ -10,6 +10,7 @@ from torch import nn
 
 from ...core.errors import UsageError
 from ...core.schema import TrainConfig
+from ...core.schema.mesh import optimizer_misfits
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
@@ -33,11 +34,15 @@ def check_quantized(config: TrainConfig, processes: int) -> None:
                 f"{key} needs the package {PACKAGE}, which is not installed.",
                 fix=f"Run `pip install {PACKAGE}`, or leave the key out.",
             )
-        if asked and processes > 1:
-            raise UsageError(
-                f"{key} keeps weights or state in blocks that cannot be split over processes.",
-                fix="Train in one process, or leave the key out.",
-            )
+    peft, gpu = config.peft, torch.cuda.is_available()
+    if peft is not None and peft.quantization == "int8" and peft.use_dora and not gpu:
+        # bitsandbytes there forgets the scales that PEFT asks for in each step.
+        raise UsageError(
+            "peft.use_dora does not go with peft.quantization=int8 on a CPU.",
+            fix="Set peft.quantization=nf4, or peft.use_dora=false.",
+        )
+    for misfit in optimizer_misfits(config.optimizer, processes):
+        raise UsageError(f"{misfit.key}: {misfit.message}", fix=misfit.fix)
     if wanted["peft.quantization"] and config.model.pretrained_model_name_or_path is None:
         raise UsageError(
             "peft.quantization: a model that is built anew has no weights to quantize.",

@@ -19,6 +19,7 @@ from torch.distributed.fsdp import (
 )
 from transformers import PreTrainedModel
 
+from ..model.quantize import is_quantized
 from .context import DistributedContext
 
 
@@ -41,7 +42,8 @@ def shard(
     """Shard each block of a model, and what remains of the model, in place.
 
     Weights are gathered and computed with in `dtype`; gradients are summed, never averaged, in
-    float32: the loss is already divided by the tokens of all ranks.
+    float32: the loss is already divided by the tokens of all ranks. Of a quantized model the
+    adapters alone are sharded: blocks of four or eight bits cannot be.
 
     Args:
         model: its root must be the module that is called.
@@ -58,6 +60,9 @@ def shard(
         if cpu_offload
         else OffloadPolicy(),
     }
+    if is_quantized(model):
+        frozen = (weight for weight in model.parameters() if not weight.requires_grad)
+        options["ignored_params"] = set(frozen)
     if context.expert_mesh is not None:
         for module in experts:
             fully_shard(module, mesh=context.expert_mesh[names], **options)

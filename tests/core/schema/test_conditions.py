@@ -67,6 +67,22 @@ def config(**tables: Any) -> TrainConfig:
         ({"distributed": {"tp_size": 2}, "peft": {"use_dora": True}}, TEXT, set()),
         ({"distributed": {"tp_size": 2}, "peft": {}}, TEXT, set()),
         ({"peft": {"use_dora": True}}, TEXT, set()),
+        (
+            {"distributed": {"tp_size": 2}, "peft": {"quantization": "nf4"}},
+            TEXT,
+            {"quantized_and_split"},
+        ),
+        (
+            {"distributed": {"ep_size": 2}, "peft": {"quantization": "int8"}},
+            TEXT,
+            {"quantized_and_split", "experts_missing"},
+        ),
+        (
+            {"distributed": {"cpu_offload": True}, "peft": {"quantization": "nf4"}},
+            TEXT,
+            {"quantized_and_offload"},
+        ),
+        ({"distributed": {"cp_size": 2}, "peft": {"quantization": "nf4"}}, TEXT, set()),
         ({"model": {**REMOTE, "force_hf": False}}, CANNOT, {"force_hf_refused"}),
         ({"model": {**REMOTE}}, CANNOT, {"force_hf_set"}),
         ({"model": {**REMOTE, "force_hf": True}}, CANNOT, set()),

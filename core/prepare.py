@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -63,22 +64,38 @@ async def prepare(selection: Selection, *, online: bool) -> Prepared:
     submission = backend.render(plan)
     if online:
         submission = await _settled(backend, submission)
-    findings = await preflight(plan, step, backend, online=online)
-    price = await backend.price(plan) if online and backend.capabilities.price else None
+    findings, price = await _judged(plan, step, backend, online=online)
     return Prepared(selection, step, plan, backend, submission, findings, price)
 
 
 async def check_online(prepared: Prepared) -> Prepared:
-    """The same plan and submission, with the backend's ids and its verdict. Uses the network.
-
-    Raises:
-        TunedeckError: if the backend cannot be asked for its price.
-    """
+    """The same plan and submission, with the backend's ids and its verdict. Uses the network."""
     backend, plan = prepared.backend, prepared.plan
     submission = await _settled(backend, prepared.submission)
-    findings = await preflight(plan, prepared.step, backend, online=True)
-    price = await backend.price(plan) if backend.capabilities.price else None
+    findings, price = await _judged(plan, prepared.step, backend, online=True)
     return replace(prepared, submission=submission, findings=findings, price=price)
+
+
+async def _judged(
+    plan: Plan, step: Step, backend: Backend, *, online: bool
+) -> tuple[list[Finding], dict[str, Any] | None]:
+    """What the checks say and what the run costs at most, asked for side by side.
+
+    A price that cannot be had is no reason not to say the rest.
+    """
+    from .findings import Finding, blocking
+
+    async def price() -> dict[str, Any] | TunedeckError | None:
+        try:
+            return await backend.price(plan) if online and backend.capabilities.price else None
+        except TunedeckError as error:
+            return error
+
+    findings, found = await asyncio.gather(preflight(plan, step, backend, online=online), price())
+    if not isinstance(found, TunedeckError):
+        return findings, found
+    unknown = Finding("warning", f"What it costs is not known: {found.message}")
+    return (findings if blocking(findings) else [*findings, unknown]), None
 
 
 async def _settled(backend: Backend, submission: Submission) -> Submission:

@@ -200,6 +200,13 @@ def launch_prepared(prepared: Prepared, mode: Mode, *, save: str | None = None) 
     )
     try:
         record = asyncio.run(sending)
+    except KeyboardInterrupt:
+        progress.clear()
+        run_id = prepared.plan.run_id
+        note(f"{run_id} ({prepared.plan.name}) was being submitted.")
+        note(f"  Did it arrive? tunedeck runs show {run_id}")
+        note(f"  Cancel it:     tunedeck runs cancel {run_id}")
+        raise
     finally:
         progress.clear()
     if mode.attach:

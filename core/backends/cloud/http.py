@@ -55,6 +55,7 @@ class Service:
         params: Mapping[str, Any] | None = None,
         body: Any = None,
         safe: bool | None = None,
+        read: Callable[[Any], Any] | None = None,
     ) -> Any:
         """Send a request, again where that is safe, and return the answer's JSON (None if empty).
 
@@ -64,6 +65,7 @@ class Service:
             params: the query.
             body: goes as JSON.
             safe: whether it may be sent again when its answer was lost; by default as the method.
+            read: what the JSON comes to; raises `Passing` for what makes no sense.
 
         Raises:
             Passing: if the service cannot be reached, or answers with what is no JSON.
@@ -78,7 +80,8 @@ class Service:
                 )
             if response.is_error:
                 raise self._refusal(response)
-            return self._json(response)
+            told = self._json(response)
+            return told if read is None else read(told)
 
         again = method in _SAFE if safe is None else safe
         return await persist(lambda: self.with_renewal(attempt), safe=again)
@@ -160,7 +163,7 @@ class Service:
         return refusal(
             self.name,
             response.status_code,
-            _words(response.text),
+            words_of(response.text),
             sign_in=self.sign_in,
             after_s=retry_after(response.headers),
         )
@@ -183,7 +186,7 @@ def tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _words(text: str) -> str:
+def words_of(text: str) -> str:
     """What an answer says in words: of JSON its message, else all of it."""
     try:
         said = json.loads(text)

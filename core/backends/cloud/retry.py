@@ -19,7 +19,9 @@ _LONGEST_S = 60.0
 """A service that asks to be left alone for longer is believed, and not waited for."""
 
 
-async def persist(attempt: Callable[[], Awaitable[T]], *, safe: bool) -> T:
+async def persist(
+    attempt: Callable[[], Awaitable[T]], *, safe: bool, tries: int | None = None
+) -> T:
     """Try until it works, the pauses are used up, or trying again could do something twice.
 
     A request that the service has not acted on (429, no connection) can always be sent again; one
@@ -28,12 +30,14 @@ async def persist(attempt: Callable[[], Awaitable[T]], *, safe: bool) -> T:
     Args:
         attempt: one try; raises `Passing` for what may pass.
         safe: whether it may be done twice.
+        tries: how often at most, where a person waits for the answer; by default until the pauses
+            are used up.
 
     Raises:
         Passing: what the last try failed of.
         TunedeckError: what no later try would change.
     """
-    for pause_s in (*PAUSES_S, None):
+    for pause_s in (*PAUSES_S[: None if tries is None else tries - 1], None):
         try:
             return await attempt()
         except Passing as error:

@@ -6,7 +6,6 @@ exceptions are told by name, and neither is imported for it.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 from collections.abc import Callable, Mapping
@@ -22,8 +21,9 @@ from ...errors import (
     UsageError,
 )
 from ..cloud.errors import Passing, refusal, said_by
-from ..cloud.http import ANSWER_S, Service
+from ..cloud.http import ANSWER_S, Service, words_of
 from ..cloud.retry import persist, retry_after
+from .apart import apart
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -39,7 +39,7 @@ _STORAGE = frozenset({"batch_bucket_files", "_batch_bucket_files", "download_buc
 _TRIES_ITSELF = _STORAGE | {"list_jobs", "list_bucket_tree", "get_bucket_paths_info"}
 """Methods that the library tries again by itself, for half a minute: not that long many times."""
 
-_UPGRADE = "pip install --upgrade 'huggingface_hub>=1.17,<3'"
+UPGRADE = "pip install --upgrade 'huggingface_hub>=1.17,<3'"
 
 
 class Hub:
@@ -66,6 +66,7 @@ class Hub:
         method: str,
         *args: Any,
         safe: bool = True,
+        tries: int | None = None,
         narrow: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
@@ -75,6 +76,7 @@ class Hub:
             method: its name.
             args: positional arguments.
             safe: whether it may be called again when its answer was lost.
+            tries: how often at most; by default as every request.
             narrow: arguments that only narrow an answer. A library that has none of them answers
                 with more, which the caller passes over.
             options: keyword arguments; those that are None are left to the library.
@@ -100,7 +102,7 @@ class Hub:
 
         async def attempt() -> Any:
             try:
-                return await asyncio.to_thread(work)
+                return await apart(work)
             except Exception as error:
                 if (known := meaning(error, storage=method in _STORAGE)) is None:
                     raise
@@ -108,7 +110,18 @@ class Hub:
 
         if method in _TRIES_ITSELF:
             return await attempt()
-        return await persist(attempt, safe=safe)
+        return await persist(attempt, safe=safe, tries=tries)
+
+    @property
+    def version(self) -> str:
+        """The library's."""
+        from huggingface_hub import __version__ as version
+
+        return version
+
+    def knows(self, method: str, option: str) -> bool:
+        """Whether the library's method has an option: features are told by signatures."""
+        return option in inspect.signature(self._method(method)).parameters
 
     def _method(self, name: str) -> Callable[..., Any]:
         method = getattr(self.api, name, None)
@@ -139,11 +152,7 @@ def meaning(error: Exception, *, storage: bool = False) -> TunedeckError | None:
         error: the exception.
         storage: whether files were being moved, which its storage library (hf_xet) does.
     """
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        LocalTokenNotFoundError,
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 
     if isinstance(error, TunedeckError):
         return error
@@ -153,16 +162,17 @@ def meaning(error: Exception, *, storage: bool = False) -> TunedeckError | None:
         )
     if isinstance(error, LocalTokenNotFoundError):
         return AuthenticationError("There is no Hugging Face token here.", fix=SIGN_IN)
+    kinds = {kind.__name__ for kind in type(error).__mro__}
     response: Any = getattr(error, "response", None)
-    if isinstance(error, HfHubHTTPError) and response is not None:
+    # Version 1 lets a few of its methods raise what its HTTP library says of a status.
+    if kinds & {"HfHubHTTPError", "HTTPStatusError"} and response is not None:
         return refusal(
             SERVICE,
             response.status_code,
-            str(getattr(error, "server_message", None) or response.text),
+            words_of(str(getattr(error, "server_message", None) or response.text)),
             sign_in=SIGN_IN,
             after_s=retry_after(response.headers),
         )
-    kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & {"ConnectError", "ConnectTimeout", "PoolTimeout"}:
         return Passing(
             f"Hugging Face cannot be reached: {error}",
@@ -200,4 +210,4 @@ def _require(name: str, function: Callable[..., Any], given: dict[str, Any]) -> 
 def _too_old(what: str) -> UsageError:
     from huggingface_hub import __version__ as version
 
-    return UsageError(f"The installed huggingface_hub {version} {what}.", fix=_UPGRADE)
+    return UsageError(f"The installed huggingface_hub {version} {what}.", fix=UPGRADE)

@@ -13,6 +13,7 @@ from typing import Any
 from ...errors import NotFoundError, TunedeckError
 from ..cloud import retry
 from ..cloud.errors import Passing
+from .apart import apart
 from .client import Hub, meaning
 
 
@@ -59,7 +60,7 @@ async def download(
             if failures >= len(retry.PAUSES_S):
                 raise
         await asyncio.sleep(retry.PAUSES_S[failures])
-    await asyncio.to_thread(_check, target, file.xet_hash, path)
+    await apart(lambda: _check(target, file.xet_hash, path))
 
 
 Open = Callable[[int], Iterator[bytes]]
@@ -107,7 +108,7 @@ async def _append(open_stream: Open, target: Path, on_bytes: Callable[[int], Non
                     loop.call_soon_threadsafe(on_bytes, here)
 
     try:
-        await asyncio.to_thread(work)
+        await apart(work)
     except asyncio.CancelledError:
         left.set()
         raise

@@ -10,8 +10,8 @@ from ...errors import AuthenticationError, NotFoundError, TunedeckError
 from ...findings import Edit, Finding, Fix
 from ...plan import Plan
 from ...text import did_you_mean
-from .client import SIGN_IN, Hub
-from .inventory import gpus_of
+from .client import SIGN_IN, UPGRADE, Hub
+from .inventory import TRIES, gpus_of
 from .place import Storage, storage_of
 from .settings import namespace_of, output_repo_of, repository_of
 
@@ -30,11 +30,14 @@ async def check_service(hub: Hub, plan: Plan) -> list[Finding]:
         AuthenticationError: if there is no token, or it is refused.
         ReachError: if the service cannot be reached.
     """
-    me = await hub.call("whoami")
+    me = await hub.call("whoami", tries=TRIES)
+    namespace = list(_namespace(plan, me))
     checks = await asyncio.gather(
-        _collect(_flavor(hub, plan)), *(_collect(one) for one in _volumes(hub, plan))
+        _collect(_flavor(hub, plan)),
+        *(_collect(one) for one in _volumes(hub, plan, own=not namespace)),
     )
-    return [*_namespace(plan, me), *(finding for found in checks for finding in found)]
+    found = (finding for check in checks for finding in check)
+    return [*namespace, *_library(hub, plan), *found]
 
 
 def _destination(plan: Plan) -> Iterable[Finding]:
@@ -105,6 +108,18 @@ def _namespace(plan: Plan, me: dict[str, Any]) -> Iterable[Finding]:
         )
 
 
+def _library(hub: Hub, plan: Plan) -> Iterable[Finding]:
+    """What the installed library cannot ask the service for."""
+    if plan.profile_values.get("attempts") and not hub.knows("run_job", "attempts"):
+        yield Finding(
+            "error",
+            f"The installed huggingface_hub {hub.version} cannot ask for attempts.",
+            profile=plan.profile,
+            key="attempts",
+            fix=Fix(f"{UPGRADE}. Or leave attempts out.", Edit("remove", "attempts")),
+        )
+
+
 async def _flavor(hub: Hub, plan: Plan) -> AsyncGenerator[Finding]:
     wanted = str(plan.profile_values.get("flavor") or "")
     known = {flavor.name: flavor for flavor in await hub.call("list_jobs_hardware")}
@@ -137,13 +152,14 @@ async def _flavor(hub: Hub, plan: Plan) -> AsyncGenerator[Finding]:
         )
 
 
-def _volumes(hub: Hub, plan: Plan) -> Iterable[AsyncGenerator[Finding]]:
+def _volumes(hub: Hub, plan: Plan, *, own: bool) -> Iterable[AsyncGenerator[Finding]]:
+    """A look at each volume; at the run's bucket only where the namespace is the token's own."""
     storage = storage_of(plan)
     named = plan.profile_values.get("volumes") or ()
     for number, volume in enumerate(named):
         if not storage or volume["type"] != "bucket" or volume["source"] != storage.bucket:
             yield _volume(hub, plan, f"volumes.{number}", volume["type"], volume["source"])
-    if storage:
+    if storage and own:
         yield _own_bucket(hub, plan, storage)
 
 

@@ -54,12 +54,12 @@ async def upload(
         await asyncio.to_thread(_check, one)
     sent, whole = 0, sum(file.size for file in missing)
     for part in _parts(missing):
-        told = _teller(on_bytes, part[0].source.name, sent, whole)
+        told = _teller(on_bytes, _called(part), sent, whole)
         told(0)
         await _send(hub, bucket, part, told)
         sent += sum(file.size for file in part)
     if on_bytes and missing:
-        on_bytes(missing[-1].source.name, whole, whole)
+        on_bytes(_called(missing), whole, whole)
 
 
 async def put(hub: Hub, storage: Storage, path: str, content: bytes) -> None:
@@ -89,6 +89,13 @@ def _parts(files: Sequence[_File]) -> Iterator[list[_File]]:
             part = []
     if part:
         yield part
+
+
+def _called(files: Sequence[_File]) -> str:
+    """What to call files that are sent together: by the largest."""
+    largest = max(files, key=lambda file: file.size)
+    name = "Tunedeck's code" if largest.of.kind == "code" else largest.source.name
+    return name if len(files) == 1 else f"{name} and {len(files) - 1} more"
 
 
 async def _send(hub: Hub, bucket: str, part: Sequence[_File], told: Callable[[int], None]) -> None:

@@ -1,8 +1,8 @@
 """An estimate of the memory that training takes on each GPU, from the model's config alone.
 
-The sizes of weights, gradients and optimizer state are exact for dense decoder models; activations
-follow Korthikanti et al. 2022, 'Reducing Activation Recomputation in Large Transformer Models',
-without the attention matrix, which fused attention never writes.
+The sizes of weights, gradients and optimizer state are exact for decoder models; activations follow
+Korthikanti et al. 2022, 'Reducing Activation Recomputation in Large Transformer Models', without
+the attention matrix, which fused attention never writes.
 """
 
 from __future__ import annotations
@@ -11,103 +11,57 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .model_shape import ModelShape
+
+__all__ = ["GIB", "MemoryEstimate", "ModelShape", "estimate", "what_would_fit"]
+
 GIB = 1 << 30
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _MOMENTS = 2  # of Adam, each in the format of its weight
+_SMALL_MOMENTS = 2  # bytes of both together in eight bits
+_QUANTIZED = {"nf4": 0.5 + 1 / 64, "int8": 1.0}  # bytes of a weight with its share of the scales
 _WORKSPACE = 1.0 * GIB  # CUDA context, cuBLAS workspaces, fragmentation
 
 
 @dataclass(frozen=True, slots=True)
-class ModelShape:
-    """What the estimate needs of a Hugging Face `config.json`."""
-
-    hidden: int
-    layers: int
-    intermediate: int
-    vocab: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    tied: bool
-    experts: int
-    experts_per_token: int
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ModelShape | None:
-        """Read a `config.json`; None where it is not a decoder whose sizes have the usual names."""
-        text = config.get("text_config") or config
-        try:
-            hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
-            experts = int(text.get("num_experts") or text.get("num_local_experts") or 0)
-            width = (
-                text["moe_intermediate_size"]
-                if experts and "moe_intermediate_size" in text
-                else text["intermediate_size"]
-            )
-            return cls(
-                hidden=hidden,
-                layers=int(text["num_hidden_layers"]),
-                intermediate=int(width),
-                vocab=int(text["vocab_size"]),
-                heads=heads,
-                kv_heads=int(text.get("num_key_value_heads") or heads),
-                head_dim=int(text.get("head_dim") or hidden // heads),
-                tied=bool(
-                    text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))
-                ),
-                experts=experts,
-                experts_per_token=int(text.get("num_experts_per_tok") or 0),
-            )
-        except (KeyError, TypeError, ValueError):
-            return None
-
-    @property
-    def layer_parameters(self) -> int:
-        """Parameters of one decoder layer."""
-        attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads)
-        router = self.hidden * self.experts
-        return attention + router + 3 * self.hidden * self.intermediate * max(self.experts, 1)
-
-    @property
-    def parameters(self) -> int:
-        """Parameters in all, norms left out (a few parts in ten thousand)."""
-        embeddings = self.vocab * self.hidden * (1 if self.tied else 2)
-        return embeddings + self.layers * self.layer_parameters
-
-    def adapter_parameters(self, rank: int) -> int:
-        """Parameters of a LoRA adapter of this rank on every linear layer of the decoder."""
-        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        attention = 2 * (self.hidden + q) + 2 * (self.hidden + kv)
-        mlp = 3 * (self.hidden + self.intermediate) * max(self.experts, 1)
-        return rank * self.layers * (attention + mlp)
-
-
-@dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes on each GPU, by what they are for."""
+    """Bytes on each GPU, by what they are for.
+
+    Attributes:
+        weights, gradients, optimizer: this process's pieces.
+        gathered: the weights that are whole while they are computed with, where they are sharded.
+        activations, logits: of one micro-batch.
+        offloaded: what lies in main memory instead (`cpu_offload`), in no sum.
+    """
 
     weights: float
     gradients: float
     optimizer: float
     activations: float
     logits: float
+    gathered: float = 0.0
+    offloaded: float = 0.0
 
     @property
     def total(self) -> float:
         """Bytes in all, with a fixed share for the CUDA context and workspaces."""
-        parts = (self.weights, self.gradients, self.optimizer, self.activations, self.logits)
-        return sum(parts) + _WORKSPACE
+        return sum(self._parts().values()) + _WORKSPACE
 
     def __str__(self) -> str:
-        parts = {
+        parts = {name: size for name, size in self._parts().items() if size or name != "gathered"}
+        text = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
+        beside = f", and {_size(self.offloaded)} in main memory" if self.offloaded else ""
+        return f"{_size(self.total)} a process ({text}){beside}"
+
+    def _parts(self) -> dict[str, float]:
+        return {
             "weights": self.weights,
             "gradients": self.gradients,
             "optimizer": self.optimizer,
+            "gathered": self.gathered,
             "activations": self.activations,
             "logits": self.logits,
         }
-        text = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
-        return f"{_size(self.total)} a process ({text})"
 
 
 def _size(size: float) -> str:
@@ -132,25 +86,47 @@ def estimate(config: Mapping[str, Any], shape: ModelShape, world_size: int) -> M
     trained = shape.adapter_parameters(int(peft["dim"])) if peft else shape.parameters
     trained_bytes = max(weight_bytes, 4) if peft else weight_bytes
     weights = shape.parameters * weight_bytes + (trained * trained_bytes if peft else 0)
+    if quantized := (peft or {}).get("quantization"):
+        weights -= shape.dense_parameters * (weight_bytes - _QUANTIZED[quantized])
+    small = (config.get("optimizer") or {}).get("name") == "adamw8bit"
+    state = (
+        weights,
+        trained * trained_bytes,
+        trained * (_SMALL_MOMENTS if small else trained_bytes * _MOMENTS),
+    )
+    mine = [size / shards for size in state]
+    gathered = 0.0
+    if shards > tp:
+        gathered = _gathered(shape, int(parallel.get("ep_size") or 1)) * product_bytes / tp
+    offloads = bool(parallel.get("cpu_offload")) and shards > tp
 
     packed = int(config["packed_sequence"]["packed_sequence_size"] or 0)
     length = packed or int(config["dataset"].get("seq_length") or 2048)
     micro_batch = int(config["step_scheduler"]["local_batch_size"])
     tokens = micro_batch * length / cp
     checkpointing = parallel.get("activation_checkpointing")
-    active = shape.intermediate * max(shape.experts_per_token, 1)
+    # What a token goes through of a layer with experts, or of a dense one.
+    chosen = shape.expert_width * shape.experts_per_token + shape.shared_width
+    active = chosen if shape.experts else shape.intermediate
     per_layer = tokens * product_bytes * (10 * shape.hidden + 4 * active) / tp
     kept = tokens * product_bytes * shape.hidden * shape.layers
     activations = {True: kept + per_layer, "selective": kept + 0.6 * per_layer * shape.layers}.get(
         checkpointing, per_layer * shape.layers
     )
+    on_gpu = [0.0, 0.0, 0.0] if offloads else mine
     return MemoryEstimate(
-        weights=weights / shards,
-        gradients=trained * trained_bytes / shards,
-        optimizer=trained * trained_bytes * _MOMENTS / shards,
+        *on_gpu,
         activations=activations,
         logits=tokens * shape.vocab * 4 * 2 / tp,
+        gathered=gathered,
+        offloaded=sum(mine) if offloads else 0.0,
     )
+
+
+def _gathered(shape: ModelShape, ep: int) -> float:
+    """Parameters that are whole at a time: a layer, the one fetched ahead, and the output head."""
+    elsewhere = shape.expert_parameters * (1 - 1 / ep)
+    return 2 * (shape.layer_parameters - elsewhere) + shape.vocab * shape.hidden
 
 
 def what_would_fit(config: Mapping[str, Any], shape: ModelShape, world: int, limit: float) -> str:
@@ -163,6 +139,9 @@ def what_would_fit(config: Mapping[str, Any], shape: ModelShape, world: int, lim
         ),
         ("peft=lora", {"peft": config.get("peft") or {"dim": 8}}),
     ]
+    if world > 1 and config["distributed"].get("strategy") == "fsdp2":
+        offload = ("distributed.cpu_offload=true", {"distributed": {"cpu_offload": True}})
+        tries.insert(2, offload)
     changed: dict[str, Any] = dict(config)
     words: list[str] = []
     for text, change in tries:

@@ -177,6 +177,45 @@ def test_an_adapter_is_trained_and_its_base_is_not(
     assert state.scheduler(0) == 1e-2
 
 
+DENSE_TOO = {"num_hidden_layers": 2, "mlp_only_layers": [0]}
+
+
+def mixed_model(models_of: Callable[[str], Path]) -> dict[str, Any]:
+    """A model whose first layer is dense and whose second one has experts."""
+    config = json.loads((models_of("qwen3_moe") / "config.json").read_text())
+    model = {"pretrained_model_name_or_path": None, "config": {**config, **DENSE_TOO}}
+    return {"model": model, "tokenizer": {"name": str(models_of("qwen3_moe"))}}
+
+
+def test_layers_that_peft_takes_for_experts_are_left_out_and_it_is_said(
+    configure: Configure,
+    models_of: Callable[[str], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = configure(peft={"dim": 4, "dropout": 0.1}, **mixed_model(models_of))
+    names = {
+        name.partition(".lora_")[0].rpartition(".")[2]
+        for name, parameter in build(
+            config, tmp_path, models_of("qwen3_moe")
+        ).model.named_parameters()
+        if parameter.requires_grad
+    }
+    assert names == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert "experts get no adapters, nor do layers of their names (down_proj, gate_proj" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("target", ["gate_proj", "*_proj", "layers.0.mlp.down_proj"])
+def test_layers_that_peft_takes_for_experts_cannot_be_asked_for(
+    target: str, configure: Configure, models_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = configure(peft={"target_modules": target}, **mixed_model(models_of))
+    with pytest.raises(UsageError, match="would mean the experts of 'qwen3_moe'"):
+        build(config, tmp_path, models_of("qwen3_moe"))
+
+
 def test_norms_and_biases_do_not_decay(configure: Configure, tmp_path: Path, llama: Path) -> None:
     state = build(configure(optimizer={"weight_decay": 0.5}), tmp_path, llama)
     groups = state.optimizer.param_groups

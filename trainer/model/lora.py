@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import peft
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -19,6 +20,7 @@ from ...core.schema.model import ModelConfig
 from ...core.text import did_you_mean
 from ..merging.adapter import WEIGHTS_FILE
 from ..parallel.tensors import piece_of
+from ..reporting.metrics import say
 from .build import base_name, frozen_towers
 from .lora_linear import LoraLinear
 from .quantize import is_quantized
@@ -39,11 +41,12 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig, base: ModelConfig) -
     Raises:
         UsageError: no layer has the name asked for.
     """
+    targets = target_modules(model, config, frozen_towers(model, base.freeze))
     settings = peft.LoraConfig(
         r=config.dim,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # PEFT scales by it, whole or not
         lora_dropout=config.dropout,
-        target_modules=target_modules(model, config, frozen_towers(model, base.freeze)),
+        target_modules=_without_experts(model, config, targets),
         use_rslora=config.use_rslora,
         use_dora=config.use_dora,
         modules_to_save=_existing(model, config.modules_to_save) or None,
@@ -61,6 +64,34 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig, base: ModelConfig) -
     # PEFT took the name that the model was loaded by, which may be a path from where this runs.
     adapter.peft_config["default"].base_model_name_or_path = base_name(base)
     return adapter
+
+
+def _without_experts(model: PreTrainedModel, config: LoraConfig, targets: list[str]) -> list[str]:
+    """The adapted layers without those whose names PEFT takes for the experts of a layer.
+
+    Where transformers keeps the experts of a layer in one tensor, PEFT reads the names that they
+    had before (`gate_proj`, `w1`) as theirs, also where a dense layer or a shared expert has them.
+
+    Raises:
+        UsageError: such a layer was asked for by name.
+    """
+    tried = peft.LoraConfig(target_modules=targets)
+    try:
+        convert_peft_config_for_transformers(tried, model, None)
+        lost = sorted(set(targets) - set(tried.target_modules or ()))
+    except ValueError:
+        lost = sorted(targets)
+    if not lost:
+        return targets
+    named = ", ".join(sorted({_leaf(name) for name in lost}))
+    if not config.match_all_linear:
+        raise UsageError(
+            f"peft.target_modules: {named} would mean the experts of '{model.config.model_type}', "
+            "which cannot be adapted.",
+            fix="Name layers of the attention, or set peft.modules_to_save to train experts whole.",
+        )
+    say(f"tunedeck: warning: peft: experts get no adapters, nor do layers of their names ({named})")
+    return [name for name in targets if name not in lost]
 
 
 def load_adapter(adapter: peft.PeftModel, folder: Path) -> None:

@@ -26,6 +26,7 @@ class WizardPrompter:
 
     def __init__(self, app: App[None]) -> None:
         self._app = app
+        self._withdrawn = threading.Event()
 
     @property
     def present(self) -> bool:
@@ -40,6 +41,10 @@ class WizardPrompter:
         """An answer that may be seen."""
         return self._ask(question, hidden=False)
 
+    def withdraw(self) -> None:
+        """Take back what is being asked."""
+        self._withdrawn.set()
+
     def _ask(self, question: str, *, hidden: bool) -> str:
         from .screens.ask import AskLogin
 
@@ -50,12 +55,15 @@ class WizardPrompter:
             answers.append(answer)
             answered.set()
 
+        self._withdrawn.clear()
+        screen = AskLogin(question, hidden=hidden)
         if self._app.is_running:
-            screen = AskLogin(question, hidden=hidden)
             self._app.call_from_thread(self._app.push_screen, screen, take)
         # A wizard that ends meanwhile answers nothing, and must not be kept by this thread.
         while self._app.is_running and not answered.wait(_LOOK_S):
-            pass
+            if self._withdrawn.is_set():
+                self._app.call_from_thread(screen.leave)
+                break
         answer = answers[0] if answers else None
         if answer is None:
             raise AuthenticationError("The login's question was left unanswered.")

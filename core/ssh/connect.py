@@ -11,7 +11,8 @@ import asyncssh
 
 from ..errors import AuthenticationError, ReachError, UsageError
 from .hostkeys import Presented, decide
-from .prompts import prompter
+from .keys import from_agent, is_locked, is_open, open_key, opened_among, usual_files
+from .prompts import answer_to, prompter
 from .target import Target
 
 _CONNECT_LIMIT_S = 20.0
@@ -20,6 +21,7 @@ _LOGIN_LIMIT_S = 120.0
 
 _KEEPALIVE_S = 15
 _PASSWORD_TRIES = 3
+_WRONG = "That was not right. "
 _EVERYBODYS = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
 """Host keys that the administrator of this machine vouches for."""
 
@@ -82,8 +84,26 @@ class _Client(asyncssh.SSHClient):
     def __init__(self, target: Target) -> None:
         self._target = target
         self._tries = 0
+        self._again = ""
+        self._locked: list[Path] | None = None
         self.presented: Presented | None = None
         self.asked: list[str] = []
+        self.left: list[Path] = []
+
+    async def public_key_auth_requested(self) -> list[asyncssh.SSHKeyPair] | None:
+        """Once all other keys were refused: the usual ones that have a passphrase, one by one."""
+        if self._target.identity is not None:
+            return None
+        if self._locked is None:
+            files = _identity_files(self._target)
+            self._locked = [file for file in files if is_locked(file) and not is_open(file)]
+        while self._locked:
+            file = self._locked.pop(0)
+            if not prompter().present:
+                self.left.append(file)
+                continue
+            return await open_key(file)
+        return None
 
     def validate_host_public_key(
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey
@@ -98,10 +118,12 @@ class _Client(asyncssh.SSHClient):
         self._tries += 1
         if not prompter().present or self._tries > _PASSWORD_TRIES:
             return None
-        return await asyncio.to_thread(prompter().secret, f"Password for {self._target}: ")
+        again = _WRONG if self._tries > 1 else ""
+        return await answer_to(prompter().secret, f"{again}Password for {self._target}: ")
 
     def kbdint_auth_requested(self) -> str | None:
         """Answer a server's own questions (a second factor) where someone is there to do so."""
+        self._again = _WRONG if "keyboard-interactive" in self.asked else ""
         self.asked.append("keyboard-interactive")
         return "" if prompter().present else None
 
@@ -113,7 +135,8 @@ class _Client(asyncssh.SSHClient):
         for question, shown in prompts:
             ask = prompter().text if shown else prompter().secret
             words = f"{instructions}\n{question}" if instructions and not answers else question
-            answers.append(await asyncio.to_thread(ask, f"[{self._target}] {words}"))
+            answers.append(await answer_to(ask, f"{self._again}[{self._target}] {words}"))
+            self._again = ""
         return answers
 
 
@@ -122,6 +145,8 @@ async def _attempt(
 ) -> asyncssh.SSHClientConnection:
     client = _Client(target)
     options = {**_options(target), "tunnel": through}
+    if keys := await _keys(target):
+        options["client_keys"] = keys
     try:
         connection = await asyncssh.connect(target.host, client_factory=lambda: client, **options)
     except asyncssh.HostKeyNotVerifiable as error:
@@ -139,7 +164,7 @@ async def _attempt(
         ) from error
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
         raise AuthenticationError(
-            f"The key {target.identity or ''} cannot be used: {error}",
+            f"A key for {target} cannot be used: {error}",
             fix="Load it into your agent: ssh-add FILE",
         ) from error
     except (OSError, asyncssh.Error, TimeoutError) as error:
@@ -164,21 +189,31 @@ def _options(target: Target) -> dict[str, Any]:
         options["username"] = target.user
     known = [str(file) for file in _known_hosts_files(target) if file.is_file()]
     options["known_hosts"] = known or b""
-    if target.identity is not None:
-        file = Path(target.identity).expanduser()
-        if not file.is_file():
-            raise UsageError(
-                f"The key file {file} that the profile names as 'identity' is not there.",
-                fix="Correct 'identity', or leave it out to use your agent and the usual keys.",
-            )
-        options["client_keys"] = [str(file)]
-        if prompter().present:
-            options["passphrase"] = _passphrase
     return options
 
 
-async def _passphrase(file: str) -> str:
-    return await asyncio.to_thread(prompter().secret, f"Passphrase of {file}: ")
+async def _keys(target: Target) -> list[asyncssh.SSHKeyPair]:
+    """The key that the profile names, or those opened before; none leaves it to asyncssh.
+
+    Raises:
+        AuthenticationError: if the key has a passphrase that nobody tells.
+        UsageError: if the profile names a key file that is not there, or is none.
+    """
+    if target.identity is None:
+        return opened_among(_identity_files(target))
+    file = Path(target.identity).expanduser()
+    if not file.is_file():
+        raise UsageError(
+            f"The key file {file} that the profile names as 'identity' is not there.",
+            fix="Correct 'identity', or leave it out to use your agent and the usual keys.",
+        )
+    return await from_agent(file) or await open_key(file)
+
+
+def _identity_files(target: Target) -> list[Path]:
+    """The key files that the SSH config names for a host, or else the usual ones."""
+    named = _configured(target).config.get("IdentityFile")
+    return [Path(str(name)).expanduser() for name in named or ()] or usual_files()
 
 
 def _known_hosts_files(target: Target) -> list[Path]:
@@ -211,9 +246,16 @@ def _configured(target: Target) -> asyncssh.SSHClientConnectionOptions:
 
 
 def _nobody_to_ask(client: _Client) -> str:
-    if not client.asked or prompter().present:
+    if prompter().present:
         return ""
-    return f" It asks for {' and '.join(dict.fromkeys(client.asked))}; there is no terminal here."
+    words = ""
+    if client.asked:
+        asked = " and ".join(dict.fromkeys(client.asked))
+        words = f" It asks for {asked}; there is no terminal here."
+    if client.left:
+        files = ", ".join(map(str, client.left))
+        words += f" {files} has a passphrase, which without a terminal nobody can be asked for."
+    return words
 
 
 def _words(error: Exception) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import sys
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -21,6 +23,10 @@ class Prompter(Protocol):
 
     def text(self, question: str) -> str:
         """An answer that may be seen."""
+        ...
+
+    def withdraw(self) -> None:
+        """Nobody waits any more for the answer to what is being asked."""
         ...
 
 
@@ -42,6 +48,10 @@ class TerminalPrompter:
         sys.stderr.flush()
         return sys.stdin.readline().strip()
 
+    def withdraw(self) -> None:
+        """Say so: what is read from a terminal cannot be taken back."""
+        sys.stderr.write("\n(The connection has ended: press enter.)\n")
+
 
 _prompter: Prompter = TerminalPrompter()
 
@@ -49,6 +59,15 @@ _prompter: Prompter = TerminalPrompter()
 def prompter() -> Prompter:
     """Whom to ask now."""
     return _prompter
+
+
+async def answer_to(ask: Callable[[str], str], question: str) -> str:
+    """Ask in a thread and wait for the answer; a question that nobody waits for is withdrawn."""
+    try:
+        return await asyncio.to_thread(ask, question)
+    except asyncio.CancelledError:
+        prompter().withdraw()
+        raise
 
 
 def ask_through(other: Prompter) -> None:

@@ -31,6 +31,9 @@ class Person:
 
     text = secret
 
+    def withdraw(self) -> None:
+        """Nothing is left to be taken back."""
+
 
 @pytest.fixture
 def person() -> Iterator[Person]:

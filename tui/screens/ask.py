@@ -229,6 +229,11 @@ class AskLogin(ModalScreen[str | None]):
         dialog.border_subtitle = "enter answers · esc does not log in"
         self.query_one("#typed").focus()
 
+    def leave(self) -> None:
+        """Go: nobody waits for the answer any more."""
+        if self.is_current:
+            self.dismiss(None)
+
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)

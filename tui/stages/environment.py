@@ -90,6 +90,8 @@ class EnvironmentStage(StageView):
         super().__init__(id=id)
         self._profiles: Profiles | None = None
         self._told: dict[str, tuple[Mapping[str, Any], float]] = {}
+        self._shows_free: str | None = None
+        self._asking: str | None = None
         self._known_before: set[str] | None = None
 
     def compose(self) -> ComposeResult:
@@ -164,6 +166,11 @@ class EnvironmentStage(StageView):
         if options.highlighted == 1:
             options.scroll_home(animate=False)
 
+    @property
+    def told_at(self) -> dict[str, float]:
+        """When each profile's place said last what it has, as `time.time()`."""
+        return {name: moment for name, (_found, moment) in self._told.items()}
+
     @on(Input.Changed, "#profile-search")
     def _typed(self) -> None:
         marked = self._marked
@@ -203,7 +210,9 @@ class EnvironmentStage(StageView):
     @on(OptionList.OptionHighlighted, "#profiles")
     def _explain(self) -> None:
         profile = self._marked
-        if profile is not None:
+        if profile is not None and profile.name in (self._asking, self._shows_free):
+            self.walk.show_command(f"tunedeck queue {profile.name}")
+        elif profile is not None:
             self.walk.show_profile_command(profile.name)
         elif self._finding is not None:
             self.walk.show_command("tunedeck env check")
@@ -216,16 +225,28 @@ class EnvironmentStage(StageView):
 
     @on(OptionList.OptionHighlighted, "#profile-findings")
     def _describe(self) -> None:
-        """The marked finding with its line, what the place has, what the profile resolves to."""
-        lines = finding_lines(self._finding)
-        if (profile := self._marked) is not None:
-            if profile.name in self._told:
-                width = self.app.size.width - 6
-                lines += inventory_lines(profile.name, *self._told[profile.name], width)
+        """The marked finding with its line, what the profile resolves to, what the place has.
+
+        What the place has comes first from when it was asked for until something else is marked.
+        """
+        profile, lines = self._marked, finding_lines(self._finding)
+        if profile is None:
+            self._shows_free = None
+            if self._profiles is not None and not lines:
+                lines = [Content("No profile fits what is typed. esc shows all again.")]
+        else:
+            if self._shows_free != profile.name or self._finding not in (None, profile.findings[0]):
+                self._shows_free = None
+            free = self._free_there(profile)
+            lines = [*free, *lines] if self._shows_free else [*lines, *free]
             lines += value_lines(profile)
-        elif self._profiles is not None and not lines:
-            lines = [Content("No profile fits what is typed. esc shows all again.")]
         self.query_one("#profile-text", Static).update(Content("\n").join(lines))
+        self.query_one("#profile-about").scroll_home(animate=False)
+
+    def _free_there(self, profile: ProfileLook) -> list[Content]:
+        if profile.name not in self._told:
+            return []
+        return inventory_lines(profile.name, *self._told[profile.name], self.app.size.width - 6)
 
     @on(OptionList.OptionSelected, "#profiles")
     def _choose(self, event: OptionList.OptionSelected) -> None:
@@ -318,6 +339,7 @@ class EnvironmentStage(StageView):
             self.walk.wizard.say("This profile names no executor that could be asked.")
             return
         name, executor, values = profile.name, profile.executor, profile.values
+        self._asking = name
         self.walk.show_command(f"tunedeck queue {name}")
         self.walk.begin_errand(
             f"Asking {name}",
@@ -328,13 +350,13 @@ class EnvironmentStage(StageView):
 
     @on(Counted)
     def _take_inventory(self, message: Counted) -> None:
-        self._told[message.name] = (message.found, time.time())
+        self._told[message.name], self._asking = (message.found, time.time()), None
         profile = self._marked
         if profile is None or profile.name != message.name:
             self.walk.wizard.say(f"{safe(message.name)} has answered: mark it to see what is free.")
             return
+        self._shows_free = profile.name
         self._describe()
-        self.query_one("#profile-about").scroll_home(animate=False)
 
 
 def _file_words(profiles: Profiles) -> str:

@@ -26,6 +26,10 @@ class Passing(ReachError):
         self.after_s = after_s
 
 
+class Taken(UsageError):
+    """The name of what was to be made is taken: by someone else, or by an earlier attempt."""
+
+
 def refusal(
     service: str, status: int, words: str, *, sign_in: str, after_s: float | None = None
 ) -> TunedeckError:
@@ -51,7 +55,7 @@ def refusal(
         return Passing(said, acted=False, after_s=after_s, fix="Try again in a few minutes.")
     if status == 408 or status >= 500:
         return Passing(said, acted=True, after_s=after_s, fix="Try again in a few minutes.")
-    return UsageError(said)
+    return Taken(said) if status == 409 else UsageError(said)
 
 
 def said_by(words: str) -> str:

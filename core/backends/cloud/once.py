@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from ..base import Handle
-from .errors import Passing
+from .errors import Passing, Taken
 from .retry import persist
 
 LOOKS_S = (1.0, 2.0, 4.0)
@@ -36,13 +36,23 @@ async def submit_once(
     for left in reversed(range(_SENDS)):
         try:
             return await persist(send, safe=False)
+        except Taken:  # by an attempt of ours, which a list that lags does not show yet
+            if found := await _looked_for(find):
+                return found
+            raise
         except Passing as error:
             if not error.acted:
                 raise
-            for pause_s in LOOKS_S:
-                await asyncio.sleep(pause_s)
-                if found := await find():
-                    return found
+            if found := await _looked_for(find):
+                return found
             if not left:
                 raise
     raise AssertionError
+
+
+async def _looked_for(find: Callable[[], Awaitable[Handle | None]]) -> Handle | None:
+    for pause_s in LOOKS_S:
+        await asyncio.sleep(pause_s)
+        if found := await find():
+            return found
+    return None

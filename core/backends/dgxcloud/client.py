@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from ...errors import AuthenticationError, NotFoundError, UsageError
@@ -101,11 +101,9 @@ class RunAI:
         Raises:
             NotFoundError: if there is none.
         """
-        rows = await self.call("GET", "/clusters")
-        for row in rows if isinstance(rows, list) else ():
+        for row in await self.clusters():
             if row.get("uuid") == uuid:
-                found: dict[str, Any] = row
-                return found
+                return row
         raise NotFoundError(f"Run:ai knows no cluster {uuid}.")
 
     async def rows(self, path: str, key: str, **params: Any) -> list[dict[str, Any]]:
@@ -113,13 +111,17 @@ class RunAI:
         found: list[dict[str, Any]] = []
         while True:
             asked = {"offset": len(found), "limit": _PAGE, **params}
-            answer = await self.call("GET", path, params=asked)
-            rows = answer.get(key) if isinstance(answer, dict) else answer
-            if not isinstance(rows, list):
-                raise Passing(f"{SERVICE} answered with what makes no sense.", acted=False)
+            rows = await self.call("GET", path, params=asked, read=partial(_rows_of, key=key))
             found += rows
             if len(rows) < _PAGE:
                 return found
+
+    async def entries(self, path: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The entries of a list of assets, which has no pages."""
+        found: list[dict[str, Any]] = await self.call(
+            "GET", path, params=params, read=partial(_rows_of, key="entries")
+        )
+        return found
 
     async def create(self, kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create a workload. Is not sent again by itself.
@@ -127,20 +129,36 @@ class RunAI:
         Raises:
             Passing: with `acted` if the answer was lost.
         """
-        told = await self.call("POST", f"/workloads/{kind}", body=body, safe=False)
-        if not isinstance(told, dict) or not told.get("workloadId"):
-            raise Passing(f"{SERVICE} answered with what is no workload.", acted=True)
-        return told
+        made: dict[str, Any] = await self.call(
+            "POST", f"/workloads/{kind}", body=body, safe=False, read=_workload_of
+        )
+        return made
 
     async def workload(self, kind: str, workload_id: str) -> dict[str, Any] | None:
         """One workload; None if there is none."""
         try:
-            told = await self.call("GET", f"/workloads/{kind}/{workload_id}")
+            path = f"/workloads/{kind}/{workload_id}"
+            told: dict[str, Any] = await self.call("GET", path, read=_workload_of)
         except NotFoundError:
             return None
-        if not isinstance(told, dict):
-            raise Passing(f"{SERVICE} answered with what is no workload.", acted=False)
         return None if told.get("deletedAt") else told
+
+    async def row(self, workload_id: str) -> dict[str, Any] | None:
+        """A workload as the list of all kinds tells it, by its id; None if there is none."""
+        try:
+            found: dict[str, Any] = await self.call(
+                "GET", f"/workloads/{workload_id}", read=_row_of
+            )
+        except NotFoundError:
+            return None
+        return found
+
+    async def clusters(self) -> list[dict[str, Any]]:
+        """All clusters: `uuid`, `name`, `domain`."""
+        found: list[dict[str, Any]] = await self.call(
+            "GET", "/clusters", read=partial(_rows_of, key="clusters")
+        )
+        return found
 
     async def named(self, name: str) -> dict[str, Any] | None:
         """A workload by its whole name, as the list of all kinds tells it; the newest."""
@@ -204,6 +222,26 @@ class RunAI:
             f"The secret of the Run:ai application is not in the environment ({name}).",
             fix=f'export {name}=…, and in the profile: {key} = "${{oc.env:{name}}}"',
         )
+
+
+def _rows_of(answer: Any, key: str) -> list[dict[str, Any]]:
+    """The rows of an answer: a list, or a list under a key."""
+    rows = answer.get(key) if isinstance(answer, dict) else answer
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise Passing(f"{SERVICE} answered with what makes no sense.", acted=False)
+    return rows
+
+
+def _row_of(answer: Any) -> dict[str, Any]:
+    if not isinstance(answer, dict) or not answer.get("id"):
+        raise Passing(f"{SERVICE} answered with what is no workload.", acted=False)
+    return answer
+
+
+def _workload_of(answer: Any) -> dict[str, Any]:
+    if not isinstance(answer, dict) or not answer.get("workloadId"):
+        raise Passing(f"{SERVICE} answered with what is no workload.", acted=True)
+    return answer
 
 
 def _department(project: Mapping[str, Any]) -> str:

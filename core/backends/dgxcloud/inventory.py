@@ -20,11 +20,11 @@ async def inventory(runai: RunAI, values: Mapping[str, Any]) -> dict[str, Any]:
     own = await runai.project()
     projects, clusters, pools, workloads = await asyncio.gather(
         runai.rows("/org-unit/projects", "projects"),
-        runai.call("GET", "/clusters"),
+        runai.clusters(),
         node_pools(runai, str(own.get("clusterId"))),
         runai.rows("/workloads", "workloads", filterBy=f"projectName=={own['name']}"),
     )
-    names = {str(cluster.get("uuid")): str(cluster.get("name")) for cluster in clusters or ()}
+    names = {str(cluster.get("uuid")): str(cluster.get("name")) for cluster in clusters}
     return {
         "projects": [
             {

@@ -100,9 +100,9 @@ async def _pools(runai: RunAI, plan: Plan, project: Mapping[str, Any]) -> AsyncG
 
 async def _volumes(runai: RunAI, plan: Plan, project: Mapping[str, Any]) -> AsyncGenerator[Finding]:
     params = {"projectId": project["id"]}
-    answer = await runai.call("GET", "/asset/datasource/pvc", params=params)
-    specs = [entry.get("spec") or {} for entry in (answer or {}).get("entries") or ()]
-    names = {str((entry.get("meta") or {}).get("name")) for entry in answer["entries"]}
+    entries = await runai.entries("/asset/datasource/pvc", params)
+    specs = [entry.get("spec") or {} for entry in entries]
+    names = {str((entry.get("meta") or {}).get("name")) for entry in entries}
     claims = {str(spec["claimName"]) for spec in specs if spec.get("claimName")}
     for number, pvc in enumerate(profile_of(plan.profile_values).pvcs):
         claim = pvc.claim_name or ""

@@ -175,7 +175,10 @@ async def _address(runai: RunAI, handle: Handle, node: int) -> str | None:
         Passing: if the service tells no domain of its cluster.
     """
     project = await runai.project()
-    cluster = await runai.cluster(str(project["clusterId"]))
+    try:
+        cluster = await runai.cluster(str(project["clusterId"]))
+    except NotFoundError as error:  # the workload is on it, so it is there
+        raise Passing(error.message, acted=False) from error
     domain = str(cluster.get("domain") or "").removeprefix("https://").strip("/")
     if not domain or "://" in domain:
         raise Passing(f"{SERVICE} tells no domain of cluster {cluster.get('name')}.", acted=False)

@@ -44,13 +44,7 @@ async def submit(runai: RunAI, submission: Submission) -> Handle:
     async def send() -> Handle:
         if not ready:
             ready.update(await _prepare(runai, submission, payload))
-        try:
-            told = await runai.create(kind, ready)
-        except UsageError:  # its name is taken: by an attempt of ours that seemed lost
-            if known := await find(runai, run_id, run_dir):
-                return known
-            raise
-        return _handle(run_id, run_dir, kind, told)
+        return _handle(run_id, run_dir, kind, await runai.create(kind, ready))
 
     return await submit_once(lambda: find(runai, run_id, run_dir), send)
 
@@ -86,11 +80,7 @@ async def _row_of(runai: RunAI, wanted: str) -> dict[str, Any] | None:
         uuid.UUID(wanted)
     except ValueError:
         return await runai.named(wanted)
-    try:
-        row: dict[str, Any] = await runai.call("GET", f"/workloads/{wanted}")
-    except NotFoundError:
-        return None
-    return row
+    return await runai.row(wanted)
 
 
 def _kind_of(row: Mapping[str, Any]) -> str:
@@ -193,9 +183,8 @@ async def _keep_secrets(
 
 async def secret_resources(runai: RunAI, project: Mapping[str, Any]) -> dict[str, str]:
     """Name of each generic secret that the project sees → of its Kubernetes secret."""
-    answer = await runai.call("GET", _SECRETS, params={"projectId": project["id"]})
     found = {}
-    for entry in (answer or {}).get("entries") or ():
+    for entry in await runai.entries(_SECRETS, {"projectId": project["id"]}):
         name = str((entry.get("meta") or {}).get("name"))
         resources = (entry.get("clusterInfo") or {}).get("resources") or []
         own = str((entry.get("spec") or {}).get("existingSecretName") or name)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from ...errors import NotFoundError
 from ...states import RunState, Status
 from ...suspension import as_suspended
 from ..base import Handle
@@ -66,10 +65,7 @@ def status_from(told: Mapping[str, Any]) -> Status:
 
 async def _more(runai: RunAI, handle: Handle) -> dict[str, Any]:
     """Why it waits or failed, and when it ended, which only the list of all kinds tells."""
-    try:
-        row = await runai.call("GET", f"/workloads/{handle.job_id}")
-    except NotFoundError:
-        return {}
+    row = await runai.row(handle.job_id) or {}
     names = ("phaseMessage", "phaseReason", "completedAt")
     return {name: row[name] for name in names if row.get(name)}
 

@@ -6,8 +6,8 @@ Paths, fields and states are those of NVIDIA's own client (leptonai, `api/v2`).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,9 +49,14 @@ class Lepton:
 
         return Service(SERVICE, known["url"], give, SIGN_IN)
 
-    async def get(self, path: str, **params: Any) -> Any:
-        """An answer's JSON."""
-        return await self.service.call("GET", path, params=params or None)
+    async def get(self, path: str, read: Callable[[Any], Any] | None = None, **params: Any) -> Any:
+        """An answer's JSON, or what `read` makes of it."""
+        return await self.service.call("GET", path, params=params or None, read=read)
+
+    async def rows(self, path: str, key: str = "items", **params: Any) -> list[dict[str, Any]]:
+        """The rows of an answer: a list, or a list under a key."""
+        found: list[dict[str, Any]] = await self.get(path, partial(_rows_of, key=key), **params)
+        return found
 
     async def jobs(self, mode: str, **params: Any) -> list[dict[str, Any]]:
         """All jobs of a mode, page by page until one is empty."""
@@ -59,7 +64,7 @@ class Lepton:
         page = 1
         while True:
             asked = {"job_query_mode": mode, "page": page, "page_size": _PAGE, **params}
-            rows = rows_of(await self.get("/jobs", **asked), "jobs")
+            rows = await self.rows("/jobs", "jobs", **asked)
             known = {id_of(row) for row in found}
             new = [row for row in rows if id_of(row) not in known]
             if not new:  # none, or a service that knows no pages
@@ -70,10 +75,10 @@ class Lepton:
     async def job(self, job_id: str) -> dict[str, Any] | None:
         """One job, also one that is archived; None if there is none."""
         try:
-            found = await self.get(f"/jobs/{job_id}", job_query_mode=ALL)
+            found: dict[str, Any] = await self.get(f"/jobs/{job_id}", _job_of, job_query_mode=ALL)
         except NotFoundError:
             return None
-        return checked(found)
+        return found
 
     async def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create a job. Is not sent again by itself.
@@ -81,7 +86,10 @@ class Lepton:
         Raises:
             Passing: with `acted` if the answer was lost.
         """
-        return checked(await self.service.call("POST", "/jobs", body=body, safe=False))
+        made: dict[str, Any] = await self.service.call(
+            "POST", "/jobs", body=body, safe=False, read=_job_of
+        )
+        return made
 
     async def set_stopped(self, job_id: str, *, stopped: bool) -> None:
         """Stop a job, whose history stays, or start it again."""
@@ -96,18 +104,18 @@ class Lepton:
     async def replicas(self, job_id: str) -> list[str]:
         """The ids of a job's replicas in their order, with those that have ended."""
         try:
-            rows = rows_of(await self.get(f"/jobs/{job_id}/replicas", job_query_mode=ALL))
+            rows = await self.rows(f"/jobs/{job_id}/replicas", job_query_mode=ALL)
         except NotFoundError:
             return []
         return [name for row in rows if (name := id_of(row))]
 
     async def node_groups(self) -> list[dict[str, Any]]:
         """The dedicated node groups that the workspace may use."""
-        return rows_of(await self.get("/dedicated-node-groups"))
+        return await self.rows("/dedicated-node-groups")
 
     async def secret_names(self) -> set[str]:
         """The names of the workspace's secrets. Values are never told."""
-        return {str(row.get("name")) for row in rows_of(await self.get("/usersecrets"))}
+        return {str(row.get("name")) for row in await self.rows("/usersecrets")}
 
     async def add_secret(self, name: str, value: str) -> None:
         """Keep a secret at the service."""
@@ -127,24 +135,14 @@ def name_of(row: Mapping[str, Any]) -> str:
     return str(metadata.get("name") or metadata.get("id") or "")
 
 
-def rows_of(answer: Any, key: str = "items") -> list[dict[str, Any]]:
-    """The rows of an answer: a list, or a list under a key.
-
-    Raises:
-        Passing: if it is neither.
-    """
+def _rows_of(answer: Any, key: str) -> list[dict[str, Any]]:
     rows = answer.get(key, []) if isinstance(answer, dict) else answer
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise Passing(f"{SERVICE} answered with what makes no sense.", acted=False)
     return rows
 
 
-def checked(answer: Any) -> dict[str, Any]:
-    """A job as the service tells it.
-
-    Raises:
-        Passing: if it is none.
-    """
+def _job_of(answer: Any) -> dict[str, Any]:
     if not isinstance(answer, dict) or not id_of(answer):
         raise Passing(f"{SERVICE} answered with what is no job.", acted=True)
     return answer

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import NotFoundError
-from .client import ALIVE, Lepton, id_of, name_of, rows_of
+from .client import ALIVE, Lepton, id_of, name_of
 from .job import RUN_LABEL
 from .watch import status_from
 
@@ -43,7 +43,7 @@ async def inventory(lepton: Lepton, values: Mapping[str, Any]) -> dict[str, Any]
 async def shapes(lepton: Lepton, group_id: str | None) -> list[dict[str, Any]]:
     """The shapes that jobs may have in a node group; without one, all."""
     options = {"purpose": "job"} | ({"node_groups": group_id} if group_id else {})
-    return rows_of(await lepton.get("/shapes", **options))
+    return await lepton.rows("/shapes", **options)
 
 
 def shape_row(shape: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def gpus_of(shape: Mapping[str, Any]) -> int:
 
 async def _nodes(lepton: Lepton, group_id: str) -> list[dict[str, Any]]:
     try:
-        return rows_of(await lepton.get(f"/dedicated-node-groups/{group_id}/nodes"))
+        return await lepton.rows(f"/dedicated-node-groups/{group_id}/nodes")
     except NotFoundError:
         return []
 

@@ -12,7 +12,7 @@ from ...plan import Plan
 from ...text import did_you_mean
 from ..cloud.checks import gathered
 from ..cloud.mounted import check_mounted
-from .client import SIGN_IN, Lepton, id_of, name_of, rows_of
+from .client import SIGN_IN, Lepton, id_of, name_of
 from .inventory import gpus_of, shape_row, shapes
 from .job import CARRIER_SHAPE, Job, profile_of
 from .submit import node_group_id
@@ -133,7 +133,7 @@ async def _reservation(lepton: Lepton, plan: Plan, group: str) -> AsyncGenerator
     wanted = plan.profile_values.get("node_reservation")
     if not wanted:
         return
-    rows = rows_of(await lepton.get(f"/dedicated-node-groups/{group}/reservations"))
+    rows = await lepton.rows(f"/dedicated-node-groups/{group}/reservations")
     known: Mapping[str, Any] = {id_of(row): row for row in rows}
     if str(wanted) not in known:
         yield Finding(

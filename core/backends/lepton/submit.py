@@ -40,13 +40,7 @@ async def submit(lepton: Lepton, submission: Submission) -> Handle:
     async def send() -> Handle:
         if not ready:
             ready.update(await _prepare(lepton, submission, payload))
-        try:
-            job = await lepton.create(ready)
-        except UsageError:  # its name is taken: by an attempt of ours that seemed lost
-            if known := await find(lepton, run_id, run_dir):
-                return known
-            raise
-        return _handle(lepton, run_id, run_dir, job)
+        return _handle(lepton, run_id, run_dir, await lepton.create(ready))
 
     return await submit_once(lambda: find(lepton, run_id, run_dir), send)
 

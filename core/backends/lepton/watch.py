@@ -221,7 +221,13 @@ async def _page(lepton: Lepton, job_id: str, replica: str, seen: _Seen) -> list[
 async def _ask(lepton: Lepton, job_id: str, **options: Any) -> list[tuple[int, str]]:
     """Lines with their nanoseconds, the oldest first."""
     params = {"direction": "forward", "timestamps": True, "job_query_mode": "alive_and_archive"}
-    answer = await lepton.get("/logs", job=job_id, **{**params, **options})
+    found: list[tuple[int, str]] = await lepton.get(
+        "/logs", _lines_of, job=job_id, **{**params, **options}
+    )
+    return found
+
+
+def _lines_of(answer: Any) -> list[tuple[int, str]]:
     try:
         lines = [
             (int(value[0]), str(value[1]))

@@ -90,29 +90,6 @@ async def test_an_unknown_node_group_names_those_there_are(place: LeptonPlace) -
         await submit(place, place.plan("true"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"lost": True},
-        {"delay_s": 3.0},
-        {"text": "<html>gateway</html>"},
-        {"status": 500},
-        {"status": 429, "headers": {"Retry-After": "0"}},
-    ],
-    ids=["cut", "late", "no JSON", "500", "429"],
-)
-async def test_a_submission_that_goes_wrong_makes_one_job(
-    place: LeptonPlace, lepton: FakeLepton, fault: dict[str, Any]
-) -> None:
-    lepton.fault("POST", "/jobs$", **fault)
-    plan = place.plan("echo once")
-    backend, handle = await submit(place, plan)
-    assert place.jobs_of(plan) == 1
-    assert (await backend.submit(backend.render(plan))).job_id == handle.job_id
-    assert texts(await lines_of(backend, handle)) == ["once", "tunedeck: exit=0"]
-
-
 async def test_a_service_that_stays_away_is_said_so(place: LeptonPlace, lepton: FakeLepton) -> None:
     lepton.fault("GET", "/jobs", status=503, times=50)
     with pytest.raises(ReachError, match="503") as refused:
@@ -215,20 +192,6 @@ async def test_launched_from_the_cluster_the_storage_is_written_directly(
 
 
 # What becomes of it.
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
-async def test_a_clock_that_is_wrong_loses_no_line(
-    place: LeptonPlace, lepton: FakeLepton, skew: float
-) -> None:
-    lepton.skew_s = skew
-    backend, handle = await submit(place, place.plan("seq 1 50"))
-    entries = await lines_of(backend, handle)
-    assert texts(entries) == [*map(str, range(1, 51)), "tunedeck: exit=0"]
-    for at in (0, 17, 49):
-        rest = texts(await lines_of(backend, handle, entries[at].cursor))
-        assert rest == texts(entries)[at + 1 :]
 
 
 @pytest.mark.slow

@@ -179,29 +179,6 @@ async def test_project_and_cluster_are_found_by_name(place: RunAIPlace, runai: F
         await submit(place, place.plan("true"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"lost": True},
-        {"delay_s": 3.0},
-        {"text": "<html>gateway</html>"},
-        {"status": 502},
-        {"status": 429, "headers": {"Retry-After": "0"}},
-    ],
-    ids=["cut", "late", "no JSON", "502", "429"],
-)
-async def test_a_submission_that_goes_wrong_makes_one_workload(
-    place: RunAIPlace, runai: FakeRunAI, fault: dict[str, Any]
-) -> None:
-    runai.fault("POST", "/workloads/trainings$", **fault)
-    plan = place.plan("echo once")
-    backend, handle = await submit(place, plan)
-    assert place.jobs_of(plan) == 1
-    assert (await backend.submit(backend.render(plan))).job_id == handle.job_id
-    assert texts(await lines_of(backend, handle)) == ["once", "tunedeck: exit=0"]
-
-
 async def test_a_service_that_stays_away_is_said_so(place: RunAIPlace, runai: FakeRunAI) -> None:
     runai.fault("GET", "/workloads$", status=503, times=50)
     with pytest.raises(ReachError, match="503") as refused:

@@ -93,7 +93,7 @@ class Fault:
         delay_s: do what is asked, and answer that much later.
         text: do what is asked, and answer with this instead of JSON.
         data: do what is asked, and answer with this JSON.
-        cut_after: cut a stream after so many bytes, in the middle of a chunk.
+        cut_after: cut the answer after so many bytes, of a stream in the middle of a chunk.
         twice: send each piece of a stream twice.
     """
 
@@ -271,7 +271,10 @@ def _answer(talk: BaseHTTPRequestHandler, reply: Reply, fault: Fault | None) -> 
         talk.send_header("Content-Length", str(len(data)))
     talk.end_headers()
     if talk.command != "HEAD":
-        talk.wfile.write(data)
+        left = None if fault is None else fault.cut_after
+        talk.wfile.write(data[:left])
+        if left is not None and left < len(data):
+            _cut(talk)
 
 
 def _send_chunks(

@@ -31,7 +31,7 @@ from .model.build import (
     unloadable,
 )
 from .model.implementation import settle_implementation
-from .model.kinds import class_of, kind_of
+from .model.kinds import Kind, class_of, kind_of
 from .model.lean import use_lean_functions
 from .model.lora import add_adapter, load_adapter
 from .model.quantize import check_quantized
@@ -241,6 +241,9 @@ def setup_model_and_optimizer(
         model = build_model(config.model, runtime_config, source, quantization)
     else:
         model = empty_model(runtime_config)
+    if runtime_config.kind is Kind.REWARD:
+        # The score is read off each row's last token that is none.
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     freeze(model, config.model.freeze)
     adapter = None
     if config.peft is not None:

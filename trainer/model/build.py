@@ -13,7 +13,7 @@ from ...core.errors import UsageError
 from ...core.schema.model import FreezeConfig, ModelConfig
 from ..runtime import RuntimeConfig
 from .attention import DOCUMENTS, attends_by_document
-from .kinds import Kind, loader_of
+from .kinds import SCORE, Kind, loader_of
 from .quantize import is_quantized, loading_options
 
 _TOWERS = {
@@ -88,7 +88,7 @@ def build_model(
         raise unloadable(weights, "model", error) from error
     model, loading = loaded
     # A reward model's score begins anew on top of a language model.
-    new = ("score.",) if runtime.kind is Kind.REWARD else ()
+    new = (f"{SCORE}.",) if runtime.kind is Kind.REWARD else ()
     missing = sorted(key for key in loading["missing_keys"] if not key.startswith(new))
     if missing:
         raise UsageError(

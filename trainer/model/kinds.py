@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from ...core.schema.model import ModelConfig
 
 
+SCORE = "score"
+"""What transformers calls the layer of a reward model that gives the score."""
+
+
 class Kind(StrEnum):
     """What a model gives."""
 

@@ -22,6 +22,7 @@ from ..merging.adapter import WEIGHTS_FILE
 from ..parallel.tensors import piece_of
 from ..reporting.metrics import say
 from .build import base_name, frozen_towers
+from .kinds import SCORE
 from .lora_linear import LoraLinear
 from .quantize import is_quantized
 
@@ -49,10 +50,10 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig, base: ModelConfig) -
         target_modules=_without_experts(model, config, targets),
         use_rslora=config.use_rslora,
         use_dora=config.use_dora,
-        modules_to_save=_existing(model, config.modules_to_save) or None,
+        modules_to_save=_saved_whole(model, config) or None,
         base_model_name_or_path=base_name(base),
         revision=base.revision,
-        task_type=peft.TaskType.CAUSAL_LM,
+        task_type=peft.TaskType.SEQ_CLS if _score(model) else peft.TaskType.CAUSAL_LM,
     )
     if not is_quantized(model):
         settings._register_custom_module({nn.Linear: LoraLinear})
@@ -133,7 +134,7 @@ def target_modules(
     Raises:
         UsageError: no layer, or a layer to exclude, has the name asked for.
     """
-    head = model.get_output_embeddings()
+    head = _score(model) or model.get_output_embeddings()
     linear = {
         name: module
         for name, module in model.named_modules()
@@ -174,6 +175,18 @@ def _matching(names: Iterable[str], pattern: str) -> list[str]:
             fix=f"{did_you_mean(pattern, leaves)} It has {', '.join(leaves)}.".strip(),
         )
     return found
+
+
+def _score(model: PreTrainedModel) -> nn.Module | None:
+    """What a reward model has in place of an output head."""
+    score = getattr(model, SCORE, None)
+    return score if isinstance(score, nn.Module) else None
+
+
+def _saved_whole(model: PreTrainedModel, config: LoraConfig) -> list[str]:
+    """The modules that are trained in full: those of the config, and a score, which is new."""
+    names = _existing(model, config.modules_to_save)
+    return names if _score(model) is None or SCORE in names else [*names, SCORE]
 
 
 def _existing(model: nn.Module, names: Sequence[str]) -> list[str]:

@@ -82,7 +82,7 @@ class TokenRows:
 
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of every row, [rows] int64."""
-        chunks = [chunk[0].value_lengths().to_numpy() for chunk in self._chunks]
+        chunks = [_numbers(chunk[0].value_lengths()) for chunk in self._chunks]
         return np.concatenate(chunks, dtype=np.int64) if chunks else np.empty(0, dtype=np.int64)
 
     def _find(self, index: int) -> tuple[tuple[Any, Any, Any, Sequence[str], int], int]:
@@ -118,10 +118,26 @@ def open_rows(file: Path) -> pa.Table:
 def _lists(rows: Sequence[Sequence[Any]], kind: pa.DataType) -> pa.ListArray:
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
     values = np.fromiter(chain.from_iterable(rows), kind.to_pandas_dtype(), count=offsets[-1])
-    return pa.ListArray.from_arrays(offsets, pa.array(values))
+    return pa.ListArray.from_arrays(_array(offsets, pa.int32()), _array(values, kind))
 
 
 def _values(column: Any, row: int) -> NDArray[Any]:
     """The values of one list of a column, without a copy."""
-    values: NDArray[Any] = column[row].values.to_numpy()
-    return values
+    return _numbers(column[row].values)
+
+
+# By their buffers: Arrow's own ways to and from numpy import pandas, which is 25 MiB.
+
+
+def _numbers(array: Any) -> NDArray[Any]:
+    """The numbers of an Arrow array that lacks none, without a copy."""
+    kind = np.dtype(array.type.to_pandas_dtype())
+    content = array.buffers()[1]
+    if content is None:
+        return np.empty(0, kind)
+    return np.frombuffer(content, kind, len(array), array.offset * kind.itemsize)
+
+
+def _array(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """The same the other way."""
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])

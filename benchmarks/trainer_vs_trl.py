@@ -287,8 +287,8 @@ def train_tunedeck(work: Path, case: Case, lora: bool) -> dict[str, Any]:
         }
     )
     clock, start = Clock(), ""
-    loop: Any = importlib.import_module("tunedeck.trainer.loop")
-    original = loop.train_step
+    module: Any = importlib.import_module("tunedeck.trainer.stepping")
+    original = module.train_step
 
     def timed(loss_sum: Any, optimizer: Any, *rest: Any, **options: Any) -> Any:
         nonlocal start
@@ -300,7 +300,7 @@ def train_tunedeck(work: Path, case: Case, lora: bool) -> dict[str, Any]:
         clock.step()
         return result
 
-    loop.train_step = timed
+    module.train_step = timed
     with tempfile.TemporaryDirectory() as folder:
         sft.main(config, Path(folder))
     return clock.result(start)

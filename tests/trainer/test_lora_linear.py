@@ -78,3 +78,36 @@ def test_autocast_and_a_merged_adapter_are_left_to_peft(monkeypatch: pytest.Monk
         assert layer(torch.randn(4, 12)).dtype == torch.bfloat16
     layer.merge()
     assert layer(torch.randn(4, 12)).shape == (4, 7)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_a_float32_adapter_beside_a_base_in_half_precision_is_joined_under_autocast(
+    half: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    original: Any = lora_linear._joined
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(lora_linear, "_joined", counted)
+    found = []
+    for layer in (*layers(), layers()[1]):
+        exact = len(found) == 2
+        if not exact:
+            layer.base_layer.to(half)
+        torch.manual_seed(1)
+        x = torch.randn(2, 5, 12).to(half).to(torch.float32 if exact else half).requires_grad_()
+        with torch.autocast("cpu", half, enabled=not exact):
+            out = layer(x)
+        assert out.dtype == x.dtype
+        (out * torch.randn(2, 5, 7).to(x.dtype)).sum().backward()
+        gradients = [p.grad for p in layer.parameters() if p.grad is not None]
+        assert {g.dtype for g in gradients} == {torch.float32}
+        assert x.grad is not None
+        found.append([out.detach().float(), x.grad.float(), *gradients])
+    assert len(calls) == 1
+    for ours, theirs, right in zip(*found, strict=True):
+        assert (ours - right).norm() <= 1.5 * (theirs - right).norm() + 1e-3 * right.norm()
+        torch.testing.assert_close(ours, right, rtol=5e-2, atol=1e-1)

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import ClassVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -76,6 +76,11 @@ class Browse(ModalScreen[str | None]):
         given = self._base / Path(self._value).expanduser() if self._value else self._base
         self._open(given.parent if given.exists() else self._base)
         self.query_one("#typed").focus()
+
+    def on_click(self, event: events.Click) -> None:
+        """A click beside the dialog leaves it."""
+        if event.widget is self:
+            self.dismiss(None)
 
     def _open(self, folder: Path) -> None:
         models = self._models

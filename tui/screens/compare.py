@@ -132,6 +132,10 @@ class CompareScreen(Page):
         self.query_one("#compared", Static).update(Content("\n").join(rows))
         self.query_one(Chart).show(self._key, lines)
 
+    @on(Chart.Clicked)
+    def _value_clicked(self) -> None:
+        self.action_value()
+
     def action_value(self) -> None:
         """Choose which value is drawn."""
         keys = sorted({key for curves in self._curves.values() for key in curves.by_key})

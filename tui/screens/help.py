@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -37,6 +38,11 @@ class HelpScreen(ModalScreen[None]):
         """Let the arrow keys scroll."""
         self.query_one("#help").border_title = "Help"
         self.query_one("#help").border_subtitle = "esc closes"
+
+    def on_click(self, event: events.Click) -> None:
+        """A click beside the page closes it."""
+        if event.widget is self:
+            self.dismiss()
 
     def _text(self) -> Iterator[Content]:
         """Help texts from the focused widget outwards, then the keys, nearest first."""

@@ -27,6 +27,18 @@ T = TypeVar("T")
 _BUSY_PACE_S = 0.5
 
 
+class _Line(Static):
+    """A line of text that does something where it is clicked."""
+
+    def __init__(self, does: Callable[[], object], *, id: str) -> None:
+        super().__init__(id=id, markup=False)
+        self._does = does
+
+    def on_click(self) -> None:
+        """Do it."""
+        self._does()
+
+
 class Page(Screen[None]):
     """A screen with a title above and, below, the command that does the same thing.
 
@@ -61,8 +73,8 @@ class Page(Screen[None]):
         yield Static(id="title", markup=False)
         with Vertical(id="body"):
             yield from self.body()
-        yield Static(id="busy", markup=False)
-        yield Static(id="command", markup=False)
+        yield _Line(self.give_up, id="busy")
+        yield _Line(self.action_copy_command, id="command")
         yield Footer()
 
     def body(self) -> ComposeResult:

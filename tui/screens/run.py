@@ -217,6 +217,10 @@ class RunScreen(Page):
         (facts if facts.display else self.query_one("#log")).focus()
         self._say_command()
 
+    @on(Chart.Clicked)
+    def _value_clicked(self) -> None:
+        self.action_value()
+
     def action_value(self) -> None:
         """Choose which value is drawn."""
         keys = self._keys()

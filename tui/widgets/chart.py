@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.text import Span, Text
+from textual.message import Message
 from textual.widget import Widget
 
 from ...core.plot import COLORS, Line, draw
@@ -34,7 +35,10 @@ def title_of(key: str) -> str:
 
 
 class Chart(Widget):
-    """Draws the curves it was last given."""
+    """Draws the curves it was last given; a click asks for another value."""
+
+    class Clicked(Message):
+        """Another value is wanted."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -45,6 +49,10 @@ class Chart(Widget):
         """Draw other curves, or the same ones that have grown."""
         self._key, self._lines = key, lines
         self.refresh()
+
+    def on_click(self) -> None:
+        """Pass it on to whoever knows what there is to draw."""
+        self.post_message(self.Clicked())
 
     def render(self) -> Text:
         """A title with the newest values, and the curves; a sentence while there are none."""

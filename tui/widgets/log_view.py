@@ -10,6 +10,7 @@ from typing import ClassVar
 from rich.cells import cell_len, chop_cells
 from rich.segment import Segment
 from rich.style import Style
+from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
 from textual.message import Message
@@ -146,6 +147,12 @@ class LogView(ScrollView, can_focus=True):
         """The wheel, upwards."""
         self.following = False
 
+    def on_click(self, event: events.Click) -> None:
+        """Mark the line that was pointed at: searches begin there."""
+        number = self.top + event.get_content_offset_capture(self).y
+        if not self.wrap and number < len(self.reader):
+            self._mark(number)
+
     def on_scroll_to(self) -> None:
         """The bar was dragged; at its end, the following goes on."""
         self.following = False
@@ -162,9 +169,12 @@ class LogView(ScrollView, can_focus=True):
 
     def go_to(self, number: int) -> None:
         """Show a line in the middle, marked."""
+        self._mark(number)
+        self.scroll_to(y=max(number - self.size.height // 2, 0), animate=False, immediate=True)
+
+    def _mark(self, number: int) -> None:
         self._marked = number
         self.following = False
-        self.scroll_to(y=max(number - self.size.height // 2, 0), animate=False, immediate=True)
         self._version += 1
         self.refresh()
 

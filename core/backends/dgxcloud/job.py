@@ -14,6 +14,7 @@ from ...errors import UsageError
 from ...plan import Plan, SecretRef
 from ..cloud.merge import merged
 from ..cloud.mounted import Place
+from ..cloud.profile import job_name, profile_as, required
 from ..cloud.start import Script, render_start
 from .client import DISTRIBUTED, TRAINING
 
@@ -107,23 +108,7 @@ def workload_of(plan: Plan) -> Workload:
 
 def profile_of(values: Mapping[str, Any]) -> DGXCloudProfile:
     """The profile's values by their types. What it may not hold was found by its check."""
-    from pydantic import ValidationError
-
-    try:
-        return DGXCloudProfile.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"'{key}' of the profile: {first['msg']}.", fix="See: tunedeck env check"
-        ) from None
-
-
-def workload_name(plan: Plan) -> str:
-    """A name that people know it by and that says the run, in Kubernetes' characters."""
-    words = re.sub(r"[^a-z0-9]+", "-", plan.name.lower()).strip("-").lstrip("0123456789-")
-    words = words[: _LONGEST_NAME - len(plan.run_id) - 1].rstrip("-")
-    return f"{words}-{plan.run_id}" if words else plan.run_id
+    return profile_as(DGXCloudProfile, values)
 
 
 def secret_place(secret: SecretRef) -> dict[str, str]:
@@ -161,7 +146,7 @@ def _body(plan: Plan, profile: DGXCloudProfile, script: Script, place: Place) ->
     spec: dict[str, Any] = {
         "command": "bash -c",
         "args": shlex.quote(wrapper),
-        "image": _required(profile, "container_image"),
+        "image": required(profile, "container_image"),
         "compute": {"gpuDevicesRequest": plan.launch.gpus_per_node, "largeShmRequest": True},
         "storage": {"pvc": [_pvc(pvc) for pvc in profile.pvcs]},
         "environmentVariables": [
@@ -181,8 +166,8 @@ def _body(plan: Plan, profile: DGXCloudProfile, script: Script, place: Place) ->
     if profile.preemptibility:
         spec["preemptibility"] = profile.preemptibility
     body: dict[str, Any] = {
-        "name": workload_name(plan),
-        "projectId": f"<id of project {_required(profile, 'project_name')}>",
+        "name": job_name(plan, _LONGEST_NAME),
+        "projectId": f"<id of project {required(profile, 'project_name')}>",
         "clusterId": "<id of its cluster>",
     }
     if plan.launch.nodes > 1:
@@ -199,9 +184,3 @@ def _pvc(pvc: Any) -> dict[str, Any]:
     """A volume as the API has it; what is not set is left to the service."""
     told: dict[str, Any] = pvc.model_dump(by_alias=True, exclude_none=True)
     return told
-
-
-def _required(profile: DGXCloudProfile, key: str) -> str:
-    if value := getattr(profile, key):
-        return str(value)
-    raise UsageError(f"The profile sets no {key}.", fix=f'Add it to the profile: {key} = "…"')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from ...errors import UsageError
 from ...plan import Plan
 from ..cloud.merge import merged
 from ..cloud.mounted import Place
+from ..cloud.profile import job_name, profile_as, required
 from ..cloud.start import Script, render_start
 
 RUN_LABEL, DIGEST_LABEL = "tunedeck-run", "tunedeck-digest"
@@ -71,23 +71,7 @@ def job_of(plan: Plan) -> Job:
 
 def profile_of(values: Mapping[str, Any]) -> LeptonProfile:
     """The profile's values by their types. What it may not hold was found by its check."""
-    from pydantic import ValidationError
-
-    try:
-        return LeptonProfile.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"'{key}' of the profile: {first['msg']}.", fix="See: tunedeck env check"
-        ) from None
-
-
-def job_name(plan: Plan) -> str:
-    """A name that people know it by and that says the run, in the service's characters."""
-    words = re.sub(r"[^a-z0-9]+", "-", plan.name.lower()).strip("-")
-    words = words.lstrip("0123456789-")[: _LONGEST_NAME - len(plan.run_id) - 1].rstrip("-")
-    return f"{words}-{plan.run_id}" if words else plan.run_id
+    return profile_as(LeptonProfile, values)
 
 
 def carrier_body(job: Mapping[str, Any], shape: str, name: str, env: Mapping[str, str],
@@ -111,10 +95,10 @@ def carrier_body(job: Mapping[str, Any], shape: str, name: str, env: Mapping[str
 
 def _body(plan: Plan, profile: LeptonProfile, script: Script, place: Place) -> dict[str, Any]:
     spec: dict[str, Any] = {
-        "resource_shape": _required(profile, "resource_shape"),
-        "affinity": {"allowed_dedicated_node_groups": [_required(profile, "node_group")]},
+        "resource_shape": required(profile, "resource_shape"),
+        "affinity": {"allowed_dedicated_node_groups": [required(profile, "node_group")]},
         "container": {
-            "image": _required(profile, "container_image"),
+            "image": required(profile, "container_image"),
             "command": [BASH, "-c", script.text],
         },
         "completions": plan.launch.nodes,
@@ -148,7 +132,7 @@ def _body(plan: Plan, profile: LeptonProfile, script: Script, place: Place) -> d
         RUN_LABEL: plan.run_id,
         DIGEST_LABEL: plan.digest.removeprefix("sha256:")[:_LONGEST_LABEL],
     }
-    metadata = {"id": job_name(plan), "labels": labels}
+    metadata = {"id": job_name(plan, _LONGEST_NAME), "labels": labels}
     return {"metadata": metadata, "spec": merged(spec, profile.custom_spec)}
 
 
@@ -173,9 +157,3 @@ def _storage(mount: Any) -> str:
         f"The mount at {mount.mount_path} does not say which storage it is on.",
         fix='Add from = "node-nfs:NAME" (or node-local) to it.',
     )
-
-
-def _required(profile: LeptonProfile, key: str) -> str:
-    if value := getattr(profile, key):
-        return str(value)
-    raise UsageError(f"The profile sets no {key}.", fix=f'Add it to the profile: {key} = "…"')

@@ -80,6 +80,13 @@ async def test_a_list_that_lags_behind_makes_no_second_job(cloud: Cloud) -> None
     assert texts(await lines_of(backend, handle)) == ["once", "tunedeck: exit=0"]
 
 
+async def test_a_service_that_stays_away_is_said_so(cloud: Cloud) -> None:
+    cloud.service.fault("GET", "/(jobs|workloads)$", status=503, times=50)
+    with pytest.raises(ReachError, match="503") as refused:
+        await submit(cloud.place, cloud.place.plan("true"))
+    assert refused.value.exit_code is ExitCode.CONNECTION
+
+
 async def test_what_the_service_refuses_is_sent_once_and_told_in_its_words(cloud: Cloud) -> None:
     cloud.service.fault("POST", cloud.create, status=400)
     with pytest.raises(UsageError, match="injected") as refused:

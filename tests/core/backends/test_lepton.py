@@ -21,7 +21,7 @@ from tests.core.backends.cloud_runs import (
 )
 from tests.system.clouds.lepton import GROUP_ID, TOKEN, FakeLepton
 from tests.system.clouds.lepton_place import LeptonPlace
-from tunedeck.core.errors import AuthenticationError, ExitCode, ReachError, UsageError
+from tunedeck.core.errors import AuthenticationError, ReachError, UsageError
 from tunedeck.core.plan import Launch, LocalInput, SecretRef, digest_of, new_run_id
 from tunedeck.core.states import RunState
 
@@ -88,13 +88,6 @@ async def test_an_unknown_node_group_names_those_there_are(place: LeptonPlace) -
     place.values["node_group"] = "h100-pol"
     with pytest.raises(UsageError, match="Did you mean 'h100-pool'"):
         await submit(place, place.plan("true"))
-
-
-async def test_a_service_that_stays_away_is_said_so(place: LeptonPlace, lepton: FakeLepton) -> None:
-    lepton.fault("GET", "/jobs", status=503, times=50)
-    with pytest.raises(ReachError, match="503") as refused:
-        await submit(place, place.plan("true"))
-    assert refused.value.exit_code is ExitCode.CONNECTION
 
 
 @pytest.mark.parametrize("token", ["", "wrong", TOKEN])

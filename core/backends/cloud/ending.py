@@ -38,7 +38,7 @@ def code_of_nodes(codes: Iterable[int | None]) -> int | None:
     """
     known = [code for code in codes if code is not None]
     failures = sorted((code for code in known if code), key=lambda code: code > _SIGNALLED)
-    return (failures or known or [None])[0]
+    return next(iter(failures or known), None)
 
 
 def with_exit_code(status: Status, code: int | None) -> Status:

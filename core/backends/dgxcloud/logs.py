@@ -9,6 +9,7 @@ stream was cut, and a stream that is another pod's is found out.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -24,6 +25,9 @@ from .job import BEGINNING
 from .streams import copy_of, node_count, open_stream, over
 
 _WAITING = 1000
+_KEPT = 16 << 20
+"""More bytes than Kubernetes keeps of a log at its end."""
+
 _LOOK_AGE_S = 1.0
 
 
@@ -72,19 +76,29 @@ async def exit_code(runai: RunAI, handle: Handle) -> int | None:
 class _Position:
     """How far a pod's log was read: `begun` names the beginning, `count` the lines after it.
 
-    A log that does not say when it began (of an older version's job) has an empty one.
+    A log that does not say when it began (of an older version's job) has an empty one. `last` tells
+    the last line, for a log whose beginning Kubernetes has turned over since.
     """
 
     begun: str = ""
     count: int = 0
+    last: str = ""
 
     @classmethod
     def read(cls, cursor: str | None) -> _Position:
-        begun, _, count = (cursor or ":0").rpartition(":")
-        return cls(begun, int(count))
+        begun, count, last = (cursor or ":0:").split(":")
+        return cls(begun, int(count), last)
+
+    def after(self, line: bytes) -> _Position:
+        """The position after one more line."""
+        return _Position(self.begun, self.count + 1, _mark(line))
 
     def __str__(self) -> str:
-        return f"{self.begun}:{self.count}"
+        return f"{self.begun}:{self.count}:{self.last}"
+
+
+def _mark(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()[:12]
 
 
 _NOT_GIVEN = _Position("another", 0)
@@ -137,7 +151,7 @@ async def _after(
     `whole` tells whether that holds the pods of earlier tries as well, as the copy on the volume
     does, so that all before the position was read; a stream is the newest pod's alone.
     """
-    at, behind = _Position(), whole and bool(seen.begun)
+    at, behind, turned_over = _Position(), whole and bool(seen.begun), 0
     async with aclosing(lines):
         async for line in lines:
             if match := BEGINNING.fullmatch(line):
@@ -148,9 +162,14 @@ async def _after(
                 at = _Position(match[2].decode())
                 behind = behind and at.begun != seen.begun
                 continue
+            if not at.begun and seen.begun and not behind:
+                turned_over += len(line)
+                if _mark(line) == seen.last or turned_over > _KEPT:
+                    at = seen
+                continue
             if node > 0 and not at.begun:  # no way to tell whose it is
                 return
-            at = _Position(at.begun, at.count + 1)
+            at = at.after(line)
             if behind or (at.begun == seen.begun and at.count <= seen.count):
                 continue
             yield LogLine(line, str(at))
@@ -202,5 +221,5 @@ def _read(cursor: str | None) -> dict[int, str]:
         return {}
     data = json.loads(cursor)
     if isinstance(data, int):
-        return {0: f":{data}"}
+        return {0: f":{data}:"}
     return {int(node): at for node, at in data.items()}

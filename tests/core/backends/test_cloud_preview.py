@@ -165,9 +165,11 @@ async def test_another_machine_attaches_by_the_jobs_id(
         assert record.plan["config_values"] == plan.to_json()["config_values"]
         assert record.backend_handle is not None
         assert record.backend_handle.data == handle.data
-    lines = await lines_of(backend, record.backend_handle)
+    found = record.backend_handle
+    assert found is not None
+    lines = await lines_of(backend, found)
     assert texts(lines) == ["theirs", "tunedeck: exit=7"]
-    status = await backend.status(record.backend_handle)
+    status = await backend.status(found)
     assert (status.state, status.exit_code) == (RunState.FAILED, 7)
     kept = cloud.storage() / plan.run_id / "plan.json"
     assert json.loads(kept.read_text())["run_id"] == plan.run_id

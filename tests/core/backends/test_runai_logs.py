@@ -89,6 +89,17 @@ async def test_a_pod_that_starts_again_is_read_from_its_first_line(
     assert (await backend.status(handle)).state is RunState.SUCCEEDED
 
 
+async def test_a_log_whose_beginning_is_gone_is_read_on_after_its_last_line(
+    place: RunAIPlace, runai: FakeRunAI
+) -> None:
+    backend, handle = await submit(place, place.plan("seq 1 60"))
+    entries = await lines_of(backend, handle)
+    runai.turned_over = 20
+    for at in (25, 50):
+        rest = texts(await lines_of(backend, handle, entries[at].cursor))
+        assert rest == texts(entries)[at + 1 :]
+
+
 @pytest.mark.slow
 async def test_a_cluster_that_gives_out_one_pod_alone_is_found_out(
     place: RunAIPlace, runai: FakeRunAI

@@ -119,6 +119,7 @@ class FakeRunAI(FakeService):
         tokens: those given out → when they run out.
         credentials: name of a generic secret → its keys and values.
         cuts: after how many lines each of the next log connections is cut.
+        turned_over: how many lines at the beginning of each log Kubernetes no longer gives out.
         gives_pods: whether the cluster's log service knows the query's `podName`.
         authority: the certificate that the cluster's log service is trusted by.
     """
@@ -134,6 +135,7 @@ class FakeRunAI(FakeService):
         self.credentials: dict[str, dict[str, str]] = {}
         self.cuts: list[int] = []
         self.gives_pods = True
+        self.turned_over = 0
         self.base_url = f"{self.url}/api/v1"
         self.kube_url = f"{self.url}/kube"
         self.authority, own = make_certificate(folder)
@@ -435,7 +437,7 @@ class FakeRunAI(FakeService):
         assert pod
         left = self.cuts.pop(0) if self.cuts else None
         with contextlib.suppress(ConnectionClosed, OSError):
-            for entry in pod.follow():
+            for entry in pod.follow(self.turned_over):
                 if not self._good(token):
                     connection.close(1008, "token expired")
                     return
@@ -457,7 +459,7 @@ class FakeRunAI(FakeService):
             raise Refused(404, "pods not found")
         run = found[0]
         if request.option("follow") == "true":
-            lines = (e.text.encode() + b"\n" for e in run.follow() if e is not None)
+            lines = (e.text.encode() + b"\n" for e in run.follow(self.turned_over) if e is not None)
         else:
             lines = (e.text.encode() + b"\n" for e in list(run.lines))
         return Reply(200, stream=lines, type="text/plain")

@@ -136,7 +136,7 @@ def test_lepton_wants_the_right_method_workspace_and_token(lepton: httpx.Client)
     url = str(lepton.base_url).replace("nemo-lab", "other-lab")
     assert lepton.get(f"{url}shapes").status_code == 404
     assert lepton.get("/shapes", headers={"Authorization": "Bearer x"}).status_code == 401
-    log = {"job": "a-job", "start": 1, "limit": 5000}
+    log: dict[str, str | int] = {"job": "a-job", "start": 1, "limit": 5000}
     assert lepton.get("/logs", params=log).status_code == 400
     assert lepton.get("/logs", params={**log, "end": 2, "limit": 10_001}).status_code == 400
 

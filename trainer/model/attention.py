@@ -15,7 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.masking_utils import sdpa_mask
 
-from .cpu import small_products
+from .cpu_attention import documents_on_cpu
 from .flex import flex_computes, flexible
 
 DOCUMENTS = "documents"
@@ -103,7 +103,7 @@ def document_attention(
         return flexible(query, key, value, cu_seq_lens_q, **options), None
     lengths = _lengths(cu_seq_lens_q)
     if within.plain and not (query.is_cuda or dropout or within.cuts(max(lengths))):
-        attended: Tensor = _flash(query, key, value, lengths, scaling)
+        attended: Tensor = documents_on_cpu(query, key, value, lengths, scaling)
         return attended, None
     parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
     # Joined along the tokens of [rows, length, heads, head_dim], which the next layer reads.
@@ -199,54 +199,8 @@ class Within:
         return F.dropout(weights, self._dropout).to(value.dtype) @ value
 
 
-class _Flash(torch.autograd.Function):
-    """Torch's flash attention for CPUs over each document, without a copy of the others' gradients.
-
-    The products in it are small, and MKL computes them whatever computes the large ones.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scale: float | None
-    ) -> Tensor:
-        """[1, length, heads, head_dim] of what the queries see."""
-        states, sums = [x.split(lengths, dim=2) for x in (query, key, value)], []
-        rows, heads, length, _ = query.shape
-        attended = query.new_empty(rows, length, heads, value.shape[-1])
-        with small_products():
-            for q, k, v, out in zip(*states, attended.split(lengths, dim=1), strict=True):
-                part, log_sum = _forward(q, k, v, 0.0, True, scale=scale)
-                out.copy_(part.transpose(1, 2))
-                sums.append(log_sum)
-        ctx.save_for_backward(query, key, value, attended, *sums)
-        ctx.lengths, ctx.scale = lengths, scale
-        return attended
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of query, key and value."""
-        query, key, value, attended, *sums = ctx.saved_tensors
-        # As transposed as the states are, so that what follows reads them without a copy.
-        gradients = [
-            torch.empty_like(x.transpose(1, 2)).transpose(1, 2) for x in (query, key, value)
-        ]
-        parts = [x.split(ctx.lengths, dim=2) for x in (query, key, value, *gradients)]
-        outs = [x.transpose(1, 2).split(ctx.lengths, dim=2) for x in (gradient, attended)]
-        with small_products():
-            for q, k, v, gq, gk, gv, g, out, log_sum in zip(*parts, *outs, sums, strict=True):
-                found = _backward(g, q, k, v, out, log_sum, 0.0, True, scale=ctx.scale)
-                for into, part in zip((gq, gk, gv), found, strict=True):
-                    into.copy_(part)
-        return *gradients, None, None
-
-
-_flash: Any = _Flash.apply
-_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-
-
 # A process computes on one device.
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _has_flash() -> bool:
     return torch.cuda.get_device_capability() >= _FLASH_CAPABILITY
 

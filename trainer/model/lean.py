@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers.activations import GELUTanh, SiLUActivation
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.llama import modeling_llama as llama
 
 from .gated import gated, projection_of
+from .last_block import selecting
 from .rms_norm import rms_norm
 from .rotary import rotate
 
@@ -54,6 +56,8 @@ def _lean(kind: type[nn.Module]) -> type[nn.Module] | None:
         body["forward"] = _norm(kind, "eps", offset=1.0)
     elif _same(forward, llama.LlamaMLP.forward):
         body["forward"] = _mlp(kind)
+    elif _is_llama_block(kind):
+        body.update(forward=selecting(forward), selection=None)
     elif "apply_rotary_pos_emb" in getattr(getattr(forward, "__code__", None), "co_names", ()):
         attention = _attention(forward, sys.modules[kind.__module__])
         if attention is None:
@@ -67,7 +71,7 @@ def _lean(kind: type[nn.Module]) -> type[nn.Module] | None:
 def _same(one: Any, other: Any) -> bool:
     """Whether two functions are the same instructions on the same names."""
     codes = getattr(one, "__code__", None), getattr(other, "__code__", None)
-    if not all(isinstance(code, CodeType) for code in codes):
+    if not all(isinstance(code, CodeType) and not code.co_freevars for code in codes):
         return False
     first, second = (
         (c.co_code, c.co_names, c.co_varnames, _constants(f))
@@ -79,6 +83,14 @@ def _same(one: Any, other: Any) -> bool:
 def _constants(function: Any) -> tuple[Any, ...]:
     values = function.__code__.co_consts
     return tuple(value for value in values if value != function.__doc__)
+
+
+def _is_llama_block(kind: Any) -> bool:
+    """Whether it is one but for what transformers wraps around blocks to run them again."""
+    if not issubclass(kind, GradientCheckpointingLayer):
+        return False
+    inner = getattr(kind.forward, "__wrapped__", None)
+    return _same(inner, getattr(llama.LlamaDecoderLayer.forward, "__wrapped__", None))
 
 
 def _is_gemma_norm(kind: Any) -> bool:

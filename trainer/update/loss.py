@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ..data.batches import Batch
 from ..model.attention import unread_mask
+from ..model.last_block import Selection, give_selection
 from ..parallel.sequences import SharedSequences
 from .cross_entropy import token_losses
 
@@ -63,7 +64,9 @@ class SupervisedLoss:
         self._model, self._autocast = model, autocast
         self._shared, self._attention = shared, model.config._attn_implementation
         self._by_source = _BySource(sources)
-        self._positions: Tensor | None = None
+        self._selection = Selection()
+        if shared is None:
+            give_selection(model, self._selection)
         head = model.get_output_embeddings()
         if head is None:
             raise ValueError(f"{type(model).__name__} names no output embeddings")
@@ -83,7 +86,7 @@ class SupervisedLoss:
             batch = self._shared.cut(batch)
         if device is not None:
             batch = batch.to(device)
-        self._positions = batch.positions
+        self._selection.begin(batch.positions)
         kind = batch.input_ids.device.type
         try:
             with torch.autocast(kind, self._autocast, enabled=self._autocast is not None):
@@ -93,7 +96,7 @@ class SupervisedLoss:
                     **document_arguments(batch, self._attention),
                 ).logits
         finally:
-            self._positions = None
+            self._selection.begin(None)
         logits = logits.squeeze(0).float()
         if isinstance(logits, DTensor):
             losses = F.cross_entropy(logits, batch.targets, reduction="none")
@@ -117,29 +120,9 @@ class SupervisedLoss:
 
         Generation calls the head outside of a loss; it is left alone.
         """
-        if self._positions is None:
+        if self._selection.positions is None or self._selection.done:
             return None
-        hidden: Tensor = inputs[0]
-        chosen = _choose(hidden.flatten(0, 1), self._positions)
-        return (chosen.unsqueeze(0), *inputs[1:])
-
-
-class _Choose(torch.autograd.Function):
-    """Rows by number, each at most once: their gradients are put back, not added up."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, numbers: Tensor) -> Tensor:
-        ctx.save_for_backward(numbers)
-        ctx.shape = rows.shape
-        return rows.index_select(0, numbers)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (numbers,) = ctx.saved_tensors
-        return gradient.new_zeros(ctx.shape).index_copy_(0, numbers, gradient), None
-
-
-_choose: Any = _Choose.apply
+        return (self._selection.take(inputs[0]), *inputs[1:])
 
 
 class _BySource:

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tunedeck.trainer.model import cpu_attention
+from tunedeck.trainer.model.cpu_attention import documents_on_cpu
+
+LENGTHS = [300, 1, 128, 64, 140]
+
+
+def states(groups: int) -> list[Tensor]:
+    torch.manual_seed(0)
+    shapes = [(1, sum(LENGTHS), heads, 16) for heads in (4, groups, groups)]
+    return [torch.randn(shape).transpose(1, 2).requires_grad_() for shape in shapes]
+
+
+def with_gradients(
+    attend: Callable[..., Tensor], tensors: list[Tensor], weights: Tensor
+) -> list[Tensor]:
+    attended = attend(*tensors)
+    return [attended, *torch.autograd.grad((attended * weights).sum(), tensors)]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_blocks_compute_causal_attention_of_each_document(
+    groups: int, scale: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exact(*tensors: Tensor) -> Tensor:
+        parts = zip(*(x.double().split(LENGTHS, dim=2) for x in tensors), strict=True)
+        seen = [
+            F.scaled_dot_product_attention(*part, is_causal=True, scale=scale, enable_gqa=True)
+            for part in parts
+        ]
+        return torch.cat(seen, dim=2).transpose(1, 2)
+
+    in_blocks: list[int] = []
+    original: Any = cpu_attention._attend
+
+    def counted(states: Any, *rest: Any) -> None:
+        in_blocks.append(states.query.shape[2])
+        original(states, *rest)
+
+    monkeypatch.setattr(cpu_attention, "_attend", counted)
+    tensors = states(groups)
+    weights = torch.randn(1, sum(LENGTHS), 4, 16)
+    expected = with_gradients(exact, tensors, weights)
+    found = with_gradients(lambda *x: documents_on_cpu(*x, LENGTHS, scale), tensors, weights)
+    assert in_blocks == [300, 128, 140]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_no_document_sees_another() -> None:
+    tensors = states(2)
+    attended = documents_on_cpu(*tensors, LENGTHS, None)
+    with torch.no_grad():
+        for tensor in tensors:
+            tensor[:, :, :300] += 1
+    changed = documents_on_cpu(*tensors, LENGTHS, None)
+    assert torch.equal(changed[:, 300:], attended[:, 300:])
+    assert not torch.equal(changed[:, :300], attended[:, :300])

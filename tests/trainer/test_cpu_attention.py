@@ -35,8 +35,8 @@ def test_blocks_compute_causal_attention_of_each_document(
     def exact(*tensors: Tensor) -> Tensor:
         parts = zip(*(x.double().split(LENGTHS, dim=2) for x in tensors), strict=True)
         seen = [
-            F.scaled_dot_product_attention(*part, is_causal=True, scale=scale, enable_gqa=True)
-            for part in parts
+            F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
+            for q, k, v in parts
         ]
         return torch.cat(seen, dim=2).transpose(1, 2)
 

@@ -41,19 +41,18 @@ class Projection(NamedTuple):
         low = x @ self.a.T
         return with_product(output, low, self.b.T, self.scale), low
 
-    def back(
-        self, gradient: Tensor, into: Tensor | None = None, *, wanted: bool = True
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """The gradient of x, added to one that is there, and that of what the adapter keeps."""
-        for_low = None
-        if self.b is not None:
-            for_low = (gradient @ self.b).mul_(self.scale)
-        if not wanted:
-            return None, for_low
+    def of_low(self, gradient: Tensor) -> Tensor | None:
+        """The gradient of what the adapter keeps."""
+        return None if self.b is None else (gradient @ self.b).mul_(self.scale)
+
+    def of_input(
+        self, gradient: Tensor, for_low: Tensor | None, into: Tensor | None = None
+    ) -> Tensor:
+        """The gradient of x, added to one that is there."""
         into = gradient @ self.weight if into is None else into.addmm_(gradient, self.weight)
         if for_low is not None and self.a is not None:
             into.addmm_(for_low, self.a)
-        return into, for_low
+        return into
 
     def of_weights(
         self,
@@ -106,18 +105,21 @@ class _Gated(torch.autograd.Function):
         flat, gradient = x.flatten(0, -2), gradient.flatten(0, -2)
         acted = _act(gate, ctx.silu)
         product = acted * up
-        for_product, for_low = layer_down.back(gradient)
+        for_low = layer_down.of_low(gradient)
+        for_product = layer_down.of_input(gradient, for_low)
         of_down = layer_down.of_weights(product, low_down, gradient, for_low, needed[8:])
         for_gate = torch.mul(for_product, up, out=product)
         _act_backward(for_gate, gate, ctx.silu)
         for_up = for_product.mul_(acted)
         del acted
-        for_x, for_low = layer_gate.back(for_gate, wanted=needs_x)
+        for_low, for_x = layer_gate.of_low(for_gate), None
+        if needs_x:
+            for_x = layer_gate.of_input(for_gate, for_low)
         of_gate = layer_gate.of_weights(flat, low_gate, for_gate, for_low, needed[:4])
-        for_x, for_low = layer_up.back(for_up, for_x, wanted=needs_x)
+        for_low = layer_up.of_low(for_up)
         of_up = layer_up.of_weights(flat, low_up, for_up, for_low, needed[4:8])
         if for_x is not None:
-            for_x = for_x.view(x.shape)
+            for_x = layer_up.of_input(for_up, for_low, for_x).view(x.shape)
         return for_x, None, None, *of_gate, *of_up, *of_down
 
 
@@ -141,7 +143,11 @@ _gated: Any = _Gated.apply
 
 
 def _layers(tensors: Any, scales: tuple[float, ...]) -> list[Projection]:
-    return [Projection(*tensors[4 * n : 4 * n + 4], scale) for n, scale in enumerate(scales)]
+    parts = (tensors[4 * n : 4 * n + 4] for n in range(len(scales)))
+    return [
+        Projection(weight, bias, a, b, scale)
+        for (weight, bias, a, b), scale in zip(parts, scales, strict=True)
+    ]
 
 
 def _act(x: Tensor, silu: bool) -> Tensor:

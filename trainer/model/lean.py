@@ -38,7 +38,8 @@ def use_lean_functions(model: nn.Module) -> int:
     """
     found = 0
     for module in model.modules():
-        kind = _lean(type(module))
+        own: Any = type(module)
+        kind = _lean(own)
         if kind is not None:
             module.__class__ = kind
             found += 1
@@ -46,8 +47,8 @@ def use_lean_functions(model: nn.Module) -> int:
 
 
 @cache
-def _lean(kind: type[nn.Module]) -> type[nn.Module] | None:
-    """The class that takes the place of another; None leaves it."""
+def _lean(kind: Any) -> type[nn.Module] | None:
+    """The class that takes the place of another class of modules; None leaves it."""
     forward: Any = kind.forward
     body: dict[str, Any] = {}
     if _same(forward, llama.LlamaRMSNorm.forward):
@@ -70,19 +71,17 @@ def _lean(kind: type[nn.Module]) -> type[nn.Module] | None:
 
 def _same(one: Any, other: Any) -> bool:
     """Whether two functions are the same instructions on the same names."""
-    codes = getattr(one, "__code__", None), getattr(other, "__code__", None)
-    if not all(isinstance(code, CodeType) and not code.co_freevars for code in codes):
-        return False
-    first, second = (
-        (c.co_code, c.co_names, c.co_varnames, _constants(f))
-        for c, f in zip(codes, (one, other), strict=True)
-    )
-    return first == second
+    first, second = _instructions(one), _instructions(other)
+    return first is not None and first == second
 
 
-def _constants(function: Any) -> tuple[Any, ...]:
-    values = function.__code__.co_consts
-    return tuple(value for value in values if value != function.__doc__)
+def _instructions(function: Any) -> tuple[Any, ...] | None:
+    """None of what is no function of Python's, or has names of a function around it."""
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType) or code.co_freevars:
+        return None
+    constants = tuple(value for value in code.co_consts if value != function.__doc__)
+    return code.co_code, code.co_names, code.co_varnames, constants
 
 
 def _is_llama_block(kind: Any) -> bool:

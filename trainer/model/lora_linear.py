@@ -35,7 +35,8 @@ class LoraLinear(lora.Linear):
         In half precision the adapter is float32 beside its base, and multiplied as the base is.
         """
         (name,) = self.active_adapters
-        base, *pair = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
+        base: Any = self.base_layer
+        pair: tuple[Any, Any] = self.lora_A[name].weight, self.lora_B[name].weight
         a, b = (weight.to(dtype) for weight in pair)
         return base.weight, base.bias, a, b, self.scaling[name]
 

@@ -39,8 +39,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu_roofline import measure
-from llama_8b import LLAMA_8B, TINY, write
+from gpu_roofline import measure  # type: ignore[import-not-found]  # beside this file
+from llama_8b import LLAMA_8B, TINY, write  # type: ignore[import-not-found]
 
 WARM_UP = 3
 RANK, ALPHA = 16, 32
@@ -140,7 +140,10 @@ def missing(device: str, *, trl: bool) -> str | None:
 
 def best_attention(device: str) -> str:
     """The fastest attention over documents that TRL can be given here."""
-    from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
+    from transformers.utils.import_utils import (
+        is_flash_attn_2_available,
+        is_flash_attn_3_available,
+    )
 
     if device == "cuda" and is_flash_attn_3_available():
         return "flash_attention_3"
@@ -326,7 +329,8 @@ def train_trl(work: Path, case: Case) -> dict[str, Any]:
     rows = datasets.Dataset.from_list(list(packed(work, case)))
     model: Any = AutoModelForCausalLM.from_pretrained(
         work / "model", dtype=torch.bfloat16, attn_implementation=case.trl_attention
-    ).to(case.device)
+    )
+    model.to(case.device)
     torch.manual_seed(SEED)
     adapter = peft.LoraConfig(
         r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
@@ -395,7 +399,9 @@ def roofline(_work: Path, case: Case) -> dict[str, Any]:
     width, inner = sizes["hidden_size"], sizes["intermediate_size"]
     rows = case.micro * case.length
     shapes = [(rows, width, width), (rows, width, inner), (rows, inner, width)]
-    return measure(case.device, shapes if case.tiny else [*shapes, (8192, 8192, 8192)])
+    shapes += [] if case.tiny else [(8192, 8192, 8192)]
+    found: dict[str, Any] = measure(case.device, shapes)
+    return found
 
 
 def report(case: Case, runs: dict[str, list[dict[str, Any]]], card: dict[str, Any]) -> None:

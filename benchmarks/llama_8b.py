@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer_vs_trl import TEMPLATE, made_up_rows
+from trainer_vs_trl import (  # type: ignore[import-not-found]  # beside this file
+    TEMPLATE,
+    made_up_rows,
+)
 
 LLAMA_8B: dict[str, Any] = {
     "vocab_size": 128256,

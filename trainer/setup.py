@@ -35,6 +35,7 @@ from .model.kinds import Kind, class_of, kind_of
 from .model.lean import use_lean_functions
 from .model.lora import add_adapter, load_adapter
 from .model.quantize import check_quantized
+from .model.serving import not_served
 from .parallel.apply import parallelize
 from .parallel.experts import check_expert_parallel
 from .parallel.load import fill_copies, load_weights
@@ -249,6 +250,11 @@ def setup_model_and_optimizer(
     if config.peft is not None:
         with nullcontext() if whole else stand_ins(model):
             adapter = add_adapter(model, config.peft, config.model)
+        if reasons := list(not_served(config.peft)):
+            say(
+                f"tunedeck: vLLM loads no adapter with {' and '.join(reasons)}: to serve it there, "
+                "merge it first (convert/merge_lora)"
+            )
     if runtime_config.device.type == "cpu":
         use_lean_functions(model)
     products = runtime_config.autocast or runtime_config.dtype

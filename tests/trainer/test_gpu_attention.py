@@ -53,7 +53,9 @@ def attended(lengths: list[int], inputs: tuple[Tensor, ...], **options: Any) -> 
     bounds = torch.tensor([0, *lengths]).cumsum(0).int()
     out, _ = document_attention(
         nn.Identity(),
-        *inputs,
+        inputs[0],
+        inputs[1],
+        inputs[2],
         None,
         cu_seq_lens_q=bounds,
         max_length_q=max(lengths),
@@ -183,7 +185,7 @@ def test_flex_attention_is_that_of_each_document(
 def test_sinks_learn_from_flex_attention_as_from_the_softmax_written_out() -> None:
     query, key, value = states(12, torch.float32)
     bounds = torch.tensor([0, 5, 12], dtype=torch.int32)
-    learnt = []
+    learnt: list[Tensor] = []
     for kernel in (True, False):
         sinks = torch.tensor([0.5, -1.0, 3.0, 0.0], requires_grad=True)
         if kernel:

@@ -92,7 +92,7 @@ def test_a_float32_adapter_beside_a_base_in_half_precision_is_joined_under_autoc
         return original(*arguments)
 
     monkeypatch.setattr(lora_linear, "_joined", counted)
-    found = []
+    found: list[list[torch.Tensor]] = []
     for layer in (*layers(), layers()[1]):
         exact = len(found) == 2
         if not exact:

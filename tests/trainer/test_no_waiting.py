@@ -51,7 +51,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(flex, "_has_triton", lambda: True)
     monkeypatch.setattr(flex, "_SMALLEST_HEAD", 8)
     monkeypatch.setattr(flex, "_kernel", lambda: _flex)
-    # Torch knows neither of these there; both are for CUDA.
+    # Torch knows none of these there; all are for CUDA.
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
     monkeypatch.setattr(loss.torch, "autocast", lambda *_, **__: nullcontext())
     adam = sys.modules["torch.optim.adam"]  # the package has a function of that name
     monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_, **__: None)
@@ -134,12 +135,12 @@ def test_nor_does_one_of_ranks_that_share_sequences(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_reads_a_value_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    original: Callable[..., Any] = loss.F.cross_entropy
+    original: Callable[..., Any] = loss.token_losses
 
-    def curious(logits: Tensor, *arguments: Any, **options: Any) -> Any:
+    def curious(logits: Tensor, targets: Tensor) -> Any:
         assert logits.isfinite().all()
-        return original(logits, *arguments, **options)
+        return original(logits, targets)
 
-    monkeypatch.setattr(loss.F, "cross_entropy", curious)
+    monkeypatch.setattr(loss, "token_losses", curious)
     with pytest.raises(RuntimeError, match="meta"):
         step(model_of("llama"), micro_batches())

@@ -18,7 +18,6 @@ from tunedeck.trainer.model.work import Work
 from tunedeck.trainer.reporting.peak import peak_flops, peak_of
 from tunedeck.trainer.update.loss import SupervisedLoss
 
-from .helpers import SIZES
 from .test_attention import documents
 
 
@@ -78,8 +77,8 @@ def test_each_token_sees_its_own_document_as_far_as_the_window(
         both = one_row()._replace(lengths=lengths, targets=torch.empty(0))
         plain = work._token * sum(lengths)
         seen = 0
-        for layer in range(SIZES["num_hidden_layers"]):
-            within = (16, 10**9)[layer % 2] if window is None else window
+        for layer in range(2):
+            within = window or (16, 10**9)[layer % 2]
             for length in lengths:
                 seen += sum(min(place + 1, within) for place in range(length))
         # Scores and values, 2 operations each, once forward and twice backward, for 4 heads of 8.

@@ -32,7 +32,7 @@ def _has_triton() -> bool:
 
 
 # A block of a model that is compiled is cut here: the kernel is compiled by itself, once for all.
-@torch.compiler.disable(recursive=False)
+@torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
 def flexible(
     query: Tensor,
     key: Tensor,
@@ -75,8 +75,10 @@ def flexible(
         enable_gqa=query.shape[1] != key.shape[1],
         return_aux=None if sinks is None else AuxRequest(lse=True),
     )
+    attended: Tensor
     if sinks is None:
-        return found.transpose(1, 2)  # type: ignore[no-any-return]
+        attended = found
+        return attended.transpose(1, 2)
     attended, beside = found
     # The softmax with the sink, from the one without it: their sums differ by one term.
     share = torch.sigmoid(beside.lse - sinks.float().view(1, -1, 1))

@@ -3,7 +3,8 @@
 A product of a weight costs 2 operations a token forward, 2 for the gradient of its input, and 2 for
 its own gradient, which a frozen weight does not have: 6 in full training, 4 beside an adapter
 (arXiv:2204.02311, appendix B). Attention is counted by what each token sees of its own document.
-What is computed again in the backward pass is not counted, nor is padding.
+What is computed again in the backward pass is not counted, nor is padding. That the last block
+leaves out what nothing reads is not taken off.
 """
 
 from __future__ import annotations

@@ -155,8 +155,8 @@ class SharedSequences:
         seen = self._seen
         return variable_length(
             query,
-            keys.index_select(2, seen.index),
-            values.index_select(2, seen.index),
+            keys.index_select(2, seen.places),
+            values.index_select(2, seen.places),
             seen.bounds,
             seen.longest,
             within,
@@ -169,13 +169,13 @@ class _Seen(NamedTuple):
     """What the segments of a batch see, on the device: the same in all layers.
 
     Attributes:
-        index: places in the whole sequence, of one segment after the other.
+        places: in the whole sequence, of one segment after the other.
         bounds, seen_bounds: [segments + 1] int32, where the queries of each begin, and what they
             see.
         longest, longest_seen: the most queries of a segment, and the most that one sees.
     """
 
-    index: Tensor
+    places: Tensor
     bounds: Tensor
     seen_bounds: Tensor
     longest: int
@@ -185,10 +185,10 @@ class _Seen(NamedTuple):
     def of(cls, found: list[Segment], device: torch.device) -> _Seen:
         asked = [s.end - s.begin for s in found]
         seen = [s.last - s.first for s in found]
-        index = torch.cat([torch.arange(s.first, s.last) for s in found])
-        bounds, seen_bounds = (torch.tensor([0, *x]).cumsum(0).int() for x in (asked, seen))
-        on_device = (x.to(device, non_blocking=True) for x in (index, bounds, seen_bounds))
-        return cls(*on_device, max(asked), max(seen))
+        places = torch.cat([torch.arange(s.first, s.last) for s in found])
+        begins = (torch.tensor([0, *x]).cumsum(0).int() for x in (asked, seen))
+        places, bounds, seen_bounds = (x.to(device, non_blocking=True) for x in (places, *begins))
+        return cls(places, bounds, seen_bounds, max(asked), max(seen))
 
 
 def segments(bounds: list[int], chunks: tuple[int, ...], length: int) -> list[Segment]:

@@ -427,11 +427,14 @@ def main() -> None:
     testbed = Testbed(folder.absolute())
     testbed.start()
     env_file = testbed.folder / "env.testbed.toml"
-    env_file.write_text(testbed.profile())
+    # The trainer's packages are where the testbed itself runs, if that is no system's Python.
+    venv = {"venv": f'"{sys.prefix}"'} if sys.prefix != sys.base_prefix else {}
+    env_file.write_text(testbed.profile(**venv))
     print(f"A Slurm cluster of two nodes runs in {testbed.folder}. Try:\n")
     print(
         "  tunedeck steps run peft/automodel -c tiny -r slurm_testbed "
-        f"--env-file {env_file}\n\nCtrl-C stops it."
+        f"--env-file {env_file}\n\nor, in the wizard:\n\n"
+        f"  TUNEDECK_ENV_FILE={env_file} tunedeck\n\nCtrl-C stops it."
     )
     for name in (signal.SIGINT, signal.SIGTERM):  # also where a shell has us ignore the first
         signal.signal(name, signal.default_int_handler)

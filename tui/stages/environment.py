@@ -235,7 +235,8 @@ class EnvironmentStage(StageView):
             if self._profiles is not None and not lines:
                 lines = [Content("No profile fits what is typed. esc shows all again.")]
         else:
-            if self._shows_free != profile.name or self._finding not in (None, profile.findings[0]):
+            first = (None, *profile.findings[:1])
+            if self._shows_free != profile.name or self._finding not in first:
                 self._shows_free = None
             free = self._free_there(profile)
             lines = [*free, *lines] if self._shows_free else [*lines, *free]

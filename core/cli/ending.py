@@ -71,7 +71,9 @@ def _print_product(record: RunRecord, *, err: bool) -> None:
     first, last = result.get("first_val_loss"), result.get("val_loss")
     if first and last is not None:
         change = f"{100 * (last / first - 1):+.3g}%"
-        line(f"  validation loss {first:.4g} → {last:.4g} ({change})", err=err)
+        best = result.get("best_val_loss")
+        kept = f", {best:.4g} at its best" if best is not None and best < last else ""
+        line(f"  validation loss {first:.4g} → {last:.4g} ({change}){kept}", err=err)
     for before, after in first_and_last_answers(record)[:_ANSWERS_SHOWN]:
         line(f"  asked   {_short(before.prompt)}", err=err)
         line(f"  before  {_short(before.text)}", err=err)

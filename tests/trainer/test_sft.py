@@ -289,7 +289,9 @@ def test_a_run_ends_when_validation_no_longer_improves(
     result = result_of(tmp_path)
     assert result["ending"] == "stopped early"
     assert result["steps"] < 50
-    checks = metric_lines(capsys.readouterr().out, "val_loss")
+    printed = capsys.readouterr().out
+    assert f"stopped early after step {result['steps']}: the last 2 validations did not" in printed
+    checks = [v for v in metric_lines(printed, "val_loss") if "val_tokens" in v]
     trained = [float(values["val_loss"]) for values in checks[1:]]
     best = trained.index(min(trained)) + 1
     if min(trained) < float(checks[0]["val_loss"]):

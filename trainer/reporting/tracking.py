@@ -57,16 +57,18 @@ class Tracker:
             return
         import wandb
 
+        recorded = recorded_config(config)
+        shown = recorded["wandb"]
         try:
             self._run = wandb.init(
                 mode=settings.mode,
                 project=settings.project,
                 entity=settings.entity,
-                name=settings.name or os.environ.get("TUNEDECK_RUN_NAME"),
-                group=settings.group,
-                tags=settings.tags,
+                name=shown["name"] or os.environ.get("TUNEDECK_RUN_NAME"),
+                group=shown["group"],
+                tags=shown["tags"],
                 dir=run_dir,
-                config={**recorded_config(config), "tunedeck": _provenance()},
+                config={**recorded, "tunedeck": _provenance()},
             )
         except wandb.Error as error:
             raise UsageError(

@@ -102,11 +102,17 @@ class Validator:
         delta = self._early.min_delta if self._early else 0.0
         return self._progress.validated(result, delta) and step > 0
 
-    @property
     def gives_up(self) -> bool:
-        """Whether the last validations did not improve often enough for the run to go on."""
-        early = self._early
-        return early is not None and self._progress.validations_without_gain >= early.patience
+        """Whether validation has not improved for too long, which is said."""
+        early, progress = self._early, self._progress
+        if early is None or progress.validations_without_gain < early.patience:
+            return False
+        times = "validation" if early.patience == 1 else f"{early.patience} validations"
+        say(
+            f"tunedeck: stopped early after step {progress.step}: the last {times} did not improve "
+            f"on val_loss={progress.best_val_loss:.7g}"
+        )
+        return True
 
     def _evaluate(self, data: ValidationSet) -> Validation | None:
         batches = validation_batches(data.rows, data.collate, data.batch)

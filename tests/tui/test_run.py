@@ -1,15 +1,26 @@
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
 from textual.widgets import Static
 
 from tests.tui.conftest import Launcher, said, shown, until
+from tunedeck.core.backends.base import Handle, LogLine
+from tunedeck.core.backends.local.backend import LocalBackend
+from tunedeck.core.cli import runs_logs
+from tunedeck.core.filtered_reader import FilteredReader
 from tunedeck.core.plan import Launch
 from tunedeck.core.registry import Registry
 from tunedeck.core.states import RunState
 from tunedeck.tui.app import WizardApp
+from tunedeck.tui.screens import run_feed, run_lines
 from tunedeck.tui.screens.ask import Confirm
 from tunedeck.tui.screens.home import HomeScreen
 from tunedeck.tui.screens.run import RunScreen
+from tunedeck.tui.widgets.log_view import LogView
 
 _TRAINS = """
 import time
@@ -110,6 +121,115 @@ async def test_the_log_can_be_narrowed_and_widened_again(launched: Launcher) -> 
         await until(pilot, lambda: "line 198" in shown(pilot) and "line 199" not in shown(pilot))
         await pilot.press("t", *"all", "enter")
         await until(pilot, lambda: "line 199" in shown(pilot))
+
+
+class _WithNodeLogs(LocalBackend):
+    """This machine, as if each node of a run kept a log of its own."""
+
+    def of_node(self, handle: Handle, node: int) -> Handle:
+        return replace(handle, data={**handle.data, "node": node})
+
+    async def logs(
+        self, handle: Handle, cursor: str | None, *, follow: bool
+    ) -> AsyncGenerator[LogLine]:
+        for number in range(int(cursor or 0), 3):
+            rank = 2 * handle.data["node"] + number % 2
+            yield LogLine(f"[rank{rank}]: on node {handle.data['node']}".encode(), str(number + 1))
+
+
+async def test_the_log_of_another_node_is_brought_and_shown(
+    launched: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = launched(_RANKS, launch=Launch("command", "x", nodes=2, nproc_per_node=2))
+    for module in (run_lines, run_feed, runs_logs):
+        monkeypatch.setattr(module, "backend_of", lambda _record: _WithNodeLogs({}))
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = RunScreen(record)
+        await app.push_screen(screen)
+        await until(pilot, lambda: "line 199" in shown(pilot))
+        await pilot.press("t", *"node 1, all", "enter")
+        await until(pilot, lambda: "[rank3]: on node 1" in shown(pilot))
+        assert "line 199" not in shown(pilot)
+        assert screen.command_line.endswith(f"{record.run_id} --node 1")
+        await pilot.press("t", *"rank 3", "enter")  # which runs on the second node
+        await until(pilot, lambda: "--node 1 --rank 3" in screen.command_line)
+        await until(pilot, lambda: "[rank2]" not in shown(pilot) and "[rank3]" in shown(pilot))
+        await pilot.press("t", *"rank 0", "enter")
+        await until(pilot, lambda: "line 198" in shown(pilot))
+        assert "--node" not in screen.command_line
+
+
+_TROUBLED = """
+print("[rank0]: fine", flush=True)
+print("[rank1]: WARNING: low on memory", flush=True)
+print("[rank1]: ValueError: first", flush=True)
+print("filler\\n" * 80, flush=True)
+print("[rank0]: RuntimeError: second", flush=True)
+print("wide " * 40 + "rightmost", flush=True)
+"""
+
+
+async def test_errors_are_jumped_to_lines_wrapped_and_copied(launched: Launcher) -> None:
+    record = launched(_TROUBLED, launch=Launch("command", "x", nproc_per_node=2))
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await app.push_screen(RunScreen(record))
+        await until(pilot, lambda: "RuntimeError: second" in shown(pilot))
+        await pilot.press("E", "E")
+        await until(pilot, lambda: "ValueError: first" in shown(pilot))
+        await pilot.press("e")
+        await until(pilot, lambda: "RuntimeError: second" in shown(pilot))
+        await pilot.press("end", "w")
+        await until(pilot, lambda: "rightmost" in shown(pilot))
+        await pilot.press("c")
+        await until(pilot, lambda: "Copied" in said(pilot))
+        assert "rightmost" in app.clipboard
+        await pilot.press("t", *"warnings", "enter")
+        await until(pilot, lambda: "low on memory" in shown(pilot) and "fine" not in shown(pilot))
+        await pilot.press("slash", *"FIRST", "enter")
+        log = app.screen.query_one(LogView)
+        await until(pilot, lambda: log._marked == 1)
+
+
+_WORKER = """
+import torch.distributed as dist
+dist.init_process_group("gloo")
+print(f"hello from rank {dist.get_rank()}", flush=True)
+dist.barrier()
+if dist.get_rank() == 1:
+    raise ValueError("boom on purpose")
+dist.destroy_process_group()
+"""
+_TORCHRUN = """
+import os, sys
+words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "worker.py"]
+os.execv(sys.executable, [sys.executable, *words])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_the_ranks_of_two_real_processes_are_told_apart(
+    launched: Launcher, working_folder: Path
+) -> None:
+    worker = working_folder / "worker.py"
+    worker.write_text(_WORKER)
+    script = _TORCHRUN.replace('"worker.py"', repr(str(worker)))
+    record = launched(script, launch=Launch("command", "x", nproc_per_node=2))
+    app = WizardApp()
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = RunScreen(record)
+        await app.push_screen(screen)
+        await until(pilot, lambda: "✗ failed" in shown(pilot), 200)
+        for rank, own in ((1, True), (0, False)):
+            await pilot.press("t", *f"rank {rank}", "enter")
+            await until(pilot, lambda rank=rank: f"--rank {rank}" in screen.command_line)
+            log = screen.query_one(LogView)
+            other = f"hello from rank {1 - rank}"
+            await until(pilot, lambda log=log: isinstance(log.reader, FilteredReader))
+            await until(pilot, lambda other=other: other not in shown(pilot))
+            await until(pilot, lambda own=own: ("boom on purpose" in shown(pilot)) == own)
 
 
 async def test_all_curves_are_seen_at_once(launched: Launcher) -> None:

@@ -14,9 +14,9 @@ from textual.content import Content
 from textual.widgets import Static
 
 from ...core.curves import Curves
-from ...core.log_filter import LogFilter
 from ...core.progress import Pace, planned_steps
 from ...core.registry import Registry
+from ...core.suspension import is_suspended
 from ...core.watch import backend_of, look
 from ..widgets.chart import FIRST, Chart, Line, title_of
 from ..widgets.log_view import LogView
@@ -25,6 +25,8 @@ from . import run_onward as onward
 from .ask import AskText, Choose, Confirm
 from .page import Page
 from .run_feed import Feed
+from .run_hold import WentOn, hold, resume_in_place
+from .run_lines import Lines, offered
 from .run_messages import Fetched, Found, News, Opened, Points, Told, Troubled
 from .run_state import state_lines
 
@@ -60,6 +62,7 @@ class RunScreen(Page):
         ),
         Binding("d", "facts", "Facts", id="run.facts", tooltip="All that is known of the run"),
         Binding("x", "cancel", "Cancel", id="run.cancel", tooltip="Stop the run"),
+        Binding("z", "hold", "Hold", show=False, id="run.hold", tooltip="Put it on hold"),
         Binding("r", "resume", "Resume", show=False, id="run.resume", tooltip="Go on"),
         Binding("n", "next", "Next", id="run.next", tooltip="Open a step that takes its result"),
         Binding("g", "fetch", "Fetch", show=False, id="run.fetch", tooltip="Bring its files home"),
@@ -80,7 +83,7 @@ class RunScreen(Page):
         self.record = record
         self.curves = Curves()
         self.pace = Pace(planned_steps(record.plan))
-        self.wanted = LogFilter()
+        self.lines = Lines()
         self._key = "loss"
         self._arrangement = 0
         self._opened = False
@@ -114,7 +117,7 @@ class RunScreen(Page):
         self._feed.stop()
 
     def _say_command(self) -> None:
-        words = ["tunedeck runs logs -f", self.record.run_id, *self.wanted.options()]
+        words = ["tunedeck runs logs -f", self.record.run_id, *self.lines.options()]
         if self._arrangement == _LAYOUTS.index("chart"):
             words = ["tunedeck runs metrics", self.record.run_id]
         if self.query_one("#facts").display:
@@ -128,8 +131,8 @@ class RunScreen(Page):
         self.query_one(LogView).attach(message.reader)
         self._opened = True
         self._tick()
-        if self.wanted and not len(message.reader):
-            self.wizard.say(f"No line so far is of {self.wanted}. t shows all lines again.")
+        if self.lines.wanted and not len(message.reader):
+            self.wizard.say(f"No line so far is of {self.lines}. t shows all lines again.")
 
     def _tick(self) -> None:
         if self._opened:
@@ -262,20 +265,16 @@ class RunScreen(Page):
 
     @on(LogView.FilterAsked)
     def _ask_filter(self) -> None:
-        filters = [LogFilter(), LogFilter(level="error"), LogFilter(level="warning")]
-        ranks = range(self.record.plan["launch"]["world_size"])
-        filters += [LogFilter(rank) for rank in ranks]
-        filters += [LogFilter(rank, "error") for rank in ranks]
-        by_name = {str(one): one for one in filters}
+        by_name = {str(one): one for one in offered(self.record)}
 
         def chosen(name: str | None) -> None:
-            if name is not None and by_name[name] != self.wanted:
-                self.wanted = by_name[name]
-                self._feed.open(self.wanted)
+            if name is not None and by_name[name] != self.lines:
+                self.lines = by_name[name]
+                self._feed.open(self.lines)
                 self._say_command()
 
         choices = [(name, "") for name in by_name]
-        self.app.push_screen(Choose("Lines to show", choices, marked=str(self.wanted)), chosen)
+        self.app.push_screen(Choose("Lines to show", choices, marked=str(self.lines)), chosen)
 
     # Doing something with the run.
 
@@ -345,9 +344,20 @@ class RunScreen(Page):
         self.wizard.say(f"{len(message.paths)} file(s) are in {self.record.run_dir}.")
         self._feed.tell(self.record)
 
+    def action_hold(self) -> None:
+        """Ask, then put the run on hold where its service can."""
+        hold(self, self.record)
+
+    @on(WentOn)
+    def _follow_on(self, message: WentOn) -> None:
+        self.app.switch_screen(RunScreen(message.record))
+
     def action_resume(self) -> None:
-        """Review a run that goes on from the last checkpoint of this one."""
-        onward.resume(self.wizard, self.record)
+        """Go on in place from a hold; else review a run from the last checkpoint of this one."""
+        if is_suspended(self.record):
+            resume_in_place(self, self.record)
+        else:
+            onward.resume(self.wizard, self.record)
 
     def action_again(self) -> None:
         """Change what this run was made of, and launch it anew."""

@@ -7,18 +7,19 @@ import re
 import threading
 import time
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.curves import PointReader
 from ...core.errors import AuthenticationError, ReachError, TunedeckError
 from ...core.filtered_reader import FilteredReader
-from ...core.log_filter import LogFilter
 from ...core.registry import Registry
-from ...core.spool import load_state
+from ...core.spool import bring_home, load_state
 from ...core.spool_reader import SpoolReader
 from ...core.watch import Changed, Fine, Trouble, backend_of, look, watch
 from ..background import begin
 from ..words import trouble
+from .run_lines import Lines
 from .run_messages import Found, News, Opened, Points, Told, Troubled
 
 if TYPE_CHECKING:
@@ -43,26 +44,30 @@ class Feed:
         self._owner, self._record = owner, record
         self._registry = Registry()
         self._stops: list[threading.Event] = []
+        self._log = record.log
         self._opening: threading.Event | None = None
+        self._bringing: threading.Event | None = None
         self._search: threading.Event | None = None
 
     def start(self) -> None:
         """Begin to read, measure and watch."""
-        self.open(LogFilter())
+        self.open(Lines())
         self._stops += [begin(self._owner, self._measure), begin(self._owner, self._watch)]
         self.tell(self._record)
 
     def stop(self) -> None:
         """Stop all of it; the run goes on."""
-        for stop in (*self._stops, self._opening, self._search):
+        for stop in (*self._stops, self._opening, self._bringing, self._search):
             if stop is not None:
                 stop.set()
 
-    def open(self, wanted: LogFilter) -> None:
-        """Index the log, or what a filter lets through of it, and hand it over."""
-        if self._opening is not None:
-            self._opening.set()
-        log, ended = self._record.log, self._record.state.terminal
+    def open(self, lines: Lines) -> None:
+        """Index a log, or what a filter lets through of it, and hand it over."""
+        for earlier in (self._opening, self._bringing):
+            if earlier is not None:
+                earlier.set()
+        self._log = self._record.log if not lines.node else self._bring(lines.node)
+        wanted, log, ended = lines.wanted, self._log, self._record.state.terminal
 
         def work(stop: threading.Event) -> None:
             reader = SpoolReader(log)
@@ -90,7 +95,7 @@ class Feed:
         """Look for a line among those that are shown; the search before is given up."""
         if self._search is not None:
             self._search.set()
-        log = self._record.log
+        log = self._log
 
         def look(stop: threading.Event) -> None:
             if isinstance(shown, FilteredReader):
@@ -102,6 +107,31 @@ class Feed:
                 self._owner.post_message(Found(number))
 
         self._search = begin(self._owner, look)
+
+    def _bring(self, node: int) -> Path:
+        """Have the log of a node copied here while it is shown, and return its place."""
+        from ...core.cli.runs_logs import log_of_node
+
+        handle, log = log_of_node(self._record, node)
+        backend = backend_of(self._record)
+
+        def work(stop: threading.Event) -> None:
+            async def copy() -> None:
+                task = asyncio.ensure_future(bring_home(handle, backend, log, trouble))
+                while not task.done():
+                    await asyncio.wait([task], timeout=_PACE_S)
+                    if stop.is_set():
+                        task.cancel()
+                if not task.cancelled():
+                    task.result()
+
+            asyncio.run(copy())
+
+        def trouble(text: str) -> None:
+            self._owner.post_message(Troubled(text))
+
+        self._bringing = begin(self._owner, work)
+        return log
 
     def tell(self, record: RunRecord) -> None:
         """Read what is known of a run as it is now."""

@@ -81,6 +81,7 @@ class LogView(ScrollView, can_focus=True):
         self._marked: int | None = None
         self._page: list[Strip] = []
         self._page_for: tuple[object, ...] = ()
+        self._seen = range(0)
         self._version = 0
 
     def attach(self, reader: SpoolReader | FilteredReader) -> None:
@@ -214,12 +215,15 @@ class LogView(ScrollView, can_focus=True):
             while number >= 0 and len(rows) < height:
                 rows = self._rows(number, self.reader.lines(number, 1)[0], width) + rows
                 number -= 1
+            self._seen = range(number + 1, len(self.reader))
             return rows[-height:]
         rows = []
+        number = self.top - 1
         for number, text in enumerate(self.reader.lines(self.top, height), self.top):
             rows += self._rows(number, text, width)
             if len(rows) >= height:
                 break
+        self._seen = range(self.top, number + 1)
         return rows[:height]
 
     def _rows(self, number: int, text: str, width: int) -> list[Strip]:
@@ -270,8 +274,9 @@ class LogView(ScrollView, can_focus=True):
 
     def action_copy(self) -> None:
         """Copy the lines that are to be seen."""
-        self.app.copy_to_clipboard("\n".join(self.reader.lines(self.top, self.size.height)))
-        self.app.notify(f"Copied {min(self.size.height, len(self.reader))} lines.", markup=False)
+        seen = self._seen
+        self.app.copy_to_clipboard("\n".join(self.reader.lines(seen.start, len(seen))))
+        self.app.notify(f"Copied {len(seen)} line(s).", markup=False)
 
 
 def _strip(text: str, style: Style, width: int) -> Strip:

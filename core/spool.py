@@ -7,8 +7,8 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from .files import write_atomic
 
 _SAVE_S = 1.0
 _LOCK_LOOK_S = 0.5
+_LAST_COPY_S = 90.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 
 
@@ -83,11 +84,22 @@ def load_state(log: Path) -> SpoolState:
         return SpoolState()
 
 
-def reopen(log: Path) -> None:
-    """Have a copy that was all there was go on, because its job does."""
-    state = load_state(log)
-    if state.complete:
-        write_atomic(_state_file(log), json.dumps(asdict(replace(state, complete=False))))
+@asynccontextmanager
+async def reopened(log: Path) -> AsyncIterator[None]:
+    """Have a copy that was all there was go on, because its job does.
+
+    The job is to be started within: who still copies what it said before is waited for, so that
+    nobody takes the end of that for the end of all.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.with_suffix(".lock").open("w") as lock:
+        deadline = time.monotonic() + _LAST_COPY_S
+        while not _locked(lock.fileno()) and time.monotonic() < deadline:
+            await asyncio.sleep(_LOCK_LOOK_S)
+        yield
+        state = load_state(log)
+        if state.complete:
+            write_atomic(_state_file(log), json.dumps(asdict(replace(state, complete=False))))
 
 
 async def _copy(

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from .errors import UsageError
-from .spool import reopen
+from .spool import reopened
 from .states import RunState, Status
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ async def go_on(record: RunRecord, backend: Backend, registry: Registry) -> RunR
     handle = record.backend_handle
     if handle is None or not isinstance(backend, Suspends) or not is_suspended(record):
         raise UsageError(f"{record.run_id} was not put on hold.")
-    status = await backend.go_on(handle)
-    reopen(record.log)
-    return registry.reopen(record.run_id, status, unmarked(handle))
+    async with reopened(record.log):
+        status = await backend.go_on(handle)
+        return registry.reopen(record.run_id, status, unmarked(handle))
 
 
 def unmarked(handle: Handle) -> Handle:

@@ -93,7 +93,16 @@ def test_an_adapter_learns_on_a_quantized_base(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_adamw_in_eight_bits_resumes(
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"optimizer": {"name": "adamw8bit", "lr": 1e-3}},
+        {"peft": {"dim": 32, "alpha": 8, "quantization": "nf4"}},
+        {"peft": {"dim": 32, "alpha": 8, "quantization": "int8"}},
+    ],
+)
+def test_what_bitsandbytes_keeps_resumes(
+    wanted: dict[str, Any],
     configure: Configure,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -104,10 +113,11 @@ def test_adamw_in_eight_bits_resumes(
     for folder in (whole, part):
         folder.mkdir()
     tables: dict[str, Any] = {
-        "optimizer": {"name": "adamw8bit", "lr": 1e-3},
+        "optimizer": {"lr": 1e-3},
         "peft": {"dim": 32, "alpha": 8},
         "step_scheduler": {"max_steps": 6},
         "model": {"torch_dtype": "float32"},
+        **wanted,
     }
     assert sft.main(configure(**tables), whole) == 0
     uninterrupted = losses(capsys.readouterr().out)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import TunedeckError, UsageError
+from .findings import Finding, blocking
 from .preflight import preflight
 from .resolve import resolve
 from .selection import Selection
@@ -15,7 +16,6 @@ from .selection import Selection
 if TYPE_CHECKING:
     from .backends.base import Backend
     from .catalog import Step
-    from .findings import Finding
     from .plan import Plan
     from .submission import Submission
 
@@ -62,40 +62,39 @@ async def prepare(selection: Selection, *, online: bool) -> Prepared:
         raise UsageError(f"{step.id} cannot be run: {reason}")
     backend = load_backend(plan.executor, dict(plan.profile_values))
     submission = backend.render(plan)
+    prepared = Prepared(selection, step, plan, backend, submission, [])
     if online:
-        submission = await _settled(backend, submission)
-    findings, price = await _judged(plan, step, backend, online=online)
-    return Prepared(selection, step, plan, backend, submission, findings, price)
+        return await check_online(prepared)
+    return replace(prepared, findings=await preflight(plan, step, backend, online=False))
 
 
 async def check_online(prepared: Prepared) -> Prepared:
-    """The same plan and submission, with the backend's ids and its verdict. Uses the network."""
+    """The same plan and submission, with the backend's ids and its verdict. Uses the network.
+
+    All is asked for side by side, and a service that is away is not waited for long.
+    """
+    from .backends.cloud.retry import haste
+
     backend, plan = prepared.backend, prepared.plan
-    submission = await _settled(backend, prepared.submission)
-    findings, price = await _judged(plan, prepared.step, backend, online=True)
+    with haste():
+        submission, findings, price = await asyncio.gather(
+            _settled(backend, prepared.submission),
+            preflight(plan, prepared.step, backend, online=True),
+            _price(backend, plan),
+        )
+    if isinstance(price, TunedeckError):
+        # No reason not to say the rest, which may well say why.
+        if not blocking(findings):
+            findings.append(Finding("warning", f"What it costs is not known: {price.message}"))
+        price = None
     return replace(prepared, submission=submission, findings=findings, price=price)
 
 
-async def _judged(
-    plan: Plan, step: Step, backend: Backend, *, online: bool
-) -> tuple[list[Finding], dict[str, Any] | None]:
-    """What the checks say and what the run costs at most, asked for side by side.
-
-    A price that cannot be had is no reason not to say the rest.
-    """
-    from .findings import Finding, blocking
-
-    async def price() -> dict[str, Any] | TunedeckError | None:
-        try:
-            return await backend.price(plan) if online and backend.capabilities.price else None
-        except TunedeckError as error:
-            return error
-
-    findings, found = await asyncio.gather(preflight(plan, step, backend, online=online), price())
-    if not isinstance(found, TunedeckError):
-        return findings, found
-    unknown = Finding("warning", f"What it costs is not known: {found.message}")
-    return (findings if blocking(findings) else [*findings, unknown]), None
+async def _price(backend: Backend, plan: Plan) -> dict[str, Any] | TunedeckError | None:
+    try:
+        return await backend.price(plan) if backend.capabilities.price else None
+    except TunedeckError as error:
+        return error
 
 
 async def _settled(backend: Backend, submission: Submission) -> Submission:

@@ -24,6 +24,8 @@ class Passing(ReachError):
         super().__init__(message, fix=fix)
         self.acted = acted
         self.after_s = after_s
+        self.given_up = False
+        """Whether it has been tried until no more was to be hoped for."""
 
 
 class Taken(UsageError):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
@@ -15,13 +17,24 @@ T = TypeVar("T")
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Between one try and the next; the last try's failure is told."""
 
+_HASTY_TRIES = 2
+_in_haste: ContextVar[bool] = ContextVar("in_haste", default=False)
+
 _LONGEST_S = 60.0
 """A service that asks to be left alone for longer is believed, and not waited for."""
 
 
-async def persist(
-    attempt: Callable[[], Awaitable[T]], *, safe: bool, tries: int | None = None
-) -> T:
+@contextmanager
+def haste() -> Iterator[None]:
+    """Give up after two more tries, in seconds: a person waits, and can ask again."""
+    token = _in_haste.set(True)
+    try:
+        yield
+    finally:
+        _in_haste.reset(token)
+
+
+async def persist(attempt: Callable[[], Awaitable[T]], *, safe: bool) -> T:
     """Try until it works, the pauses are used up, or trying again could do something twice.
 
     A request that the service has not acted on (429, no connection) can always be sent again; one
@@ -30,19 +43,19 @@ async def persist(
     Args:
         attempt: one try; raises `Passing` for what may pass.
         safe: whether it may be done twice.
-        tries: how often at most, where a person waits for the answer; by default until the pauses
-            are used up.
 
     Raises:
         Passing: what the last try failed of.
         TunedeckError: what no later try would change.
     """
-    for pause_s in (*PAUSES_S[: None if tries is None else tries - 1], None):
+    pauses = PAUSES_S[:_HASTY_TRIES] if _in_haste.get() else PAUSES_S
+    for pause_s in (*pauses, None):
         try:
             return await attempt()
         except Passing as error:
             wait_s = pause_s if error.after_s is None else error.after_s
-            if pause_s is None or wait_s is None or wait_s > _LONGEST_S:
+            if pause_s is None or wait_s is None or wait_s > _LONGEST_S or error.given_up:
+                error.given_up = True  # what asks around this must not do all that again
                 raise
             if error.acted and not safe:
                 raise

@@ -66,7 +66,6 @@ class Hub:
         method: str,
         *args: Any,
         safe: bool = True,
-        tries: int | None = None,
         narrow: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
@@ -76,7 +75,6 @@ class Hub:
             method: its name.
             args: positional arguments.
             safe: whether it may be called again when its answer was lost.
-            tries: how often at most; by default as every request.
             narrow: arguments that only narrow an answer. A library that has none of them answers
                 with more, which the caller passes over.
             options: keyword arguments; those that are None are left to the library.
@@ -110,7 +108,7 @@ class Hub:
 
         if method in _TRIES_ITSELF:
             return await attempt()
-        return await persist(attempt, safe=safe, tries=tries)
+        return await persist(attempt, safe=safe)
 
     @property
     def version(self) -> str:

@@ -11,9 +11,6 @@ from .client import Hub
 from .job import RUN_LABEL
 from .settings import namespace_of, timeout_of
 
-TRIES = 3
-"""Of what is asked while a person waits for the answer."""
-
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _LIVE = ["SCHEDULING", "RUNNING"]
 
@@ -27,7 +24,7 @@ async def inventory(hub: Hub, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     namespace = namespace_of(values)
     hardware, jobs = await asyncio.gather(
-        hub.call("list_jobs_hardware", tries=TRIES),
+        hub.call("list_jobs_hardware"),
         hub.call("list_jobs", namespace=namespace, narrow={"status": _LIVE}),
     )
     return {
@@ -64,7 +61,7 @@ async def price(hub: Hub, plan: Plan) -> dict[str, Any] | None:
     None for a flavor that the service does not list; preflight speaks of that.
     """
     wanted = plan.profile_values.get("flavor")
-    for flavor in await hub.call("list_jobs_hardware", tries=TRIES):
+    for flavor in await hub.call("list_jobs_hardware"):
         if flavor.name == wanted:
             seconds = timeout_of(plan.profile_values)
             attempts = int(plan.profile_values.get("attempts") or 1)

@@ -11,7 +11,7 @@ from ...findings import Edit, Finding, Fix
 from ...plan import Plan
 from ...text import did_you_mean
 from .client import SIGN_IN, UPGRADE, Hub
-from .inventory import TRIES, gpus_of
+from .inventory import gpus_of
 from .place import Storage, storage_of
 from .settings import namespace_of, output_repo_of, repository_of
 
@@ -30,7 +30,7 @@ async def check_service(hub: Hub, plan: Plan) -> list[Finding]:
         AuthenticationError: if there is no token, or it is refused.
         ReachError: if the service cannot be reached.
     """
-    me = await hub.call("whoami", tries=TRIES)
+    me = await hub.call("whoami")
     namespace = list(_namespace(plan, me))
     checks = await asyncio.gather(
         _collect(_flavor(hub, plan)),

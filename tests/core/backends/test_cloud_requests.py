@@ -206,3 +206,36 @@ def test_the_last_word_tells_what_the_service_does_not() -> None:
     assert with_exit_code(failed, 137).reason == "killed by signal 9; it failed"
     assert with_exit_code(failed, None) is failed
     assert with_exit_code(Status(RunState.CANCELLED), 1).state is RunState.CANCELLED
+
+
+async def test_what_was_given_up_within_a_request_is_not_tried_again_around_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retry, "PAUSES_S", (0.0,) * 3)
+    tries = 0
+
+    async def token() -> None:
+        nonlocal tries
+        tries += 1
+        raise Passing("away", acted=False)
+
+    async def request() -> None:
+        await retry.persist(token, safe=True)
+
+    with pytest.raises(Passing):
+        await retry.persist(request, safe=True)
+    assert tries == 4
+
+
+async def test_in_haste_it_is_tried_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "PAUSES_S", (0.0,) * 5)
+    tries = 0
+
+    async def attempt() -> None:
+        nonlocal tries
+        tries += 1
+        raise Passing("away", acted=False)
+
+    with retry.haste(), pytest.raises(Passing):
+        await retry.persist(attempt, safe=True)
+    assert tries == 3

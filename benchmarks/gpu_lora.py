@@ -165,7 +165,7 @@ def run_side(side: str, work: Path, options: argparse.Namespace) -> dict[str, An
         "HF_HUB_OFFLINE": "1",
         # One GPU: transformers' trainer would split batches over all it sees.
         "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
-        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         "TUNEDECK_HOME": str(work / "home"),
     }
     begun = time.perf_counter()

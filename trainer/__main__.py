@@ -56,6 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     # Idle threads of a kernel that wait in a loop take the other threads' time on a shared machine.
     # OpenMP reads this when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Lines are of many lengths: without it, memory that was freed by one does not fit the next.
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     code, restart = int(ExitCode.FAILURE), False
     try:
         code = _run(options.recipe, options.config, overrides)

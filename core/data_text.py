@@ -36,9 +36,10 @@ def look_lines(look: DataLook, *, color: bool) -> Iterator[str]:
         color: tell trained from context from dropped by color; without it by `⟦ ⟧` and `~~ ~~`.
     """
     yield from count_lines(look)
-    yield ""
-    yield "Tokens a row:"
-    yield from histogram_lines(look.report)
+    if look.report.lengths:
+        yield ""
+        yield "Tokens a row:"
+        yield from histogram_lines(look.report)
     if look.rows:
         yield ""
         yield "Tokens: " + "  ".join(_piece(text, status, color=color) for text, status in _LEGEND)

@@ -62,7 +62,8 @@ def _inspect(file: Path) -> int:
 
 def _said(finding: Finding) -> str:
     fix = f" {finding.fix.words}" if finding.fix and finding.fix.words else ""
-    return f"{finding.severity}: {finding.key}: {finding.message}{fix}"
+    where = f"{finding.place}: " if finding.place.file else ""
+    return f"{finding.severity}: {where}{finding.key}: {finding.message}{fix}"
 
 
 def _complain(message: str, place: str, fix: str) -> None:

@@ -102,16 +102,21 @@ def _raw(file: Path) -> Iterator[tuple[int, Any]]:
 def _load(raw: bytes) -> Any:
     """One JSON value, or the error that says why it is none."""
     try:
-        return json.loads(raw.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
+        return json.loads(raw.removeprefix(codecs.BOM_UTF8).decode("utf-8").rstrip())
     except UnicodeDecodeError as error:
         return RowError(
             f"The row is not UTF-8 (byte {error.start + 1} is {raw[error.start]:#04x}).",
             "malformed",
+            fix="Save the file as JSON lines in UTF-8, or name the right file.",
         )
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         column = f"column {error.colno}" if error.lineno == 1 else where
-        return RowError(f"The row is not valid JSON: {error.msg} ({column}).", "malformed")
+        return RowError(
+            f"The row is not valid JSON: {error.msg} ({column}).",
+            "malformed",
+            fix="Mend or delete that line: each holds one JSON object.",
+        )
     except RecursionError:
         return RowError("The row is nested too deeply to be read.", "malformed")
     except ValueError as error:

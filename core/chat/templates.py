@@ -114,7 +114,9 @@ def _refusal(why: str, error: BaseException) -> RowError:
     line = _template_line(error)
     where = f" (line {line} of the template)" if line else ""
     return RowError(
-        f"The chat template refuses the conversation: {why.rstrip('.')}{where}.", "template"
+        f"The chat template refuses the conversation: {why.rstrip('.')}{where}.",
+        "template",
+        fix="Leave such rows out, or set tokenizer.chat_template to one that knows such messages.",
     )
 
 

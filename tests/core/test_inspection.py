@@ -93,7 +93,52 @@ def test_rows_that_cannot_be_trained_on_end_it_with_1_and_are_named(
     assert report["refused"]["no_assistant"]["count"] == 1
     printed = capsys.readouterr().out
     assert "1  rows without a trained token" in printed
-    assert "tunedeck: error: dataset.path_or_dataset_id: Row 2" in printed
+    assert "a.jsonl:2: dataset.path_or_dataset_id: Row 2" in printed
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "said"),
+    [
+        (b"\x89PNG\r\n\x1a\n\x00\xff\xfe", "malformed", "The row is not UTF-8 (byte 1 is 0x89)"),
+        (b'{"messages": [{"role"\n', "malformed", "not valid JSON: Expecting ':' delimiter (col"),
+        (b'{"messages": [{"role": "system", "content": "a"}]}\n', "no_assistant", "No assistant"),
+        (
+            b'{"messages": [{"role": "user", "content": [{"type": "image"}]}]}\n',
+            "media",
+            "part of type 'image'",
+        ),
+        (
+            b'{"messages": [{"role": "assistant", "tool_calls": [{"name": "f"}]}]}\n',
+            "template",
+            "The chat template refuses",
+        ),
+    ],
+)
+def test_files_of_other_things_are_counted_and_told_with_what_to_do(
+    content: bytes,
+    reason: str,
+    said: str,
+    inspect: Inspect,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "odd.jsonl"
+    file.write_bytes(content)
+    code, report = inspect(file)
+    assert code == 1
+    assert report["refused"][reason]["rows"][0]["fix"]
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert "Tokens a row" not in printed
+
+
+def test_an_empty_file_is_an_error_of_its_own(
+    inspect: Inspect, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "none.jsonl").touch()
+    code, report = inspect(tmp_path / "none.jsonl")
+    assert (code, report["rows"]) == (1, 0)
+    assert "The data set is empty." in capsys.readouterr().out
 
 
 def test_turns_without_a_trained_stop_and_double_beginnings_are_counted(

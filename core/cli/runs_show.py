@@ -99,6 +99,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         ("exit code", "" if record.exit_code is None else str(record.exit_code)),
         ("step", f"{record.step} -c {record.config} {' '.join(record.plan['overrides'])}".strip()),
         ("profile", where),
+        ("page", _page(record)),
         ("processes", f"{launch['world_size']} on {launch['nodes']} node(s) {mesh}".strip()),
         ("digest", record.plan["digest"]),
         ("created", iso_utc(record.created_at) or ""),
@@ -109,6 +110,12 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         ("result", product(read_result(record)) or ""),
         ("checkpoints", ", ".join(checkpoints)),
     ]
+
+
+def _page(record: RunRecord) -> str:
+    """The job's page at its service, where it has one."""
+    handle = record.backend_handle
+    return str(handle.data.get("url") or "") if handle else ""
 
 
 def print_curves(measured: Metrics, *, indent: str = "") -> None:

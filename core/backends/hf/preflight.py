@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 from ...errors import AuthenticationError, NotFoundError, TunedeckError
 from ...findings import Edit, Finding, Fix
@@ -90,6 +91,18 @@ def _secrets(plan: Plan) -> Iterable[Finding]:
 def _code(plan: Plan) -> Iterable[Finding]:
     if repository := repository_of(plan):
         url, ref = repository
+        if (parts := urlsplit(url)).password or parts.username not in (None, "git"):
+            yield Finding(
+                "error",
+                "REPO_URL holds a credential, which everyone who may see the job could read.",
+                profile=plan.profile,
+                key="env_vars.REPO_URL",
+                fix=Fix(
+                    "Take it out of the address. Code that not everyone may read travels by "
+                    "bucket: launch from a checkout of it, without REPO_URL."
+                ),
+            )
+            return
         at = f"at {ref}" if ref else "at its default branch, whatever that is then"
         yield Finding("info", f"The code is that of {url} {at}, not this installation's.")
 

@@ -165,6 +165,25 @@ def test_a_ref_that_git_would_take_for_an_option_is_refused(hf_plan: PlanMaker) 
         render(hf_plan(env={"REPO_URL": "https://example.org/r.git", "GIT_REF": "--upload-pack=x"}))
 
 
+def test_a_repository_s_address_with_a_credential_in_it_is_refused(hf_plan: PlanMaker) -> None:
+    for url in ("https://ada:s3cret@example.org/r.git", "https://ghp_x@example.org/r.git"):
+        found = HFJobsBackend({}).remarks(hf_plan(env={"REPO_URL": url}))
+        (error,) = [finding for finding in found if finding.severity == "error"]
+        assert "holds a credential" in error.message
+        assert not any("s3cret" in finding.message for finding in found)
+    for url in ("https://example.org/r.git", "ssh://git@example.org/r.git"):
+        found = HFJobsBackend({}).remarks(hf_plan(env={"REPO_URL": url}))
+        assert not [finding for finding in found if finding.severity == "error"]
+
+
+def test_a_bucket_of_that_name_that_may_only_be_read_is_not_the_run_s(hf_plan: PlanMaker) -> None:
+    own = {"type": "bucket", "source": "ada/tunedeck", "mount_path": "/in", "read_only": True}
+    volumes = job_of(hf_plan(profile={"volumes": [own]}))["volumes"]
+    assert [(v["mountPath"], v["readOnly"]) for v in volumes] == [
+        ("/in", True), ("/workspace", False),
+    ]  # fmt: skip
+
+
 def test_variables_of_a_stage_are_appended_to_its_command(hf_plan: PlanMaker) -> None:
     env = {"SFT_ARGS": "optimizer.lr=1e-4 'name=two words'", "RL_ARGS": "x=1", "RUN": "mine"}
     plan = hf_plan(env={**env, "TUNEDECK_RUN_NAME": "other"}, step="peft/automodel")

@@ -117,6 +117,7 @@ async def test_what_is_more_than_one_log_holds_comes_in_parts(
     assert (record.run_dir / "checkpoints/step_2/adapter.bin").read_bytes() == there.read_bytes()
 
 
+@pytest.mark.slow
 async def test_too_much_names_the_largest_and_the_way_out(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:

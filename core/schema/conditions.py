@@ -96,6 +96,17 @@ CONDITIONS: tuple[Condition, ...] = (
         "Set model.freeze.language_model=false.",
     ),
     Condition(
+        "quantized_anew",
+        "peft.quantization",
+        lambda config, model: (
+            config.peft is not None
+            and config.peft.quantization is not None
+            and config.model.pretrained_model_name_or_path is None
+        ),
+        "A model that is built anew has no weights to quantize.",
+        "Set model.pretrained_model_name_or_path, or leave the key out.",
+    ),
+    Condition(
         "force_hf_refused",
         "model.force_hf",
         lambda config, model: config.model.force_hf is False and _cannot_convert(config, model),

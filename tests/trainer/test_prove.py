@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer.__main__ import main
 from tunedeck.trainer.data import batches
+from tunedeck.trainer.merging import updates
 from tunedeck.trainer.prove import checks
 from tunedeck.trainer.prove.check import Check, Delta, row
 from tunedeck.trainer.prove.checks import CLAIMS, Proof
-from tunedeck.trainer.prove.cut import cut
+from tunedeck.trainer.prove.cut import changed, cut
+from tunedeck.trainer.prove.runs import run_on_ranks
 from tunedeck.trainer.update import loss
 
 from .helpers import write_rows
@@ -105,6 +108,31 @@ def test_a_checkpoint_that_is_not_what_was_trained_is_found(
     monkeypatch.setattr(checks.Proof, "_saved", tampered)
     (check,) = proof({"saved = live"}, peft=LORA).values()
     assert check.ok is False
+
+
+def test_a_merge_that_scales_otherwise_is_found(
+    proof: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = updates.Update.apply
+
+    def twice(self: Any, weight: torch.Tensor) -> torch.Tensor:
+        return original(replace(self, scaling=2 * self.scaling), weight)
+
+    monkeypatch.setattr(updates.Update, "apply", twice)
+    (check,) = proof({"merged = adapter"}, peft=LORA).values()
+    assert check.ok is False
+
+
+@pytest.mark.slow
+def test_ranks_that_train_on_other_rows_are_found(
+    proof: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shuffled(config: TrainConfig, *rest: Any, **options: Any) -> Any:
+        return run_on_ranks(changed(config, {"rng": {"seed": 99}}), *rest, **options)
+
+    monkeypatch.setattr(checks, "run_on_ranks", shuffled)
+    (check,) = proof({"2 ranks = 1"}).values()
+    assert (check.ok, check.failed) == (False, "other rows from step 1 on")
 
 
 def test_a_resume_that_draws_other_numbers_is_found(

@@ -15,6 +15,7 @@ from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import sft
 from tunedeck.trainer.model import quantize
 from tunedeck.trainer.model.quantize import check_quantized
+from tunedeck.trainer.setup import validate_and_prepare_config
 
 from .helpers import losses
 from .test_sft import interrupt_in_step, result_of, tensors
@@ -66,7 +67,7 @@ def test_a_model_without_weights_is_not_quantized(
     model = {"pretrained_model_name_or_path": None, "config": str(llama)}
     config = configure(model=model, peft={"quantization": "nf4"})
     with pytest.raises(UsageError, match="no weights to quantize"):
-        check_quantized(config, 1)
+        validate_and_prepare_config(config, None, 0)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -43,11 +43,6 @@ def check_quantized(config: TrainConfig, processes: int) -> None:
         )
     for misfit in optimizer_misfits(config.optimizer, processes):
         raise UsageError(f"{misfit.key}: {misfit.message}", fix=misfit.fix)
-    if wanted["peft.quantization"] and config.model.pretrained_model_name_or_path is None:
-        raise UsageError(
-            "peft.quantization: a model that is built anew has no weights to quantize.",
-            fix="Set model.pretrained_model_name_or_path.",
-        )
 
 
 def loading_options(

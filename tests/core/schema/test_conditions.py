@@ -58,6 +58,15 @@ def config(**tables: Any) -> TrainConfig:
         ({}, model_facts({"model_type": "t5", "is_encoder_decoder": True}), {"encoder_decoder"}),
         ({"model": {"freeze": {"language_model": True}}}, model_facts(VISION), {"text_frozen"}),
         ({"model": {"freeze": {"language_model": True}}}, TEXT, set()),
+        ({"peft": {"quantization": "nf4"}}, TEXT, set()),
+        (
+            {
+                "peft": {"quantization": "nf4"},
+                "model": {"pretrained_model_name_or_path": None, "config": "org/model"},
+            },
+            TEXT,
+            {"quantized_anew"},
+        ),
         ({"model": REWARD}, TEXT, {"reward_sft"}),
         ({"model": REWARD, "packed_sequence": PACKED}, TEXT, {"packing_reward", "reward_sft"}),
         ({"distributed": {"sequence_parallel": True}}, TEXT, {"sequence_parallel_alone"}),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.containers import VerticalScroll
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
@@ -126,8 +128,6 @@ async def choose_place(pilot: Pilot[None], site: Site, *overrides: str) -> Launc
 
 async def everything_on_the_page(pilot: Pilot[None]) -> str:
     """What a page of the review has, from its top to its end."""
-    from textual.containers import VerticalScroll
-
     page = pilot.app.screen.query_one("#review-page", VerticalScroll)
     seen = [shown(pilot)]
     while page.scroll_offset.y < page.max_scroll_y:
@@ -219,14 +219,13 @@ async def test_a_service_that_hangs_is_given_up_and_one_that_refuses_says_what_t
     assert Registry().list() == []
 
 
-async def test_a_run_that_waits_is_cancelled_from_its_screen(cloud: Site) -> None:
-    cloud.service.held = True
+async def test_a_run_is_cancelled_from_its_screen(cloud: Site) -> None:
     async with WizardApp().run_test(size=(80, 24)) as pilot:
-        await choose_place(pilot, cloud)
+        await choose_place(pilot, cloud, "run.env.run_command=sleep 600")
         await pilot.press("enter")
         await until(pilot, lambda: "✓ Ready" in shown(pilot), LIMIT_S)
         await pilot.press("s")
-        await until(pilot, lambda: "◌ queued" in shown(pilot), LIMIT_S)
+        await until(pilot, lambda: "● running" in shown(pilot), LIMIT_S)
         await pilot.press("x")
         await until(pilot, lambda: "Cancel the run" in shown(pilot))
         await pilot.press("y")
@@ -235,13 +234,8 @@ async def test_a_run_that_waits_is_cancelled_from_its_screen(cloud: Site) -> Non
         await until(pilot, lambda: "✗ cancelled" in shown(pilot))
 
 
-Bed = Callable[[], Site]
-
-
 @pytest.fixture
 def slurm(testbed: Testbed, working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    import sys
-
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     profile = testbed.profile(venv=f'"{sys.prefix}"', nodes="1")
     (working_folder / "env.toml").write_text(profile)

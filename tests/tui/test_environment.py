@@ -194,3 +194,102 @@ async def test_what_a_place_has_is_asked_only_on_demand_and_can_be_given_up(
         await until(pilot, lambda: "Given up: Asking local" in said(pilot))
         assert app.screen is screen
         assert "esc gives up" not in shown(pilot)
+
+
+async def test_a_file_that_cannot_be_read_is_shown_at_its_line_and_read_again(
+    env_file: Path,
+) -> None:
+    env_file.write_text('[base]\nexecutor = "local\n')
+    async with WizardApp().run_test(size=(80, 24)) as pilot:
+        chosen = Selection("peft/automodel", config="tiny")
+        screen = LaunchScreen(Draft.begin(chosen, "environment"))
+        await pilot.app.push_screen(screen)
+        await until(pilot, lambda: "This is not valid TOML" in shown(pilot))
+        await until(pilot, lambda: 'executor = "local' in shown(pilot))
+        assert screen.command_line == "tunedeck env check"
+        await pilot.press("enter")
+        await until(pilot, lambda: "r reads it again" in said(pilot))
+        env_file.write_text(_ENV)
+        await pilot.press("r")
+        await until(pilot, lambda: "✓ base" in shown(pilot))
+
+
+async def test_what_is_wrong_with_what_it_inherits_is_wrong_with_a_profile(env_file: Path) -> None:
+    env_file.write_text(_ENV.replace("nproc_per_node = 1", "noodles = 1"))
+    async with WizardApp().run_test(size=(80, 24)) as pilot:
+        await _environment(pilot)
+        await until(pilot, lambda: "✗ kid" in shown(pilot) and "noodles" in shown(pilot))
+        await pilot.press("tab", "down", "enter")
+        await until(pilot, lambda: "Profile › base" in shown(pilot))
+
+
+async def test_the_profiles_made_for_the_step_come_first_and_any_is_found_by_typing(
+    env_file: Path,
+) -> None:
+    more = "".join(f'[other_{n}]\nextends = "base"\n' for n in range(30))
+    env_file.write_text(f'{_ENV}{more}[lab_peft_automodel]\nextends = "base"\n')
+    async with WizardApp().run_test(size=(80, 24)) as pilot:
+        screen = await _environment(pilot, "local")
+        rows = [line.split()[:2] for line in shown(pilot).splitlines()[3:6]]
+        assert rows == [["for", "peft/automodel"], ["✓", "lab_peft_automodel"], ["✓", "local"]]
+        await pilot.press("slash", *"other_17", "enter", "enter")
+        await until(pilot, lambda: screen.selection.profile == "other_17")
+
+
+async def test_a_secret_is_neither_shown_nor_taken(env_file: Path) -> None:
+    canary = "hf_" + "Gd7Kq2" * 6
+    env_file.write_text(f'{_ENV}[kid.env_vars]\nHF_TOKEN = "{canary}"\n')
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await _environment(pilot)
+        await pilot.press("e")
+        await until(pilot, lambda: isinstance(app.screen, ProfileScreen))
+        screen = app.screen
+        assert isinstance(screen, ProfileScreen)
+        await until(pilot, lambda: "env_vars.HF_TOKEN" in shown(pilot))
+        keys = screen.query_one("#keys", OptionList)
+        keys.highlighted = keys.get_option_index("env_vars.HF_TOKEN")
+        await pilot.press("enter")
+        typed = app.screen.query_one(Input)
+        assert typed.value == ""
+        assert canary not in shown(pilot)
+        typed.value = canary[::-1]
+        await pilot.press("enter", "enter", "enter")
+        await until(pilot, lambda: "This is a secret, which no file may hold" in shown(pilot))
+        assert screen.changes == {}
+        typed.value = "${oc.env:HF_TOKEN}"
+        await pilot.press("enter")
+        await until(pilot, lambda: "1 changed" in shown(pilot))
+        assert canary not in shown(pilot)
+        assert canary[::-1] not in screen.command_line
+        await pilot.press("w")
+        await until(pilot, lambda: "Wrote" in said(pilot))
+    assert canary not in env_file.read_text()
+
+
+async def test_changes_are_kept_where_the_file_was_changed_meanwhile(env_file: Path) -> None:
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = ProfileScreen("base", env_file.parent)
+        await app.push_screen(screen)
+        await until(pilot, lambda: "nproc_per_node" in shown(pilot))
+        screen.changes["nproc_per_node"] = "nproc_per_node=2"
+        screen._read()
+        await until(pilot, lambda: "1 changed" in shown(pilot))
+        env_file.write_text(_ENV.replace("# Ours.", "# Theirs."))
+        await pilot.press("w")
+        await until(pilot, lambda: "Your changes are kept here" in said(pilot))
+        await pilot.press("w")
+        await until(pilot, lambda: "Wrote" in said(pilot))
+    theirs = _ENV.replace("# Ours.", "# Theirs.")
+    assert env_file.read_text() == theirs.replace("per_node = 1", "per_node = 2")
+
+
+async def test_one_key_leads_to_the_profile_that_a_key_is_inherited_from(env_file: Path) -> None:
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await app.push_screen(ProfileScreen("kid", env_file.parent, key="nproc_per_node"))
+        await until(pilot, lambda: "from profile base" in shown(pilot))
+        await pilot.press("b")
+        await until(pilot, lambda: "Profile › base" in shown(pilot))
+        await until(pilot, lambda: "nproc_per_node  " in shown(pilot).splitlines()[-6])

@@ -154,6 +154,7 @@ class AskText(ModalScreen[str | None]):
         value: what is there at first.
         check: tells what is wrong with a text, or nothing.
         keeps_wrong: whether a second enter takes what is wrong all the same.
+        refuses: tells what may not be taken at all.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back")]
@@ -166,10 +167,11 @@ class AskText(ModalScreen[str | None]):
         check: Callable[[str], str] = lambda _text: "",
         *,
         keeps_wrong: bool = False,
+        refuses: Callable[[str], bool] = lambda _text: False,
     ) -> None:
         super().__init__()
         self._title, self._about, self._value, self._check = title, about, value, check
-        self._keeps_wrong = keeps_wrong
+        self._keeps_wrong, self._refuses = keeps_wrong, refuses
         self._insisted: str | None = None
 
     def compose(self) -> ComposeResult:
@@ -197,7 +199,7 @@ class AskText(ModalScreen[str | None]):
     def _submitted(self, event: Input.Submitted) -> None:
         if not self._check(event.value) or self._insisted == event.value:
             self.dismiss(event.value)
-        elif self._keeps_wrong:
+        elif self._keeps_wrong and not self._refuses(event.value):
             self._insisted = event.value
             self.query_one("#dialog").border_subtitle = "enter again keeps it all the same"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +18,13 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from ..background import begin
-from ..words import MARKS, age, cell, safe
-from .page import Page
+from ..words import MARKS, age, cell, safe, trouble
+from .page import Page, told
 
 if TYPE_CHECKING:
     from ...core.drafts import Draft
     from ...core.overview import Glance
+    from ...core.record import RunRecord
     from ...core.replay import Listed
 
 _PACE_S = 1.0
@@ -40,6 +43,14 @@ class Seen(Message):
         self.runs, self.drafts, self.replays = runs, drafts, replays
 
 
+class Attached(Message):
+    """A job that another machine launched is in the registry now."""
+
+    def __init__(self, record: RunRecord) -> None:
+        super().__init__()
+        self.record = record
+
+
 class HomeScreen(Page):
     """The list of everything, kept up to date."""
 
@@ -52,6 +63,14 @@ class HomeScreen(Page):
         Binding("delete", "forget", "Forget", id="home.forget", tooltip="Forget a draft"),
         Binding("space", "mark", "Mark", id="home.mark", tooltip="Mark a run, to compare several"),
         Binding("c", "compare", "Compare", id="home.compare", tooltip="Marked runs side by side"),
+        Binding(
+            "a",
+            "attach",
+            "Attach",
+            show=False,
+            id="home.attach",
+            tooltip="Follow a job that another machine launched",
+        ),
         Binding("enter,o", "open", "Open", id="home.open", tooltip="Open what is marked"),
     ]
 
@@ -106,22 +125,31 @@ class HomeScreen(Page):
         Core is imported here, after the first picture.
         """
         from ...core.drafts import list_drafts
+        from ...core.errors import TunedeckError
         from ...core.overview import Overview
         from ...core.registry import Registry
         from ...core.replay import list_replays
 
         overview = Overview(Registry())
-        self.post_message(Seen(overview.known(), list_drafts(), []))
-        told: list[str] = []
+        before: list[str] = []
+        asked = False
         while not stop.is_set():
-            notes = overview.ask()
+            notes: list[str] = []
+            runs: list[Glance] = []
+            try:
+                notes = overview.ask() if asked else []
+                runs = overview.known()
+            except (TunedeckError, OSError) as error:  # what else there is can be used all the same
+                notes.append(trouble(error))
             for note in notes:
-                if note not in told:
+                if note not in before:
                     self.app.call_from_thread(self.wizard.say, note, severity="warning")
-            told = notes
+            before = notes if asked else before
             if not stop.is_set():
-                self.post_message(Seen(overview.known(), list_drafts(), list_replays()))
-            stop.wait(_PACE_S)
+                self.post_message(Seen(runs, list_drafts(), list_replays() if asked else []))
+            if asked:
+                stop.wait(_PACE_S)
+            asked = True
 
     @on(Seen)
     def _show(self, seen: Seen) -> None:
@@ -170,6 +198,8 @@ class HomeScreen(Page):
             yield _heading("Saved launches")
             for listed in seen.replays:
                 yield Option(_replay_row(listed, width), id=f"replay:{listed.name}")
+        yield _heading("Elsewhere")
+        yield Option("⇄ Attach         follow a job that another machine launched", id="attach")
 
     def _beginnings(self, seen: Seen) -> Iterator[Option]:
         if not seen.runs:
@@ -196,9 +226,20 @@ class HomeScreen(Page):
                 "replay": f"tunedeck replay {name}",
                 "demo": "tunedeck steps run peft/automodel -c tiny",
                 "new": "tunedeck steps list",
+                "attach": "tunedeck runs attach PROFILE JOB",
+                "draft": self._draft_command(name),
             }.get(kind, "tunedeck runs list")
         )
 
+    def _draft_command(self, draft_id: str) -> str:
+        from ...core.choices import command_of
+
+        for draft in self._seen.drafts if self._seen else ():
+            if draft.draft_id == draft_id and draft.selection.step:
+                return shlex.join(command_of(draft.selection, "--dry-run"))
+        return "tunedeck steps list"
+
+    @told
     def action_open(self) -> None:
         """Open the marked line."""
         kind, name = self._marked
@@ -208,6 +249,7 @@ class HomeScreen(Page):
             "replay": lambda: self._open_replay(name),
             "new": self.action_new,
             "demo": self._open_demo,
+            "attach": self.action_attach,
         }
         if kind in openers:
             openers[kind]()
@@ -230,6 +272,7 @@ class HomeScreen(Page):
             self._compared.append(name)
         self._draw()
 
+    @told
     def action_compare(self) -> None:
         """Show the marked runs side by side."""
         if len(self._compared) < 2:
@@ -241,6 +284,38 @@ class HomeScreen(Page):
         registry = Registry()
         self.app.push_screen(CompareScreen([registry.get(run_id) for run_id in self._compared]))
 
+    def action_attach(self) -> None:
+        """Ask for a job, and follow it."""
+
+        def wrong(text: str) -> str:
+            return "" if len(text.split()) == 2 else "Two words: a profile and the id of a job."
+
+        def named(text: str | None) -> None:
+            if text is None:
+                return
+            profile, job = text.split()
+
+            async def find() -> RunRecord:
+                from ...core.adopt import adopt
+                from ...core.cli.queue import backend_of_profile
+                from ...core.registry import Registry
+
+                backend, values = backend_of_profile(profile, None)
+                return await adopt(backend, profile, values, job, Registry())
+
+            self.show_command(shlex.join(["tunedeck", "runs", "attach", profile, job]))
+            self.begin_errand(f"Looking for job {job} of {profile}", find, Attached)
+
+        from .ask import AskText
+
+        about = "The profile that it was submitted with and the id of its job, such as: lab 12345"
+        self.app.push_screen(AskText("Attach to a job", about, "", wrong), named)
+
+    @on(Attached)
+    def _open_attached(self, message: Attached) -> None:
+        self._open_run(message.record.run_id)
+
+    @told
     def action_forget(self) -> None:
         """Forget the marked draft."""
         kind, name = self._marked
@@ -264,13 +339,9 @@ class HomeScreen(Page):
                 self._walk(draft)
 
     def _open_replay(self, name: str) -> None:
-        from ...core.errors import TunedeckError
         from .replay import ReplayScreen
 
-        try:
-            self.app.push_screen(ReplayScreen(name))
-        except TunedeckError as error:
-            self.wizard.say(str(error), severity="error")
+        self.app.push_screen(ReplayScreen(name))
 
     def _walk(self, draft: Draft) -> None:
         from .launch import LaunchScreen

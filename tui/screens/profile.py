@@ -18,6 +18,7 @@ from textual.widgets.option_list import Option
 from ...core.env.edit import Edited, ProfileRow, edit_profile, override_of, profile_form
 from ...core.env.find import find_env_files
 from ...core.env.load import EnvFiles, load_env_files
+from ...core.env.secrets import without_secret
 from ...core.errors import TunedeckError
 from ...core.findings import Finding
 from ...core.text import strip_controls
@@ -25,6 +26,19 @@ from ..background import begin
 from ..words import cell, finding_line, safe, trouble
 from .ask import AskText, Confirm
 from .page import Page
+
+_REFUSED = (
+    "This is a secret, which no file may hold. Export it as a variable, and write ${oc.env:NAME} "
+    "here, or add its name to 'secrets'."
+)
+
+
+class NotWritten(Message):
+    """The file could not be written: it was changed meanwhile, or cannot be."""
+
+    def __init__(self, error: TunedeckError | OSError) -> None:
+        super().__init__()
+        self.error = error
 
 
 class Read(Message):
@@ -62,11 +76,13 @@ class ProfileScreen(Page):
     HELP = (
         "The keys of one profile: first those that are set, with the file and line they come from, "
         "then all that its executor knows. enter sets the marked key in this profile, backspace "
-        "undoes that, w writes the file; comments and everything else in it stay."
+        "undoes that, w writes the file; comments and everything else in it stay. b goes to the "
+        "profile that a key is inherited from, to change it there for all that extend it."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("w", "write", "Write", id="profile.write", tooltip="Write the env file"),
         Binding("slash", "search", "Search", id="profile.search", tooltip="Find a key"),
+        Binding("b", "base", "Base", id="profile.base", tooltip="Where the key is inherited from"),
         Binding("backspace,delete", "reset", "Undo", id="profile.reset", tooltip="Undo the change"),
         Binding("escape", "back", "Back", id="profile.back"),
     ]
@@ -208,7 +224,14 @@ class ProfileScreen(Page):
         if value is None:
             value = row.value
 
+        def is_secret(text: str) -> bool:
+            return without_secret(row.key.rpartition(".")[2], text) != text
+
+        shown = "" if value is None or is_secret(str(value)) else str(value)
+
         def wrong(text: str) -> str:
+            if is_secret(text):
+                return _REFUSED
             changes = {**self.changes, row.key: override_of(row, text)}
             try:
                 edited = edit_profile(files, self._profile, changes.values())
@@ -218,13 +241,30 @@ class ProfileScreen(Page):
             return bad[0].message if bad else ""
 
         def typed(text: str | None) -> None:
-            if text is not None and text != str("" if value is None else value):
+            if text is not None and text != shown:
                 self.changes[row.key] = override_of(row, text)
                 self._read()
 
         about = f"{row.description}\n{row.type}; nothing typed takes it out of this profile"
-        shown = "" if value is None else str(value)
-        self.app.push_screen(AskText(row.key, about, shown, wrong, keeps_wrong=True), typed)
+        question = AskText(
+            row.key, about.lstrip(), shown, wrong, keeps_wrong=True, refuses=is_secret
+        )
+        self.app.push_screen(question, typed)
+
+    def action_base(self) -> None:
+        """Go to the profile that the marked key is inherited from, to change it for all."""
+        row = self._row
+        layer = row.sourced.origin.layer if row is not None and row.sourced else ""
+        name = layer.removeprefix("profile ")
+        if row is None or name in (layer, self._profile):
+            self.wizard.say("This key is inherited from no other profile.")
+            return
+        self.app.push_screen(ProfileScreen(name, self._cwd, self._env_file, row.key))
+
+    def on_screen_resume(self) -> None:
+        """What this profile inherits may have been changed on the screen above."""
+        if self._files is not None:
+            self._read()
 
     def action_reset(self) -> None:
         """Undo the change of the marked key."""
@@ -249,10 +289,23 @@ class ProfileScreen(Page):
             return
 
         def work(_stop: threading.Event) -> None:
-            edited.mended.write()
-            self.post_message(Written(edited.mended.path))
+            try:
+                edited.mended.write()
+            except (TunedeckError, OSError) as error:
+                self.post_message(NotWritten(error))
+            else:
+                self.post_message(Written(edited.mended.path))
 
         begin(self, work)
+
+    @on(NotWritten)
+    def _keep(self, message: NotWritten) -> None:
+        """What was changed here stays; it is laid over the file as it is now."""
+        self._read()
+        what = "Your changes are kept here, over what the file says now: w writes them."
+        changed = isinstance(message.error, TunedeckError)
+        words = f"{message.error}\n{what}" if changed else trouble(message.error)
+        self.wizard.say(strip_controls(words), severity="error")
 
     @on(Written)
     def _written(self, message: Written) -> None:

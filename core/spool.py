@@ -77,10 +77,10 @@ async def bring_home(
 
 
 def load_state(log: Path) -> SpoolState:
-    """How far the copy was when it was last saved."""
+    """How far the copy was when it was last saved; where that cannot be read, at its beginning."""
     try:
         return SpoolState(**json.loads(_state_file(log).read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, TypeError):
         return SpoolState()
 
 

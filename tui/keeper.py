@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..core.drafts import Draft, delete_draft, save_draft
@@ -35,7 +36,9 @@ class Keeper:
         self._waiting.put(None)
         self._thread.join(timeout=5)
         if forget is not None:
-            delete_draft(forget)
+            # A draft that cannot be removed is offered once more, which is no harm.
+            with suppress(OSError):
+                delete_draft(forget)
 
     def _work(self) -> None:
         while (draft := self._waiting.get()) is not None:

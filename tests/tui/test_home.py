@@ -6,7 +6,11 @@ import pytest
 from textual.widgets import OptionList
 
 from tests.tui.conftest import Launcher, said, shown, until
+from tunedeck.core.backends.base import Handle
+from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.drafts import Draft, save_draft
+from tunedeck.core.errors import NotFoundError
+from tunedeck.core.registry import Registry
 from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
 from tunedeck.tui.screens.help import HelpScreen
@@ -109,3 +113,30 @@ async def test_quitting_says_what_goes_on(
         await until(pilot, lambda: "long" in shown(pilot))
         await pilot.press("ctrl+q")
     assert f"tunedeck runs logs -f {record.run_id}" in capsys.readouterr().err
+
+
+async def test_a_job_of_another_machine_is_attached_to(
+    launched: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = launched("print('step=1 loss=2.5', flush=True)", name="elsewhere")
+    registry = Registry()
+    kept = registry.get(record.run_id)
+    registry.delete(record.run_id)
+
+    async def told(self: LocalBackend, job_id: str) -> tuple[Handle, dict[str, object]]:
+        if job_id != "77":
+            raise NotFoundError(f"There is no job {job_id}.")
+        assert kept.backend_handle is not None
+        return kept.backend_handle, dict(kept.plan)
+
+    monkeypatch.setattr(LocalBackend, "adopt", told, raising=False)
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "⇄ Attach" in shown(pilot))
+        await pilot.press("a", *"local", "enter")
+        await until(pilot, lambda: "Two words" in shown(pilot))
+        await pilot.press(*" 78", "enter")
+        await until(pilot, lambda: "There is no job 78" in said(pilot))
+        await pilot.press("a", *"local 77", "enter")
+        await until(pilot, lambda: isinstance(app.screen, RunScreen))
+        await until(pilot, lambda: "loss=2.5" in shown(pilot))

@@ -65,6 +65,8 @@ def see_run(session: Session, run_id: str) -> None:
         elif first == "save":
             if session.may_change("Saving") and (name := rest or ask("Name", record.name)):
                 command("replays", "save", name, "--from", run_id)
+        elif first in ("again", "resume") and "cwd" not in record.plan["selection"]:
+            note("It was launched from another machine, which knows what it was made of.")
         elif first == "again":
             return walk(session, Draft.begin(selection_of(record), "config"))
         elif first == "resume":

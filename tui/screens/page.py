@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 from textual.app import ComposeResult
@@ -13,9 +14,10 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
+from ...core.errors import TunedeckError
 from ...core.text import strip_controls
 from ..errand import Errand
-from ..words import safe
+from ..words import safe, trouble
 
 if TYPE_CHECKING:
     from textual.message_pump import MessagePump
@@ -23,8 +25,25 @@ if TYPE_CHECKING:
     from ..app import WizardApp
 
 T = TypeVar("T")
+P = TypeVar("P", bound="Page")
 
 _BUSY_PACE_S = 0.5
+
+
+def told(action: Callable[[P], None]) -> Callable[[P], None]:
+    """Have what an action fails by said, where it would end the wizard.
+
+    Files and runs may go while their lines are on the screen.
+    """
+
+    @wraps(action)
+    def tried(page: P) -> None:
+        try:
+            action(page)
+        except (TunedeckError, OSError) as error:
+            page.wizard.say(trouble(error), severity="error")
+
+    return tried
 
 
 class _Line(Static):

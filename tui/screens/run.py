@@ -23,7 +23,7 @@ from ..widgets.log_view import LogView
 from ..words import safe
 from . import run_onward as onward
 from .ask import AskText, Choose, Confirm
-from .page import Page
+from .page import Page, told
 from .run_feed import Feed
 from .run_hold import WentOn, hold, resume_in_place
 from .run_lines import Lines, offered
@@ -352,6 +352,7 @@ class RunScreen(Page):
     def _follow_on(self, message: WentOn) -> None:
         self.app.switch_screen(RunScreen(message.record))
 
+    @told
     def action_resume(self) -> None:
         """Go on in place from a hold; else review a run from the last checkpoint of this one."""
         if is_suspended(self.record):
@@ -359,14 +360,17 @@ class RunScreen(Page):
         else:
             onward.resume(self.wizard, self.record)
 
+    @told
     def action_again(self) -> None:
         """Change what this run was made of, and launch it anew."""
         onward.again(self.wizard, self.record)
 
+    @told
     def action_next(self) -> None:
         """Choose a step that takes what this run has made."""
         onward.next_step(self.wizard, self.record)
 
+    @told
     def action_save(self) -> None:
         """Save the run's ingredients under a name."""
         onward.save(self.wizard, self.record)

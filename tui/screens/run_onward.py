@@ -22,14 +22,16 @@ def resume(app: WizardApp, record: RunRecord) -> None:
         app.say("It goes on as it is; only a run that has ended can be resumed.")
         return
     try:
-        _walk(app, resume_selection(record, ()), "review")
+        if _is_known(app, record):
+            _walk(app, resume_selection(record, ()), "review")
     except TunedeckError as error:
         app.say(trouble(error), severity="warning")
 
 
 def again(app: WizardApp, record: RunRecord) -> None:
     """Change what a run was made of, and launch it anew."""
-    _walk(app, selection_of(record), "config")
+    if _is_known(app, record):
+        _walk(app, selection_of(record), "config")
 
 
 def next_step(app: WizardApp, record: RunRecord) -> None:
@@ -46,6 +48,14 @@ def save(app: WizardApp, record: RunRecord) -> None:
         from ..saving import ask_and_save
 
         ask_and_save(app, record.plan, record.name)
+
+
+def _is_known(app: WizardApp, record: RunRecord) -> bool:
+    """Whether this machine knows what was chosen; if not, say so."""
+    known = "cwd" in record.plan["selection"]
+    if not known:
+        app.say("It was launched from another machine, which knows what it was made of.")
+    return known
 
 
 def _walk(

@@ -103,7 +103,6 @@ class TrainingLoop:
             config.compile,
             steps=self._total - progress.step,
             device=runtime.device,
-            selective=config.distributed.activation_checkpointing == "selective",
         )
         # On a CPU the numbers are there; on a GPU reading them waits for the step.
         self._settles_each_step = runtime.device.type == "cpu"

@@ -143,15 +143,6 @@ def test_blocks_are_compiled_at_their_step_and_only_where_it_pays(
         assert "not compiled" in capsys.readouterr().out
 
 
-def test_what_compiled_blocks_do_not_keep_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    config, model = CompileConfig(enabled=True), object()
-    for selective in (False, True):
-        Compilation(model, config, steps=500, device=GPU, selective=selective)  # type: ignore[arg-type]
-        assert ("as `true` does" in capsys.readouterr().out) is selective
-    Compilation(model, config, steps=50, device=GPU, selective=True)  # type: ignore[arg-type]
-    assert "as `true` does" not in capsys.readouterr().out
-
-
 def test_blocks_are_the_layers_that_repeat(models_of: Callable[[str], Path]) -> None:
     for kind in ("llama", "gemma2", "mixtral"):
         assert len(list(blocks(model_of(models_of(kind))))) == 2

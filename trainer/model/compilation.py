@@ -24,18 +24,10 @@ class Compilation:
         config: whether, and after how many steps.
         steps: length of the run.
         device: where the model computes. On a CPU nothing is gained (measured), and nothing done.
-        selective: whether the results of products are kept for the backward pass, which torch does
-            not look for within what is compiled.
     """
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        config: CompileConfig,
-        *,
-        steps: int,
-        device: torch.device,
-        selective: bool = False,
+        self, model: PreTrainedModel, config: CompileConfig, *, steps: int, device: torch.device
     ) -> None:
         self._model, self._after = model, config.after_steps
         self._due = config.enabled
@@ -47,11 +39,6 @@ class Compilation:
         if self._due and reason is not None:
             say(f"tunedeck: compile.enabled: blocks are not compiled: {reason}")
             self._due = False
-        if self._due and selective:
-            say(
-                "tunedeck: warning: distributed.activation_checkpointing: compiled blocks keep no "
-                "single results, so that `selective` computes all of them again, as `true` does"
-            )
 
     def __call__(self, step: int) -> None:
         """Compile before a step if this is the one; `step` are taken already in this run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .replay_lock import Change, changes_between, lock_of
@@ -37,12 +38,15 @@ class Since:
 def since_last(plan: Mapping[str, Any], registry: Registry) -> Since | None:
     """Hold a plan against the newest run of its step and config; None where there is none.
 
+    One that goes on from a run is held against that run.
+
     Args:
         plan: `Plan.to_json()`.
         registry: where the runs are.
     """
     for record in registry.list(step=plan["step"]):
-        if record.config != plan["config"] or record.run_id == plan["run_id"]:
+        goes_on = Path(plan["config"]).parent == Path(record.run_dir)
+        if not (goes_on or record.config == plan["config"]) or record.run_id == plan["run_id"]:
             continue
         if "cwd" not in record.plan["selection"]:  # launched from elsewhere, and taken in since
             continue

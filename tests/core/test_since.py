@@ -46,3 +46,17 @@ def test_what_is_another_value_now_is_told_against_the_newest_run(tunedeck: Comm
     words = tunedeck("steps", "run", "peft/automodel", "-c", "tiny", "optimizer.lr=5e-4", "-d")
     assert f"Since {newest}" in words.stdout
     assert "config.optimizer.lr: " in words.stdout
+
+
+def test_a_run_that_goes_on_is_held_against_the_one_it_goes_on_from() -> None:
+    first = _record(TINY)
+    _record(replace(TINY, overrides=("optimizer.lr=9e-4",)))
+    record = Registry().get(first)
+    record.run_dir.mkdir(parents=True)
+    config = record.run_dir / "planned.yaml"
+    config.write_text(json.dumps(record.plan["config_values"]))
+    further = resolve(replace(TINY, config=str(config), overrides=("step_scheduler.max_steps=9",)))
+    since = since_last(further.to_json(), Registry())
+    assert since is not None
+    assert since.record.run_id == first
+    assert "config.step_scheduler.max_steps" in [change.key for change in since.changes]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .checks.continuing import continuing
 from .checks.fit import batch_and_mesh, memory, output_room, profile_file, setup
-from .checks.inputs import dataset, model, secrets_present, step_rules
+from .checks.inputs import dataset, model, secrets_present, step_rules, tokenizer
 from .errors import TunedeckError
 from .findings import Finding
 
@@ -31,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     profile_file,
     dataset,
     model,
+    tokenizer,
     continuing,
     output_room,
     batch_and_mesh,

@@ -95,6 +95,11 @@ class ChatTokenizer:
         name = _TOOL_TEMPLATE if tools and _TOOL_TEMPLATE in self._finders else "default"
         return self._finders[name]
 
+    @property
+    def size(self) -> int:
+        """How many tokens there are, added ones among them."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
     def render(
         self,
         messages: Sequence[Message],

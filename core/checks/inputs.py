@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..errors import TunedeckError
 from ..findings import Finding, Fix
 from .where import is_elsewhere, place_of
 
@@ -110,4 +112,45 @@ def model(plan: Plan, step: Step) -> Iterable[Finding]:
             f"The model {name} is not in this machine's cache; it will be downloaded first.",
             place_of(plan, key),
             key=key,
+        )
+
+
+def tokenizer(plan: Plan, step: Step) -> Iterable[Finding]:
+    """The tokenizer is where the config says, and the model has an embedding for each token."""
+    if step.launch.schema != "sft":
+        return
+    from ..data_look import tokenizer_of
+    from ..models import architecture_of, local_model_dir, looks_like_hub_id
+
+    key = "tokenizer.name"
+    name = plan.config["tokenizer"].get("name")
+    if name is None and isinstance(plan.config["model"].get("config"), dict):
+        yield Finding(
+            "error",
+            "model.config has no tokenizer of its own.",
+            place_of(plan, key),
+            key=key,
+            fix=Fix("Set tokenizer.name to a folder or hub id."),
+        )
+    if name and not (is_elsewhere(plan, name) or local_model_dir(name) or looks_like_hub_id(name)):
+        yield Finding(
+            "error",
+            f"There is no tokenizer at {name}.",
+            place_of(plan, key),
+            key=key,
+            fix=Fix("Give a folder that save_pretrained wrote, or a hub id."),
+        )
+    values = architecture_of(plan.config)
+    room = (values.get("text_config") or values).get("vocab_size")
+    loaded = None
+    # What is wrong with the tokenizer itself, the check of the data says.
+    with suppress(TunedeckError):
+        loaded = tokenizer_of(plan.config)
+    if loaded is not None and isinstance(room, int) and loaded.size > room:
+        yield Finding(
+            "error",
+            f"The tokenizer has {loaded.size} tokens, the model has embeddings for {room}.",
+            place_of(plan, key),
+            key=key,
+            fix=Fix("Use the model's own tokenizer, or set model.config.vocab_size for a new one."),
         )

@@ -17,6 +17,7 @@ from tunedeck.core import preflight as module
 from tunedeck.core.catalog import Step
 from tunedeck.core.errors import UsageError
 from tunedeck.core.findings import Finding
+from tunedeck.core.locations import assets_dir
 from tunedeck.core.plan import Plan
 from tunedeck.core.prepare import prepare
 from tunedeck.core.schema import TrainConfig
@@ -82,6 +83,29 @@ def test_a_folder_without_a_model_and_a_model_without_template_are_found(tmp_pat
     (bare / "chat_template.jinja").unlink()
     errors = _errors("model.pretrained_model_name_or_path=bare", cwd=tmp_path)
     assert any("template" in e.message for e in errors)
+
+
+def test_a_tokenizer_that_is_not_there_or_does_not_fit_the_model_is_found(tmp_path: Path) -> None:
+    (error,) = _errors(f"tokenizer.name={tmp_path}/nowhere")
+    assert (error.key, error.message) == (
+        "tokenizer.name",
+        f"There is no tokenizer at {tmp_path}/nowhere.",
+    )
+    assert _errors(f"tokenizer.name={assets_dir() / 'base'}") == []
+    small = tmp_path / "small"
+    shutil.copytree(assets_dir() / "base", small)
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+    (error,) = _errors(f"model.pretrained_model_name_or_path={small}")
+    assert error.key == "tokenizer.name"
+    assert "the model has embeddings for 100" in error.message
+
+
+def test_a_new_model_of_a_table_needs_a_tokenizer() -> None:
+    new = ("model.pretrained_model_name_or_path=null", "model.config.model_type=llama", "peft=null")
+    assert "tokenizer.name" in {error.key for error in _errors(*new)}
+    named = f"tokenizer.name={assets_dir() / 'base'}"
+    assert "tokenizer.name" not in {error.key for error in _errors(*new, named)}
 
 
 def test_a_model_of_the_hub_that_is_not_cached_is_a_warning_here() -> None:

@@ -213,7 +213,8 @@ async def _keys(target: Target) -> list[asyncssh.SSHKeyPair]:
 def _identity_files(target: Target) -> list[Path]:
     """The key files that the SSH config names for a host, or else the usual ones."""
     named = _configured(target).config.get("IdentityFile")
-    return [Path(str(name)).expanduser() for name in named or ()] or usual_files()
+    names = named if isinstance(named, list | tuple) else ()
+    return [Path(str(name)).expanduser() for name in names] or usual_files()
 
 
 def _known_hosts_files(target: Target) -> list[Path]:

@@ -225,7 +225,7 @@ class ProfileScreen(Page):
             value = row.value
 
         def is_secret(text: str) -> bool:
-            return without_secret(row.key.rpartition(".")[2], text) != text
+            return bool(without_secret(row.key.rpartition(".")[2], text) != text)
 
         shown = "" if value is None or is_secret(str(value)) else str(value)
 

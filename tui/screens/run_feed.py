@@ -18,7 +18,7 @@ from ...core.spool import bring_home, load_state
 from ...core.spool_reader import SpoolReader
 from ...core.watch import Changed, Fine, Trouble, backend_of, look, watch
 from ..background import begin
-from ..words import trouble
+from ..words import trouble as words_of
 from .run_lines import Lines
 from .run_messages import Found, News, Opened, Points, Told, Troubled
 
@@ -172,7 +172,7 @@ class Feed:
                     error, ReachError | AuthenticationError
                 )
                 again = "" if gone else f"Looking again in {pause_s:.0f} s."
-                self._owner.post_message(Troubled(f"{trouble(error)} {again}"))
+                self._owner.post_message(Troubled(f"{words_of(error)} {again}"))
                 if gone:  # what the service has forgotten, it does not remember later
                     return
             stop.wait(pause_s)

@@ -95,8 +95,11 @@ def estimate(config: Mapping[str, Any], shape: ModelShape, world_size: int) -> M
         trained * (_SMALL_MOMENTS if small else trained_bytes * _MOMENTS),
     )
     mine = [size / shards for size in state]
+    if quantized:
+        # Each process has all of the base; its adapter alone is sharded.
+        mine[0] = weights - trained * trained_bytes * (1 - 1 / shards)
     gathered = 0.0
-    if shards > tp:
+    if shards > tp and not quantized:
         gathered = _gathered(shape, int(parallel.get("ep_size") or 1)) * product_bytes / tp
     offloads = bool(parallel.get("cpu_offload")) and shards > tp
 
@@ -139,7 +142,8 @@ def what_would_fit(config: Mapping[str, Any], shape: ModelShape, world: int, lim
         ),
         ("peft=lora", {"peft": config.get("peft") or {"dim": 8}}),
     ]
-    if world > 1 and config["distributed"].get("strategy") == "fsdp2":
+    sharded = config["distributed"].get("strategy") == "fsdp2"
+    if world > 1 and sharded and not (config.get("peft") or {}).get("quantization"):
         offload = ("distributed.cpu_offload=true", {"distributed": {"cpu_offload": True}})
         tries.insert(2, offload)
     changed: dict[str, Any] = dict(config)

@@ -143,6 +143,11 @@ def test_four_and_eight_bits_are_counted_as_such() -> None:
         adapters = 4 * shape.adapter_parameters(8)
         expected = 2 * table + size * (shape.parameters - table) + adapters
         assert quantized.weights == pytest.approx(expected, rel=0.02)
+        # Each process has all of the base, and gathers nothing of it.
+        spread = estimate(_config(peft={"dim": 8, "quantization": name}), shape, 8)
+        assert spread.weights == pytest.approx(quantized.weights - adapters * 7 / 8)
+        assert spread.optimizer == pytest.approx(quantized.optimizer / 8)
+        assert spread.gathered == 0
     small = estimate(_config(optimizer={"name": "adamw8bit"}), shape, 1)
     assert small.optimizer == 2 * shape.parameters
 

@@ -385,6 +385,78 @@ async def test_preflight_with_a_refused_token_is_an_authentication_error(
     assert raised.value.exit_code is ExitCode.AUTHENTICATION
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 500}, {"status": 429, "headers": {"Retry-After": "0"}}, {"lost": True},
+     {"text": '{"half'}, {"data": {"id": 3}}],
+    ids=["500", "429", "lost answer", "half an answer", "another answer"],
+)  # fmt: skip
+async def test_a_status_that_is_asked_for_at_a_bad_moment_is_asked_for_again(
+    hub: FakeHub, place: HFPlace, fault: dict[str, Any]
+) -> None:
+    backend, handle = await submit(place.plan("exit 7"))
+    await ended(hub, handle)
+    hub.fault("GET", f"/{handle.job_id}$", **fault)
+    status = await backend.status(handle)
+    assert (status.state, status.exit_code) == (RunState.FAILED, 7)
+
+
+@pytest.mark.parametrize(
+    "fault", [{"status": 500, "times": 99}, {"text": "<html>busy</html>", "times": 99}]
+)
+async def test_a_status_that_cannot_be_had_is_a_connection_that_failed(
+    hub: FakeHub, place: HFPlace, fault: dict[str, Any]
+) -> None:
+    backend, handle = await submit(place.plan("true"))
+    await ended(hub, handle)
+    hub.fault("GET", f"/{handle.job_id}$", **fault)
+    with pytest.raises(TunedeckError) as raised:
+        await backend.status(handle)
+    assert raised.value.exit_code is ExitCode.CONNECTION
+    assert raised.value.fix
+    assert "\n" not in raised.value.message
+
+
+async def test_an_answer_that_comes_after_we_gave_up_waiting_makes_no_second_job(
+    hub: FakeHub, place: HFPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunedeck.core.backends.hf import client
+
+    monkeypatch.setattr(client, "ANSWER_S", 1.0)
+    hub.fault("POST", "/api/jobs/ada$", delay_s=4)
+    plan = place.plan("true")
+    _, handle = await submit(plan)
+    assert list(hub.jobs) == [handle.job_id]
+    assert len(hub.sent("POST", "/api/jobs/ada$")) == 1
+
+
+async def test_a_log_that_is_sent_twice_is_told_once_a_line(hub: FakeHub, place: HFPlace) -> None:
+    """A stream that is cut begins with the first line again; the log has each line once."""
+    plan = place.plan("for i in 1 2 3 4 5 6; do echo line $i; sleep 0.3; done")
+    for cut in (300, 300, 450):
+        hub.fault("GET", "/logs$", cut_after=cut)
+    backend, handle = await submit(plan)
+    told: list[LogLine] = []
+    async with asyncio.timeout(LIMIT_S):
+        async for entry in backend.logs(handle, None, follow=True):
+            told.append(entry)
+    assert [entry.line.decode() for entry in told] == [
+        *(f"line {n}" for n in range(1, 7)), "tunedeck: exit=0",
+    ]  # fmt: skip
+    assert len({entry.cursor for entry in told}) == len(told)
+
+
+async def test_attempts_that_the_library_cannot_ask_for_are_found_by_preflight(
+    hub: FakeHub, place: HFPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunedeck.core.backends.hf.client import Hub
+
+    monkeypatch.setattr(Hub, "knows", lambda *_: False)
+    plan = plan_for({**place.values, "attempts": 2}, "true")
+    found = await backend_of(plan).preflight(plan)
+    assert [f.key for f in found if "cannot ask for attempts" in f.message] == ["attempts"]
+
+
 async def test_an_empty_page_and_pages_are_all_read(hub: FakeHub, place: HFPlace) -> None:
     plan = place.plan("true")
     backend = backend_of(plan)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -16,7 +20,11 @@ from tunedeck.core.registry import Registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-CANARY = "canary-5b1d90e3aa"
+LIMIT_S = 120.0
+MARK = "5b1d90e3aa"
+CANARY = f"""quoted "x" 'y' $HOME `id` \\n %s é
+{MARK}"""
+"""A secret that no quoting of a shell's, of JSON's or of YAML's leaves as it is, and a mark in it."""
 OPTIONS = ("step_scheduler.max_steps=6", "step_scheduler.ckpt_every_steps=2", "sampling.prompts=[]")
 _SPEED = re.compile(r" (tokens_per_s|supervised_tokens_per_s|mem_gib|step_s|data_s)=\S+")
 
@@ -77,9 +85,9 @@ def test_a_run_trains_there_as_it_does_here_and_its_adapter_comes_home(
     (job,) = {job.spec["secrets"]["WANDB_API_KEY"] for job in hub.jobs.values()}
     assert job == CANARY
     said = (preview, here, there, fetched, further)
-    assert not any(CANARY in done.stdout + done.stderr for done in said)
+    assert not any(MARK in done.stdout + done.stderr for done in said)
     for path in tmp_path.rglob("*"):
-        assert not path.is_file() or CANARY.encode() not in path.read_bytes(), path
+        assert not path.is_file() or MARK.encode() not in path.read_bytes(), path
 
 
 def test_a_run_that_fails_there_ends_with_the_exit_codes_of_a_run_here(
@@ -103,3 +111,27 @@ def test_a_run_that_fails_there_ends_with_the_exit_codes_of_a_run_here(
     assert "t4-small" in queue.stdout
     looked = tunedeck("doctor", "hf_peft_automodel")
     assert "hf_jobs answers" in looked.stdout
+
+
+def test_ctrl_c_in_a_submission_leaves_at_once_and_says_what_may_have_become_of_it(
+    hub: FakeHub, tmp_path: Path, tunedeck: Callable[..., CompletedProcess[str]]
+) -> None:
+    tunedeck("env", "init", "-c", "hf_jobs")
+    hub.fault("POST", "/api/jobs/ada$", delay_s=3 * LIMIT_S)
+    launch = ("steps", "run", "peft/automodel", "-c", "tiny", "-b", "hf_peft_automodel")
+    with subprocess.Popen(
+        [sys.executable, "-m", "tunedeck", *launch, "run.env.run_command=exit 0"],
+        cwd=tmp_path / "work", stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        deadline = time.monotonic() + LIMIT_S
+        while not hub.sent("POST", "/api/jobs/ada$"):
+            assert running.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=LIMIT_S)
+    assert running.returncode == 128 + signal.SIGINT
+    assert "was being submitted" in said
+    assert "tunedeck runs cancel" in said
+    (record,) = Registry().list()
+    assert record.word == "given up"

@@ -44,6 +44,8 @@ KINDS: dict[str, dict[str, Any]] = {
         "shared_expert_intermediate_size": 32,
     },
     "qwen2": {},
+    "phi3": {},
+    "gemma3_text": {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16},
     "gemma2": {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16},
 }
 

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 from torch.distributed.checkpoint import FileSystemReader
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import sft
 from tunedeck.trainer.__main__ import main
 
-from .helpers import digests, losses, rows, saved, write_rows
+from .helpers import KINDS, SIZES, digests, losses, rows, saved, write_rows
 
 Configure = Callable[..., TrainConfig]
 LORA = {"dim": 4, "alpha": 8}
@@ -164,3 +165,58 @@ def test_the_last_step_is_written_once_and_is_the_best_if_its_validation_says_so
     assert json.loads((tmp_path / "result.json").read_text())["best_checkpoint"] == str(
         saved(tmp_path, 4)
     )
+
+
+# What a model looks up beside its weights, no file has: tables of positions, scales, constants.
+TABLES: dict[str, dict[str, Any]] = {
+    "gemma2": {},
+    "gemma3_text": {},
+    "qwen3_moe": {},
+    "phi3": {},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
+    "gpt_neox": {},
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
+    "falcon": {},
+    "llama": {
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 10000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_continued_model_looks_up_what_the_uninterrupted_one_does(
+    kind: str,
+    configure: Configure,
+    llama: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is built without the weights of its base, and what is in no checkpoint is made anew."""
+    whole, rest, base = (tmp_path / name for name in ("whole", "rest", "base"))
+    for folder in (whole, rest):
+        folder.mkdir()
+    torch.manual_seed(0)
+    sizes = {**SIZES, "vocab_size": 260, **KINDS.get(kind, {}), **TABLES[kind]}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(base)
+    tables: dict[str, Any] = {
+        "model": {"pretrained_model_name_or_path": str(base)},
+        "tokenizer": {"name": str(llama)},
+        "step_scheduler": {"max_steps": 4, "ckpt_every_steps": 2},
+    }
+    assert sft.main(configure(**tables, checkpoint={"keep_last": None}), whole) == 0
+    expected = losses(capsys.readouterr().out)[2:]
+    for file in base.glob("*.safetensors"):
+        file.unlink()
+    restore = {"restore_from": str(saved(whole, 2))}
+    assert sft.main(configure(**tables, checkpoint=restore), rest) == 0
+    assert losses(capsys.readouterr().out) == expected
+    assert digests(saved(rest, 4)) == digests(saved(whole, 4))

@@ -117,10 +117,12 @@ class _Split:
     def child(self, child: nn.Module, path: str, plan: Callable[[str], str | None]) -> None:
         """Split attention or feed-forward of a block; norms, and what has no plan, stay whole.
 
-        With sequence parallelism the latter see different tokens on each rank. Around experts that
-        are spread, each part is looked at by itself.
+        With sequence parallelism norms see different tokens on each rank, and so do experts that
+        are spread; what else has no plan gets the whole sequence. Without it, around such experts
+        each part is looked at by itself.
         """
-        if not self._sequence and any(module in self._experts for module in child.modules()):
+        spread = any(module in self._experts for module in child.modules())
+        if spread and not self._sequence:
             for name, inner in child.named_children():
                 if inner not in self._experts:
                     self.child(inner, f"{path}.{name}", plan)
@@ -130,8 +132,13 @@ class _Split:
         weights = [f"{path}.{name}" for name, _ in child.named_parameters()]
         styles = {plan(name) for name in (*names, *weights)} - {None}
         if not styles or styles - _WITHIN:
+            mixes = any(weight.ndim > 1 for weight in child.parameters())
+            whole = self._sequence and mixes and not spread
+            if whole:
+                child.register_forward_pre_hook(self._enter_same, with_kwargs=True)
+                child.register_forward_hook(self._leave_same)
             for module in child.modules():
-                self._plain(module, summed=self._sequence)
+                self._plain(module, summed=self._sequence and not whole)
             return
         child.register_forward_pre_hook(self._enter, with_kwargs=True)
         for name, module in names.items():
@@ -249,9 +256,27 @@ class _Split:
         self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The whole sequence goes in, and different parts of the layer work on it."""
+        return self._with_whole(args, kwargs, summed=True)
+
+    def _enter_same(
+        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The whole sequence goes in, and all ranks do the same with it."""
+        return self._with_whole(args, kwargs, summed=False)
+
+    def _leave_same(self, _module: nn.Module, _args: Any, out: Any) -> Any:
+        """Each rank keeps its part of what all have."""
+        if isinstance(out, torch.Tensor):
+            return self._to_part(out)
+        return (self._to_part(out[0]), *out[1:])
+
+    def _with_whole(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, summed: bool
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args:
-            return (self._whole(args[0], summed=True), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": self._whole(kwargs["hidden_states"], summed=True)}
+            return (self._whole(args[0], summed=summed), *args[1:]), kwargs
+        states = self._whole(kwargs["hidden_states"], summed=summed)
+        return args, {**kwargs, "hidden_states": states}
 
     def _whole(self, x: Tensor, *, summed: bool) -> Tensor:
         if not self._sequence:
@@ -279,6 +304,7 @@ class _Split:
 
     def leave_sequence(self, _layer: nn.Module, _args: Any, out: Any) -> Any:
         """After the last layer each rank has the whole sequence."""
+        # Not as a view, which FSDP warns of where it leaves a block.
         if isinstance(out, torch.Tensor):
-            return self._whole(out, summed=False)
-        return (self._whole(out[0], summed=False), *out[1:])
+            return self._whole(out, summed=False).clone()
+        return (self._whole(out[0], summed=False).clone(), *out[1:])

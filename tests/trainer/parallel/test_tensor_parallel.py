@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from tunedeck.core.schema import TrainConfig
 from tunedeck.core.schema.model import TokenizerConfig
 
+from ..helpers import rows, write_rows
 from .runs import LOSS, Run
 from .workers import Workers
 
@@ -31,7 +33,7 @@ def test_split_layers_train_as_whole_ones(
     trained(4, **tables, distributed=mesh).assert_equals(alone)
 
 
-@pytest.mark.parametrize("kind", ["qwen3", "mistral", "gemma2"])
+@pytest.mark.parametrize("kind", ["qwen3", "mistral", "gemma2", "gemma3_text", "phi3"])
 def test_split_layers_of_other_architectures_train_as_whole_ones(
     kind: str, new_model: Callable[[str], dict[str, Any]], trained: Trained
 ) -> None:
@@ -76,6 +78,34 @@ def test_whole_copies_of_split_layers_train_as_whole_ones(trained: Trained) -> N
         mesh = {"tp_size": 2, "sequence_parallel": sequence}
         split = trained(2, name=f"split_{sequence}", **tables, distributed=mesh)
         split.assert_equals(trained(1, name=f"whole_{sequence}", **tables))
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gemma3_text"])
+def test_a_tied_vocabulary_that_ranks_cannot_share_is_left_whole(
+    kind: str, models_of: Callable[[str], Path], trained: Trained
+) -> None:
+    folder = models_of(kind)
+    assert json.loads((folder / "config.json").read_text())["vocab_size"] % 2
+    model = {"pretrained_model_name_or_path": str(folder)}
+    tables = {"model": model, "step_scheduler": STEPS}
+    mesh = {"tp_size": 2, "sequence_parallel": True}
+    trained(2, **tables, distributed=mesh).assert_equals(trained(1, **tables))
+
+
+def test_parts_of_a_step_of_very_different_lengths_weigh_by_their_tokens(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """Micro-batches of one row, the longest of which has ten times the tokens of the shortest."""
+    content = rows(24)
+    for number, row in enumerate(content):
+        row["messages"][1]["content"] *= 1 + number % 7 * 4
+    file = write_rows(tmp_path / "uneven.jsonl", content)
+    steps = {"global_batch_size": 12, "local_batch_size": 1, "max_steps": 2}
+    tables = {"dataset": {"path_or_dataset_id": str(file)}, "step_scheduler": steps}
+    alone = trained(1, **tables)
+    trained(4, **tables, distributed={"tp_size": 2}).assert_equals(alone)
+    trained(2, **tables, distributed={"cp_size": 2}).assert_equals(alone)
+    trained(2, name="shards", **tables).assert_equals(alone)
 
 
 def sizes_here(config: TrainConfig) -> tuple[int, int, int]:

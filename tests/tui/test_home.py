@@ -3,9 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from textual.binding import Binding
+from textual.dom import DOMNode
 from textual.widgets import OptionList
 
 from tests.tui.conftest import Launcher, said, shown, until
+from tests.tui.scenes import SCENES, prepare_folder
 from tunedeck.core.backends.base import Handle
 from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.drafts import Draft, save_draft
@@ -140,3 +143,37 @@ async def test_a_job_of_another_machine_is_attached_to(
         await pilot.press("a", *"local 77", "enter")
         await until(pilot, lambda: isinstance(app.screen, RunScreen))
         await until(pilot, lambda: "loss=2.5" in shown(pilot))
+
+
+def _own_actions(node: DOMNode) -> set[str]:
+    """What keys do by classes of ours, beside what they do in every program of the toolkit."""
+    ours = [kind for kind in type(node).__mro__ if kind.__module__.startswith("tunedeck.")]
+    return {
+        one.action
+        for kind in ours
+        for one in vars(kind).get("BINDINGS", ())
+        if isinstance(one, Binding)
+    }
+
+
+async def test_every_action_of_every_screen_is_in_the_palette_and_can_be_rebound(
+    working_folder: Path,
+) -> None:
+    prepare_folder(working_folder)
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        for scene in ("home", "config", "environment", "review", "run", "data"):
+            await SCENES[scene](pilot, working_folder)
+            own = [
+                active.binding
+                for active in app.screen.active_bindings.values()
+                if active.binding.action in _own_actions(active.node)
+            ]
+            assert own
+            titles = {command.title for command in app.get_system_commands(app.screen)}
+            for binding in own:
+                assert binding.id, binding
+                assert binding.description in titles
+            assert all(command.help for command in app.get_system_commands(app.screen))
+            while len(app.screen_stack) > 1:
+                app.pop_screen()

@@ -74,7 +74,14 @@ class LaunchScreen(Page):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Back", id="launch.back", tooltip="A stage back, or home"),
         *(
-            Binding(f"{number},alt+{number}", f"go('{stage}')", f"To {stage}", show=False)
+            Binding(
+                f"{number},alt+{number}",
+                f"go('{stage}')",
+                f"To {stage}",
+                show=False,
+                id=f"launch.{stage}",
+                tooltip=f"Straight to the stage: {stage}",
+            )
             for number, stage in enumerate(STAGES, 1)
         ),
     ]

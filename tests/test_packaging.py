@@ -82,3 +82,4 @@ def test_the_wheel_owns_one_name_in_site_packages(source: Path, tmp_path: Path) 
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"tunedeck"}
     assert any(name == "tunedeck/core/assets/base/model.safetensors" for name in names)
     assert any(name == "tunedeck/profiles/slurm.yaml" for name in names)
+    assert any(name == "tunedeck/profiles/hf_jobs.env.example" for name in names)

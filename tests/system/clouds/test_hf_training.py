@@ -24,7 +24,7 @@ LIMIT_S = 120.0
 MARK = "5b1d90e3aa"
 CANARY = f"""quoted "x" 'y' $HOME `id` \\n %s é
 {MARK}"""
-"""A secret that no quoting of a shell's, of JSON's or of YAML's leaves as it is, and a mark in it."""
+"""A secret that no quoting of a shell, of JSON or of YAML leaves as it is; a mark is in it."""
 OPTIONS = ("step_scheduler.max_steps=6", "step_scheduler.ckpt_every_steps=2", "sampling.prompts=[]")
 _SPEED = re.compile(r" (tokens_per_s|supervised_tokens_per_s|mem_gib|step_s|data_s)=\S+")
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunedeck.core.errors import UsageError
@@ -104,7 +105,8 @@ def test_states_in_eight_bits_are_continued_with_their_scales(
     read = FileSystemReader(saved(whole, 3) / "state").read_metadata().state_dict_metadata
     # Of the embeddings, which are large enough: values in bytes, and what scales each block.
     kept = {name.rpartition(".")[2]: one for name, one in read.items() if "lm_head" in name}
-    assert kept["state1"].properties.dtype == torch.uint8
+    first = kept["state1"]
+    assert isinstance(first, TensorStorageMetadata) and first.properties.dtype == torch.uint8
     assert {"state2", "absmax1", "absmax2", "qmap1", "qmap2", "step"} <= kept.keys()
     restore = {"restore_from": str(saved(whole, 3))}
     assert sft.main(configure(**tables, checkpoint=restore), rest) == 0

@@ -13,6 +13,7 @@ from tests.conftest import Command
 from tests.tui.conftest import said, shown, until
 from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.drafts import Draft
+from tunedeck.core.errors import ReachError
 from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
 from tunedeck.tui.screens.ask import Confirm
@@ -293,3 +294,21 @@ async def test_one_key_leads_to_the_profile_that_a_key_is_inherited_from(env_fil
         await pilot.press("b")
         await until(pilot, lambda: "Profile › base" in shown(pilot))
         await until(pilot, lambda: "nproc_per_node  " in shown(pilot).splitlines()[-6])
+
+
+async def test_what_a_place_could_not_be_asked_for_stays_to_be_read(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuses(self: LocalBackend, profile_values: dict[str, Any]) -> dict[str, Any]:
+        raise ReachError("Nobody answers there.", fix="Try the VPN.")
+
+    async with WizardApp().run_test(size=(80, 24)) as pilot:
+        await _environment(pilot)
+        monkeypatch.setattr(LocalBackend, "inventory", refuses)
+        await pilot.press("i")
+        await until(pilot, lambda: "✗ Nobody answers there." in shown(pilot))
+        assert "Try the VPN." in shown(pilot)
+        monkeypatch.undo()
+        await pilot.press("i")
+        await until(pilot, lambda: "kid has now" in shown(pilot))
+        assert "Nobody answers" not in shown(pilot)

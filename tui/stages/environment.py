@@ -20,8 +20,8 @@ from textual.widgets.option_list import Option
 from ...core.findings import Finding
 from ...core.inventory import inventory_of
 from ...core.profiles import ProfileLook, Profiles, look_at_profiles, made_for
-from ..background import begin
-from ..words import safe
+from ..background import Failed, begin
+from ..words import safe, trouble
 from .environment_rows import (
     FILE_FINDING,
     finding_lines,
@@ -92,6 +92,7 @@ class EnvironmentStage(StageView):
         self._told: dict[str, tuple[Mapping[str, Any], float]] = {}
         self._shows_free: str | None = None
         self._asking: str | None = None
+        self._failure: tuple[str, str] | None = None
         self._known_before: set[str] | None = None
 
     def compose(self) -> ComposeResult:
@@ -238,11 +239,24 @@ class EnvironmentStage(StageView):
             first = (None, *profile.findings[:1])
             if self._shows_free != profile.name or self._finding not in first:
                 self._shows_free = None
-            free = self._free_there(profile)
+            free = [*self._failure_lines(profile), *self._free_there(profile)]
             lines = [*free, *lines] if self._shows_free else [*lines, *free]
             lines += value_lines(profile)
         self.query_one("#profile-text", Static).update(Content("\n").join(lines))
         self.query_one("#profile-about").scroll_home(animate=False)
+
+    @on(Failed)
+    def _keep_failure(self, message: Failed) -> None:
+        """What a place could not be asked for stays to be read, after the note has gone."""
+        if self._asking is not None:
+            self._failure = (self._asking, trouble(message.error))
+            self._shows_free, self._asking = self._asking, None
+            self._describe()
+
+    def _failure_lines(self, profile: ProfileLook) -> list[Content]:
+        if self._failure is None or self._failure[0] != profile.name:
+            return []
+        return [Content.styled(f"✗ {self._failure[1]}", "$error"), Content("i asks again\n")]
 
     def _free_there(self, profile: ProfileLook) -> list[Content]:
         if profile.name not in self._told:
@@ -340,7 +354,7 @@ class EnvironmentStage(StageView):
             self.walk.wizard.say("This profile names no executor that could be asked.")
             return
         name, executor, values = profile.name, profile.executor, profile.values
-        self._asking = name
+        self._asking, self._failure = name, None
         self.walk.show_command(f"tunedeck queue {name}")
         self.walk.begin_errand(
             f"Asking {name}",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from textual._context import visible_screen_stack
 from textual.pilot import Pilot
 
 from tests.core.conftest import PlanMaker, make_plan, registry
@@ -30,7 +31,8 @@ async def until(pilot: Pilot[None], condition: Callable[[], bool], seconds: floa
 
 
 def shown(pilot: Pilot[None]) -> str:
-    """The characters on the screen."""
+    """The characters on the screen, with those of the screens that are seen through it."""
+    visible_screen_stack.set(pilot.app._background_screens)
     rows = pilot.app.screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in row) for row in rows)
 

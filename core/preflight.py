@@ -50,6 +50,8 @@ async def preflight(plan: Plan, step: Step, backend: Backend, *, online: bool) -
         backend: asked for its own findings where it is this machine or `online` is set.
         online: whether the network may be used.
     """
+    # Here, before there are threads: of two that import what imports each other, one may fail.
+    from . import data_look  # noqa: F401
     from .backends.base import Remarks
 
     tasks = [

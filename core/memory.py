@@ -85,7 +85,7 @@ def estimate(config: Mapping[str, Any], shape: ModelShape, world_size: int) -> M
 
     trained = shape.adapter_parameters(int(peft["dim"])) if peft else shape.parameters
     trained_bytes = max(weight_bytes, 4) if peft else weight_bytes
-    weights = shape.parameters * weight_bytes + (trained * trained_bytes if peft else 0)
+    weights: float = shape.parameters * weight_bytes + (trained * trained_bytes if peft else 0)
     if quantized := (peft or {}).get("quantization"):
         weights -= shape.dense_parameters * (weight_bytes - _QUANTIZED[quantized])
     small = (config.get("optimizer") or {}).get("name") == "adamw8bit"
@@ -118,7 +118,9 @@ def estimate(config: Mapping[str, Any], shape: ModelShape, world_size: int) -> M
     )
     on_gpu = [0.0, 0.0, 0.0] if offloads else mine
     return MemoryEstimate(
-        *on_gpu,
+        weights=on_gpu[0],
+        gradients=on_gpu[1],
+        optimizer=on_gpu[2],
         activations=activations,
         logits=tokens * shape.vocab * 4 * 2 / tp,
         gathered=gathered,

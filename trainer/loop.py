@@ -178,7 +178,8 @@ class TrainingLoop:
                 # With the form that the last one gets, so that it is written once.
                 finished = step == self._total or self._validator.gives_up
                 self._save(random_state(), best=improved, finished=finished)
-            if self._validator.gives_up():
+            if self._validator.gives_up:
+                self._validator.explain()
                 ending = Ending.EARLY
                 break
             self._accounts.start()

@@ -41,12 +41,13 @@ def llava(folder: Path) -> Path:
     """A model with an image tower, whose language model lies one module deeper."""
     torch.manual_seed(0)
     tower: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    text: dict[str, Any] = {**SIZES, "vocab_size": 256}
     config = LlavaConfig(
-        text_config=LlamaConfig(**{**SIZES, "vocab_size": 256}),
+        text_config=LlamaConfig(**text),
         vision_config=CLIPVisionConfig(
             **tower, num_attention_heads=2, image_size=8, patch_size=4, projection_dim=16
         ),
-        image_token_id=255,
+        image_token_index=255,
     )
     AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
     return folder
@@ -86,7 +87,7 @@ def merged(adapter: Path, folder: Path, **config: Any) -> Path:
 
 
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
-ADAPTERS = {
+ADAPTERS: dict[str, dict[str, Any]] = {
     "attention": {"target_modules": ["q_proj", "v_proj"]},
     "everything": {"target_modules": "all-linear"},
     "router": {"target_modules": ["gate"]},
@@ -186,7 +187,12 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_shards(tmp_path: Path) -> None:
-    sizes = {**SIZES, "vocab_size": 64, "hidden_size": 1024, "intermediate_size": 2048}
+    sizes: dict[str, Any] = {
+        **SIZES,
+        "vocab_size": 64,
+        "hidden_size": 1024,
+        "intermediate_size": 2048,
+    }
     peaks, mebibytes = [], []
     for layers in (2, 16):
         folder = tmp_path / str(layers)

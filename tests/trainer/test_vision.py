@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import peft
 import pytest
@@ -44,7 +44,7 @@ def _config(kind: str, vocabulary: int) -> Any:
             vision_config=CLIPVisionConfig(
                 **tower, num_hidden_layers=1, num_attention_heads=2, image_size=8, projection_dim=16
             ),
-            image_token_id=255,
+            image_token_index=255,
         )
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2]}
     return Qwen2VLConfig(
@@ -80,10 +80,10 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 
 def load(folder: Path) -> torch.nn.Module:
-    model, info = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    auto: Any = AutoModelForImageTextToText
+    model, info = auto.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
-    model.train(False)
-    return model
+    return cast(torch.nn.Module, model.train(False))
 
 
 def test_the_whole_language_part_is_trained_and_saved_with_the_processor(
@@ -115,7 +115,7 @@ def test_adapters_are_put_into_the_parts_that_are_not_frozen(
     names = load_file(folder / "adapter_model.safetensors").keys()
     assert names and not any("vision" in name or "visual" in name for name in names)
     assert (folder / "preprocessor_config.json").is_file()
-    tuned = peft.PeftModel.from_pretrained(load(seeing), str(folder))  # type: ignore[arg-type]
+    tuned = peft.PeftModel.from_pretrained(load(seeing), str(folder))
     assert not torch.allclose(logits(tuned), logits(load(seeing)))
 
 

@@ -88,7 +88,7 @@ def plan_merge(adapter: Adapter, base: Path, config: MergeConfig) -> MergePlan:
         for table in (values, values.get("text_config")):
             if isinstance(table, dict):
                 table["tie_word_embeddings"] = False
-    changed = {}
+    changed: dict[str, str] = {}
     for name, shape in shapes.items():
         names = stored.names(name)
         there = stored.shape(name) if stored.converted(name) else sources[names[0]].shape

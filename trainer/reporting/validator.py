@@ -86,12 +86,13 @@ class Validator:
 
         Before the first step, and where the run is asked to stop meanwhile, it is not.
         """
-        if self._data is None or not self.due:
+        data = self._data
+        if data is None or not self.due:
             return False
         step = self._progress.step
-        largest = list(self._data.collate(range(len(self._data.rows))[-self._data.batch :]))
+        largest = list(data.collate(range(len(data.rows))[-data.batch :]))
         result = self._sizes.fit(
-            lambda: self._evaluate(self._data), largest, step=step, again=random_state()
+            lambda: self._evaluate(data), largest, step=step, again=random_state()
         )
         if result is None:
             return False
@@ -102,17 +103,20 @@ class Validator:
         delta = self._early.min_delta if self._early else 0.0
         return self._progress.validated(result, delta) and step > 0
 
+    @property
     def gives_up(self) -> bool:
-        """Whether validation has not improved for too long, which is said."""
-        early, progress = self._early, self._progress
-        if early is None or progress.validations_without_gain < early.patience:
-            return False
-        times = "validation" if early.patience == 1 else f"{early.patience} validations"
+        """Whether validation has not improved for too long."""
+        early = self._early
+        return early is not None and self._progress.validations_without_gain >= early.patience
+
+    def explain(self) -> None:
+        """Say why it gives up."""
+        count, progress = self._progress.validations_without_gain, self._progress
+        times = "validation" if count == 1 else f"{count} validations"
         say(
             f"tunedeck: stopped early after step {progress.step}: the last {times} did not improve "
             f"on val_loss={progress.best_val_loss:.7g}"
         )
-        return True
 
     def _evaluate(self, data: ValidationSet) -> Validation | None:
         batches = validation_batches(data.rows, data.collate, data.batch)

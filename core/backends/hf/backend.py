@@ -44,7 +44,7 @@ class HFJobsBackend:
 
     def remarks(self, plan: Plan) -> list[Finding]:
         """What can be told without the service: whether what the run makes outlives the job."""
-        from .preflight import check_plan
+        from .remarks import check_plan
 
         return check_plan(plan)
 

@@ -14,7 +14,8 @@ from ...errors import NotFoundError, TunedeckError
 from ..cloud import retry
 from ..cloud.errors import Passing
 from .apart import apart
-from .client import Hub, meaning
+from .client import Hub
+from .meaning import meaning
 
 
 async def download(

@@ -184,6 +184,14 @@ def test_a_bucket_of_that_name_that_may_only_be_read_is_not_the_run_s(hf_plan: P
     ]  # fmt: skip
 
 
+def test_two_volumes_in_one_place_are_told(hf_plan: PlanMaker) -> None:
+    model = {"type": "model", "source": "Qwen/Qwen3-8B", "mount_path": "/workspace/"}
+    plan = hf_plan(profile={"volumes": [model]})
+    assert any("mounted at /workspace" in text for text in warnings_of(plan))
+    elsewhere = {**model, "mount_path": "/base"}
+    assert warnings_of(hf_plan(profile={"volumes": [elsewhere]})) == []
+
+
 def test_variables_of_a_stage_are_appended_to_its_command(hf_plan: PlanMaker) -> None:
     env = {"SFT_ARGS": "optimizer.lr=1e-4 'name=two words'", "RL_ARGS": "x=1", "RUN": "mine"}
     plan = hf_plan(env={**env, "TUNEDECK_RUN_NAME": "other"}, step="peft/automodel")

@@ -302,3 +302,17 @@ def test_a_filled_line_trains_as_it_does_in_float32(
     assert rough != exact
     assert rough == pytest.approx(exact, rel=1e-2)
     assert torch.cosine_similarity(right, rounded, dim=0) > 0.99
+
+
+def test_mixed_formats_are_attended_to_on_a_cpu_as_well() -> None:
+    query, key, value = states(12, torch.bfloat16)
+    bounds = torch.tensor([0, 5, 12], dtype=torch.int32)
+    expected, _ = document_attention(
+        nn.Identity(), query.float(), key.float(), value.float(), None, cu_seq_lens_q=bounds
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = document_attention(
+            nn.Identity(), query.float(), key.float(), value, None, cu_seq_lens_q=bounds
+        )
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, rtol=2e-2, atol=2e-2)

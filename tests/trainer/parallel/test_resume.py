@@ -255,10 +255,16 @@ def test_all_ranks_refuse_what_one_of_them_finds_damaged(
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
+    table = checkpoints / "step_000004/state/.metadata"
+    table.write_bytes(table.read_bytes()[:100])
     for place, said in [
         (
+            table.parents[1],
+            rf"{table} is damaged.*with checkpoint.restore_from={checkpoints}/step_000002$",
+        ),
+        (
             shard.parents[1],
-            rf"{shard} is damaged.*with checkpoint.restore_from={checkpoints}/step_000004$",
+            rf"{shard} is damaged.*with checkpoint.restore_from={checkpoints}/step_000002$",
         ),
         (tmp_path / "nowhere", "There is nothing at"),
     ]:

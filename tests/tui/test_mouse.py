@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from textual import events
@@ -35,6 +36,14 @@ async def _click(pilot: Pilot[None], text: str) -> None:
             return
 
 
+def _shows(pilot: Pilot[None], text: str) -> Callable[[], bool]:
+    return lambda: text in shown(pilot)
+
+
+def _is_at(screen: LaunchScreen, stage: str) -> Callable[[], bool]:
+    return lambda: screen.draft.stage == stage
+
+
 async def _open(pilot: Pilot[None], stage: Stage, folder: Path | None = None) -> LaunchScreen:
     chosen = Selection("peft/automodel", config="tiny", cwd=folder or Path.cwd())
     screen = LaunchScreen(Draft.begin(chosen, stage))
@@ -63,7 +72,7 @@ async def test_every_line_of_home_opens_by_a_click(working_folder: Path) -> None
             ("+ New launch", "LoRA fine-tuning"),
         ):
             await _click(pilot, text)
-            await until(pilot, lambda what=what: what in shown(pilot))
+            await until(pilot, _shows(pilot, what))
             pilot.app.pop_screen()
             await until(pilot, lambda: "Saved launches" in shown(pilot))
 
@@ -73,7 +82,7 @@ async def test_the_stepper_is_clicked() -> None:
         screen = await _open(pilot, "review")
         for text, stage in (("Config", "config"), ("Environment", "environment"), ("Step", "step")):
             await _click(pilot, text)
-            await until(pilot, lambda stage=stage: screen.draft.stage == stage)
+            await until(pilot, _is_at(screen, stage))
             await until(pilot, lambda: screen.ready)
 
 

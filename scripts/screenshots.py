@@ -110,7 +110,8 @@ async def _take(folder: Path) -> None:
     async def environment(app: WizardApp, pilot: object) -> None:
         await launch_at(app, pilot, "environment")
         await until(pilot, lambda: "lab" in shown(pilot))  # type: ignore[arg-type]
-        app.screen.query_one("#profiles", OptionList).highlighted = 0
+        profiles = app.screen.query_one("#profiles", OptionList)
+        profiles.highlighted = profiles.get_option_index("lab")
 
     await app_at("home", lambda _app, _pilot: None, "gentler")
     await app_at("step", lambda app, pilot: launch_at(app, pilot, "step"), "LoRA fine-tuning")

@@ -74,6 +74,7 @@ class WizardApp(App[None]):
     ]
 
     def __init__(self, *, read_only: bool = False) -> None:
+        self._terminal_colors: dict[str, TerminalTheme] = {}
         super().__init__()
         self.read_only = read_only
         self._typed = TypeAhead(self, super().on_event)
@@ -112,7 +113,11 @@ class WizardApp(App[None]):
     @property
     def ansi_theme(self) -> TerminalTheme:
         """What Rich's named colors are drawn as in this theme."""
-        return terminal_colors(super().ansi_theme, self.get_css_variables())
+        if self.theme not in self._terminal_colors:  # asked for with each line that is drawn
+            self._terminal_colors[self.theme] = terminal_colors(
+                super().ansi_theme, self.get_css_variables()
+            )
+        return self._terminal_colors[self.theme]
 
     def get_default_screen(self) -> Screen[Any]:
         """Home is where one begins: nothing else is laid out first."""

@@ -7,6 +7,7 @@ that words have is moved towards white or black until it can be.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from rich.terminal_theme import TerminalTheme
 from textual.color import Color
@@ -36,6 +37,7 @@ def contrast(one: Color, other: Color) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
+@cache
 def _luminance(color: Color) -> float:
     linear = [
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ..core import locations
 from ..core.errors import UsageError
-from ..core.files import write_atomic
 
 
 def settings_file() -> Path:
@@ -44,6 +43,8 @@ def keep_theme(name: str) -> None:
     """
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
+
+    from ..core.files import write_atomic
 
     file = settings_file()
     try:

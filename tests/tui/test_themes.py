@@ -141,3 +141,12 @@ async def test_read_only_keeps_no_theme(home: Path) -> None:
         await until(pilot, lambda: app.current_theme.name == "nord")
         await pilot.pause(0.2)
     assert not (home / "config/wizard.toml").exists()
+
+
+async def test_the_colors_of_a_theme_are_worked_out_once() -> None:
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)):
+        dark = app.ansi_theme  # asked for with each line that is drawn
+        assert app.ansi_theme is dark
+        app.theme = "textual-light"
+        assert app.ansi_theme is not dark

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -179,3 +183,24 @@ def test_what_does_not_go_with_images_is_refused(
     tables["model"]["freeze"] = {"language_model": True}
     with pytest.raises(UsageError, match="the part of the model that reads text is frozen"):
         sft.main(configure(**tables), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_two_processes_load_and_train_it_as_one_does(
+    seeing: Path, configure: Configure, tmp_path: Path
+) -> None:
+    config = configure(**of(seeing), optimizer={"eps": 1e-3}).model_dump(mode="json")
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    found = []
+    for ranks in (1, 2):
+        run = tmp_path / str(ranks)
+        run.mkdir()
+        command = [sys.executable, "-m", "tunedeck.trainer.torchrun", f"--nproc-per-node={ranks}"]
+        command += ["-m", "tunedeck.trainer", "sft", "--config", str(tmp_path / "config.yaml")]
+        environment = {**os.environ, "TUNEDECK_RUN_DIR": str(run), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        found.append([float(loss) for loss in losses(done.stdout)])
+    assert found[1] == pytest.approx(found[0], abs=1e-5)
+    one, two = (logits(load(tmp_path / f"{ranks}/checkpoints/latest")) for ranks in (1, 2))
+    torch.testing.assert_close(two, one, rtol=0, atol=2e-4)

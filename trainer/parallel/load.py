@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
@@ -51,7 +52,7 @@ def load_weights(
                 LoadStateDictConfig(
                     device_map={"": device},
                     dtype=model.dtype,
-                    weight_mapping=cast(Any, get_model_conversion_mapping(model)),
+                    weight_mapping=cast(Any, _stored_otherwise(model)),
                 ),
             )
         except (OSError, SafetensorError, RuntimeError, ValueError) as error:
@@ -70,6 +71,22 @@ def load_weights(
         fill(model, device)
     _copy_mapped(model)
     fill_copies(model)
+
+
+def _stored_otherwise(model: PreTrainedModel) -> list[Any]:
+    """How the tensors of files become weights; transformers finds the rules by the class's name.
+
+    FSDP2 makes each module an instance of a class of its own.
+    """
+    sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    classes = [type(module) for module in sharded]
+    for module, kind in zip(sharded, classes, strict=True):
+        module.__class__ = kind.__bases__[1]
+    try:
+        return list(get_model_conversion_mapping(model))
+    finally:
+        for module, kind in zip(sharded, classes, strict=True):
+            module.__class__ = kind
 
 
 def _files(source: str, revision: str | None) -> list[str]:

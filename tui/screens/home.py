@@ -368,11 +368,17 @@ def _run_row(glance: Glance, width: int, *, chosen: bool) -> Content:
         (f"{mark} {cell(record.state, 10)} ", color),
         (cell(f"◆ {record.name}" if chosen else record.name, name) + " ", "bold"),
         (cell(glance.curve, 16) + " ", "$accent"),
-        cell("" if loss is None else f"{loss:.4g}", 7),
+        cell("" if loss is None else _short(loss), 6) + " ",
         (cell(record.profile, 20 if width >= 88 else 11) + " ", "$text-muted"),
         (f"{age(time.time() - record.created_at):>5}", "$text-muted"),
     ]
     return Content.assemble(*parts)
+
+
+def _short(value: float) -> str:
+    """A number in six characters, where it has so few."""
+    text = f"{value:.4g}"
+    return text if len(text) <= 6 else f"{value:.3g}"
 
 
 def _draft_row(draft: Draft, width: int) -> Content:

@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Any, ClassVar
 
 from rich.terminal_theme import TerminalTheme
+from rich.text import Text
 from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -194,8 +195,15 @@ class WizardApp(App[None]):
         self.say(trouble(message.error), severity="error")
 
     def on_broken(self, message: Broken) -> None:
-        """A bug ends the wizard with its traceback, as one on the screen itself would."""
+        """A bug ends the wizard, as one on the screen itself would."""
         raise message.error
+
+    def _fatal_error(self) -> None:
+        """Say that the wizard broke; Textual's own way prints the values of variables."""
+        from ..core.crash import crash_report
+
+        if self._exception is not None:
+            self.panic(Text(trouble(crash_report(self._exception))))
 
     def action_help(self) -> None:
         """Explain the screen and what has the focus."""

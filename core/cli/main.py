@@ -115,7 +115,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def run(args: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code. Nothing escapes as a traceback but a bug."""
+    """Run the command line and return its exit code. Nothing escapes as a traceback."""
     try:
         result = cli.main(args, prog_name="tunedeck", standalone_mode=False)
         sys.stdout.flush()
@@ -142,6 +142,12 @@ def run(args: Sequence[str] | None = None) -> int:
         from .output import print_error
 
         print_error(TunedeckError(_os_error_text(error), fix=_os_error_fix(error)))
+        return ExitCode.FAILURE
+    except Exception as error:  # noqa: BLE001  # kept in a file, and told
+        from ..crash import crash_report
+        from .output import print_error
+
+        print_error(crash_report(error))
         return ExitCode.FAILURE
     return result if isinstance(result, int) else ExitCode.OK
 

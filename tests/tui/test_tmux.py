@@ -206,7 +206,8 @@ def test_a_bug_leaves_the_terminal_as_it_was_and_says_what_it_was(tmux: _Tmux) -
     tmux.command(f'{sys.executable} -c "{breaks}"')
     tmux.until("▶ Demo launch")
     tmux.keys("n")
-    tmux.until("ZeroDivisionError")
+    tmux.until("Tunedeck itself broke (ZeroDivisionError")
+    assert "Traceback" not in tmux.screen and "locals" not in tmux.screen
     tmux.command("clear")
     tmux.as_it_was()
 

@@ -13,7 +13,7 @@ from tests.tui.scenes import SCENES, prepare_folder
 from tests.tui.snapshots import check
 from tunedeck.core import hardware
 from tunedeck.tui.app import WizardApp
-from tunedeck.tui.screens import home as home_screen
+from tunedeck.tui.screens import home_rows
 
 SMALL, LARGE = (80, 24), (120, 36)
 
@@ -29,7 +29,7 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(hardware, "memory_bytes", lambda: 16 << 30)
     monkeypatch.setattr(hardware, "local_gpus", list)
-    monkeypatch.setattr(home_screen, "age", lambda _seconds: "3m")
+    monkeypatch.setattr(home_rows, "age", lambda _seconds: "3m")
     yield folder
     shutil.rmtree(folder)
 

@@ -4,50 +4,29 @@ from __future__ import annotations
 
 import shlex
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.content import Content
-from textual.message import Message
 from textual.widgets import OptionList, Static
-from textual.widgets.option_list import Option
 
 from ..background import begin
-from ..words import MARKS, age, cell, safe, trouble
+from .home_attach import Attached, ask_and_attach
+from .home_rows import home_options
+from .home_watch import Seen, look_on
 from .page import Page, told
 
 if TYPE_CHECKING:
     from ...core.drafts import Draft
-    from ...core.overview import Glance
-    from ...core.record import RunRecord
-    from ...core.replay import Listed
 
-_PACE_S = 1.0
 _WELCOME = (
     "Nothing has run yet. Press enter on the first line: it fine-tunes a tiny model on this "
     "machine in about a minute, without network, and shows you everything on the way."
 )
 _KEYS = "n begins a launch of your own, ? explains any screen, ctrl+p lists all that can be done."
-
-
-class Seen(Message):
-    """What there is now."""
-
-    def __init__(self, runs: list[Glance], drafts: list[Draft], replays: list[Listed]) -> None:
-        super().__init__()
-        self.runs, self.drafts, self.replays = runs, drafts, replays
-
-
-class Attached(Message):
-    """A job that another machine launched is in the registry now."""
-
-    def __init__(self, record: RunRecord) -> None:
-        super().__init__()
-        self.record = record
 
 
 class HomeScreen(Page):
@@ -112,43 +91,11 @@ class HomeScreen(Page):
 
     def _look_on(self) -> None:
         self._look_away()
-        self._stop = begin(self, self._look)
+        self._stop = begin(self, partial(look_on, self))
 
     def _look_away(self) -> None:
         if self._stop is not None:
             self._stop.set()
-
-    def _look(self, stop: threading.Event) -> None:
-        """Runs in a thread: what is known first, then what backends say.
-
-        Core is imported here, after the first picture.
-        """
-        from ...core.drafts import list_drafts
-        from ...core.errors import TunedeckError
-        from ...core.overview import Overview
-        from ...core.registry import Registry
-        from ...core.replay import list_replays
-
-        overview = Overview(Registry())
-        before: list[str] = []
-        asked = False
-        while not stop.is_set():
-            notes: list[str] = []
-            runs: list[Glance] = []
-            try:
-                notes = overview.ask() if asked else []
-                runs = overview.known()
-            except (TunedeckError, OSError) as error:  # what else there is can be used all the same
-                notes.append(trouble(error))
-            for note in notes:
-                if note not in before:
-                    self.app.call_from_thread(self.wizard.say, note, severity="warning")
-            before = notes if asked else before
-            if not stop.is_set():
-                self.post_message(Seen(runs, list_drafts(), list_replays() if asked else []))
-            if asked:
-                stop.wait(_PACE_S)
-            asked = True
 
     @on(Seen)
     def _show(self, seen: Seen) -> None:
@@ -165,7 +112,7 @@ class HomeScreen(Page):
         if self._seen is None:
             return
         self._drawn_width = self.size.width
-        options = list(self._options(self._seen))
+        options = list(home_options(self._seen, self._compared, self.size.width - 3))
         order = [option.id or "" for option in options]
         everything = self.query_one("#everything", OptionList)
         if order == self._order:
@@ -178,32 +125,6 @@ class HomeScreen(Page):
         self._order = order
         usable = [option.id or "" for option in options if not option.disabled]
         everything.highlighted = order.index(kept if kept in usable else usable[0])
-
-    def _options(self, seen: Seen) -> Iterator[Option]:
-        width = self.size.width - 3
-        yield from self._beginnings(seen)
-        if seen.drafts:
-            yield _heading("Unfinished")
-            for draft in seen.drafts:
-                yield Option(_draft_row(draft, width), id=f"draft:{draft.draft_id}")
-        if seen.runs:
-            yield _heading("Runs")
-            for glance in seen.runs:
-                yield Option(
-                    _run_row(glance, width, chosen=glance.record.run_id in self._compared),
-                    id=f"run:{glance.record.run_id}",
-                )
-        if seen.replays:
-            yield _heading("Saved launches")
-            for listed in seen.replays:
-                yield Option(_replay_row(listed, width), id=f"replay:{listed.name}")
-        yield _heading("Elsewhere")
-        yield Option("⇄ Attach         follow a job that another machine launched", id="attach")
-
-    def _beginnings(self, seen: Seen) -> Iterator[Option]:
-        if not seen.runs:
-            yield Option("▶ Demo launch    a LoRA fine-tune of a tiny model, here", id="demo")
-        yield Option("+ New launch     choose a step, a config and where to run it", id="new")
 
     @property
     def _marked(self) -> tuple[str, str]:
@@ -285,30 +206,7 @@ class HomeScreen(Page):
 
     def action_attach(self) -> None:
         """Ask for a job, and follow it."""
-
-        def wrong(text: str) -> str:
-            return "" if len(text.split()) == 2 else "Two words: a profile and the id of a job."
-
-        def named(text: str | None) -> None:
-            if text is None:
-                return
-            profile, job = text.split()
-
-            async def find() -> RunRecord:
-                from ...core.adopt import adopt
-                from ...core.cli.queue import backend_of_profile
-                from ...core.registry import Registry
-
-                backend, values = backend_of_profile(profile, None)
-                return await adopt(backend, profile, values, job, Registry())
-
-            self.show_command(shlex.join(["tunedeck", "runs", "attach", profile, job]))
-            self.begin_errand(f"Looking for job {job} of {profile}", find, Attached)
-
-        from .ask import AskText
-
-        about = "The profile that it was submitted with and the id of its job, such as: lab 12345"
-        self.app.push_screen(AskText("Attach to a job", about, "", wrong), named)
+        ask_and_attach(self)
 
     @on(Attached)
     def _open_attached(self, message: Attached) -> None:
@@ -352,53 +250,3 @@ class HomeScreen(Page):
         from .run import RunScreen
 
         self.app.push_screen(RunScreen(Registry().get(run_id)))
-
-
-def _heading(text: str) -> Option:
-    return Option(Content.styled(text, "bold $primary"), id=f"heading:{text}", disabled=True)
-
-
-def _run_row(glance: Glance, width: int, *, chosen: bool) -> Content:
-    """Mark and state, name, curve of the loss with its newest value, where, how long ago."""
-    record = glance.record
-    mark, color = MARKS[record.state]
-    loss = (glance.latest or {}).get("loss")
-    name = max(width - 67, 12) if width >= 88 else max(width - 58, 12)
-    parts: list[str | tuple[str, str]] = [
-        (f"{mark} {cell(record.state, 10)} ", color),
-        (cell(f"◆ {record.name}" if chosen else record.name, name) + " ", "bold"),
-        (cell(glance.curve, 16) + " ", "$accent"),
-        cell("" if loss is None else _short(loss), 6) + " ",
-        (cell(record.profile, 20 if width >= 88 else 11) + " ", "$text-muted"),
-        (f"{age(time.time() - record.created_at):>5}", "$text-muted"),
-    ]
-    return Content.assemble(*parts)
-
-
-def _short(value: float) -> str:
-    """A number in six characters, where it has so few."""
-    text = f"{value:.4g}"
-    return text if len(text) <= 6 else f"{value:.3g}"
-
-
-def _draft_row(draft: Draft, width: int) -> Content:
-    chosen = draft.selection
-    what = f"{chosen.step or 'nothing chosen yet'} {chosen.config or ''} → {chosen.profile}"
-    return Content.assemble(
-        (f"✎ {cell(draft.stage, 12)}", "$warning"),
-        cell(what, max(width - 24, 10)),
-        (f"{age(time.time() - draft.saved_at):>5}", "$text-muted"),
-    )
-
-
-def _replay_row(listed: Listed, width: int) -> Content:
-    saved = listed.replay.ingredients if listed.replay else None
-    if saved is None:
-        words, color = safe(listed.problem), "$error"
-    else:
-        words, color = saved.description or f"{saved.step} → {saved.profile}", "$text-muted"
-    return Content.assemble(
-        ("↻ ", "$secondary"),
-        (cell(listed.name, 20) + " ", "bold"),
-        (cell(words, max(width - 26, 10)), color),
-    )

@@ -1,0 +1,63 @@
+"""A thread beside home that looks at what there is, and tells it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+
+from ..words import trouble
+
+if TYPE_CHECKING:
+    from ...core.drafts import Draft
+    from ...core.overview import Glance
+    from ...core.replay import Listed
+    from .page import Page
+
+_PACE_S = 1.0
+
+
+class Seen(Message):
+    """What there is now."""
+
+    def __init__(self, runs: list[Glance], drafts: list[Draft], replays: list[Listed]) -> None:
+        super().__init__()
+        self.runs, self.drafts, self.replays = runs, drafts, replays
+
+
+def look_on(page: Page, stop: threading.Event) -> None:
+    """Look until told to stop, in a thread: what is known first, then what backends say.
+
+    Core is imported here, after the first picture.
+
+    Args:
+        page: gets `Seen`; a failure of some backend is said once, as long as it lasts.
+        stop: ends it.
+    """
+    from ...core.drafts import list_drafts
+    from ...core.errors import TunedeckError
+    from ...core.overview import Overview
+    from ...core.registry import Registry
+    from ...core.replay import list_replays
+
+    overview = Overview(Registry())
+    before: list[str] = []
+    asked = False
+    while not stop.is_set():
+        notes: list[str] = []
+        runs: list[Glance] = []
+        try:
+            notes = overview.ask() if asked else []
+            runs = overview.known()
+        except (TunedeckError, OSError) as error:  # what else there is can be used all the same
+            notes.append(trouble(error))
+        for note in notes:
+            if note not in before:
+                page.app.call_from_thread(page.wizard.say, note, severity="warning")
+        before = notes if asked else before
+        if not stop.is_set():
+            page.post_message(Seen(runs, list_drafts(), list_replays() if asked else []))
+        if asked:
+            stop.wait(_PACE_S)
+        asked = True

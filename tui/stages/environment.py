@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -18,16 +16,16 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from ...core.findings import Finding
-from ...core.inventory import inventory_of
-from ...core.profiles import ProfileLook, Profiles, look_at_profiles, made_for
+from ...core.profiles import ProfileLook, Profiles, look_at_profiles
 from ..background import Failed, begin
 from ..words import safe, trouble
+from .environment_free import Counted, Free
+from .environment_list import ProfileList
+from .environment_mend import Mended, mend_one
 from .environment_rows import (
-    FILE_FINDING,
+    file_words,
     finding_lines,
     finding_row,
-    inventory_lines,
-    profile_options,
     value_lines,
 )
 from .stage import Chosen, StageView
@@ -39,22 +37,6 @@ class Looked(Message):
     def __init__(self, profiles: Profiles) -> None:
         super().__init__()
         self.profiles = profiles
-
-
-class Counted(Message):
-    """What a backend has now."""
-
-    def __init__(self, name: str, found: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.name, self.found = name, found
-
-
-class Mended(Message):
-    """A finding's mend was made; the words say what changed."""
-
-    def __init__(self, words: str) -> None:
-        super().__init__()
-        self.words = words
 
 
 class EnvironmentStage(StageView):
@@ -88,18 +70,14 @@ class EnvironmentStage(StageView):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._profiles: Profiles | None = None
-        self._told: dict[str, tuple[Mapping[str, Any], float]] = {}
-        self._shows_free: str | None = None
-        self._asking: str | None = None
-        self._failure: tuple[str, str] | None = None
+        self._free = Free()
         self._known_before: set[str] | None = None
 
     def compose(self) -> ComposeResult:
         """Files, profiles, findings, what there is to say of the marked one."""
         yield Static(id="env-files", markup=False)
         yield Input(placeholder="search by name, executor or file", id="profile-search")
-        yield OptionList(id="profiles", markup=False)
+        yield ProfileList(id="profiles", markup=False)
         yield OptionList(id="profile-findings", markup=False)
         with VerticalScroll(id="profile-about"):
             yield Static(id="profile-text", markup=False)
@@ -111,7 +89,7 @@ class EnvironmentStage(StageView):
     @property
     def ready(self) -> bool:
         """Whether the env files have been read."""
-        return self._profiles is not None
+        return self._profiles.profiles is not None
 
     def show(self) -> None:
         """Read the env files in a thread."""
@@ -126,13 +104,13 @@ class EnvironmentStage(StageView):
         """The profiles are where one begins; a search is over."""
         search = self.query_one("#profile-search", Input)
         search.value, search.display = "", False
-        self.query_one("#profiles").focus()
+        self._profiles.focus()
 
     @on(Looked)
     def _take(self, message: Looked) -> None:
         before = self._marked
-        self._profiles = message.profiles
-        words = _file_words(message.profiles) or f"{message.profiles.reason}; g makes an env file"
+        self._profiles.profiles = message.profiles
+        words = file_words(message.profiles) or f"{message.profiles.reason}; g makes an env file"
         self.query_one("#env-files", Static).update(
             Content.assemble(("env files ", "$text-muted"), safe(words))
         )
@@ -140,37 +118,26 @@ class EnvironmentStage(StageView):
 
     def _newest(self) -> str | None:
         """The first profile of a file that has just been made, one for the step before others."""
-        if self._known_before is None or self._profiles is None:
+        if self._known_before is None:
             return None
-        names = [one.name for one in self._profiles.profiles if one.name not in self._known_before]
-        suited = made_for(names, self.walk.selection.step)
-        if names:
+        name = self._profiles.newest(self._known_before, self.walk.selection.step)
+        if name is not None:
             self._known_before = None
-        return next(iter([*suited, *names]), None)
+        return name
 
     def _list(self, wanted: str | None) -> None:
         """List what fits what is typed, with a profile marked if it is among them."""
-        if self._profiles is None:
+        if self._profiles.profiles is None:
             return
         typed = self.query_one("#profile-search", Input).value
         step, width = self.walk.selection.step, self.app.size.width - 6
-        options = self.query_one("#profiles", OptionList)
-        options.set_options(profile_options(self._profiles, step, typed, width))
-        usable = [option.id for option in options.options if not option.disabled]
-        if not usable:
+        if not self._profiles.narrow(step, typed, wanted, width):
             self._explain()
-            return
-        wrong = usable[0] if (usable[0] or "").startswith(FILE_FINDING) else None
-        at = wanted if wanted in usable else wrong or usable[0]
-        options.highlighted = options.get_option_index(at or "")
-        # The heading stays in sight above the first line.
-        if options.highlighted == 1:
-            options.scroll_home(animate=False)
 
     @property
     def told_at(self) -> dict[str, float]:
         """When each profile's place said last what it has, as `time.time()`."""
-        return {name: moment for name, (_found, moment) in self._told.items()}
+        return self._free.told_at
 
     @on(Input.Changed, "#profile-search")
     def _typed(self) -> None:
@@ -179,7 +146,7 @@ class EnvironmentStage(StageView):
 
     @on(Input.Submitted, "#profile-search")
     def _found(self) -> None:
-        self.query_one("#profiles").focus()
+        self._profiles.focus()
 
     def action_search(self) -> None:
         """Type to narrow the profiles down; esc shows all again."""
@@ -188,30 +155,26 @@ class EnvironmentStage(StageView):
         search.focus()
 
     @property
-    def _marked(self) -> ProfileLook | None:
-        option = self.query_one("#profiles", OptionList).highlighted_option
-        return self._find(option.id) if option else None
+    def _profiles(self) -> ProfileList:
+        return self.query_one(ProfileList)
 
-    def _find(self, name: str | None) -> ProfileLook | None:
-        known = self._profiles.profiles if self._profiles else ()
-        return next((profile for profile in known if profile.name == name), None)
+    @property
+    def _marked(self) -> ProfileLook | None:
+        return self._profiles.marked_profile
 
     @property
     def _finding(self) -> Finding | None:
         """The marked finding of the marked profile, or the one about a file that is marked."""
         profile = self._marked
         if profile is None:
-            option = self.query_one("#profiles", OptionList).highlighted_option
-            number = (option.id or "").removeprefix(FILE_FINDING) if option else ""
-            known = self._profiles.findings if self._profiles else ()
-            return known[int(number)] if number.isdigit() else None
+            return self._profiles.marked_finding
         at = self.query_one("#profile-findings", OptionList).highlighted
         return profile.findings[at] if at is not None and at < len(profile.findings) else None
 
     @on(OptionList.OptionHighlighted, "#profiles")
     def _explain(self) -> None:
         profile = self._marked
-        if profile is not None and profile.name in (self._asking, self._shows_free):
+        if profile is not None and self._free.concerns(profile.name):
             self.walk.show_command(f"tunedeck queue {profile.name}")
         elif profile is not None:
             self.walk.show_profile_command(profile.name)
@@ -232,15 +195,15 @@ class EnvironmentStage(StageView):
         """
         profile, lines = self._marked, finding_lines(self._finding)
         if profile is None:
-            self._shows_free = None
-            if self._profiles is not None and not lines:
+            self._free.first = None
+            if self._profiles.profiles is not None and not lines:
                 lines = [Content("No profile fits what is typed. esc shows all again.")]
         else:
             first = (None, *profile.findings[:1])
-            if self._shows_free != profile.name or self._finding not in first:
-                self._shows_free = None
-            free = [*self._failure_lines(profile), *self._free_there(profile)]
-            lines = [*free, *lines] if self._shows_free else [*lines, *free]
+            if self._free.first != profile.name or self._finding not in first:
+                self._free.first = None
+            free = self._free.lines(profile.name, self.app.size.width - 6)
+            lines = [*free, *lines] if self._free.first else [*lines, *free]
             lines += value_lines(profile)
         self.query_one("#profile-text", Static).update(Content("\n").join(lines))
         self.query_one("#profile-about").scroll_home(animate=False)
@@ -248,25 +211,13 @@ class EnvironmentStage(StageView):
     @on(Failed)
     def _keep_failure(self, message: Failed) -> None:
         """What a place could not be asked for stays to be read, after the note has gone."""
-        if self._asking is not None:
-            self._failure = (self._asking, trouble(message.error))
-            self._shows_free, self._asking = self._asking, None
+        if self._free.failed(trouble(message.error)):
             self._describe()
-
-    def _failure_lines(self, profile: ProfileLook) -> list[Content]:
-        if self._failure is None or self._failure[0] != profile.name:
-            return []
-        return [Content.styled(f"✗ {self._failure[1]}", "$error"), Content("i asks again\n")]
-
-    def _free_there(self, profile: ProfileLook) -> list[Content]:
-        if profile.name not in self._told:
-            return []
-        return inventory_lines(profile.name, *self._told[profile.name], self.app.size.width - 6)
 
     @on(OptionList.OptionSelected, "#profiles")
     def _choose(self, event: OptionList.OptionSelected) -> None:
         name = event.option.id or "local"
-        if self._find(name) is None:
+        if self._profiles.profile_named(name) is None:
             self.walk.wizard.say("Mend the file in an editor, then r reads it again.")
         else:
             self.post_message(Chosen(replace(self.walk.selection, profile=name), "review"))
@@ -279,7 +230,7 @@ class EnvironmentStage(StageView):
 
     def action_next(self) -> None:
         """On with the marked profile."""
-        self.query_one("#profiles", OptionList).action_select()
+        self._profiles.action_select()
 
     def action_reload(self) -> None:
         """Read the env files again."""
@@ -299,7 +250,7 @@ class EnvironmentStage(StageView):
         if name is None:
             self.walk.wizard.say("Mark a profile first.")
             return
-        profile = self._find(name)
+        profile = self._profiles.profile_named(name)
         if profile is not None and not profile.place.file:
             self.walk.wizard.say(f"'{name}' is built in: g makes an env file that defines it anew.")
             return
@@ -312,35 +263,12 @@ class EnvironmentStage(StageView):
         """Make an env file with the site's values."""
         from ..screens.env_file import EnvFileScreen
 
-        known = self._profiles.profiles if self._profiles else ()
-        self._known_before = {profile.name for profile in known}
+        self._known_before = set(self._profiles.names)
         self.app.push_screen(EnvFileScreen(self.walk.selection.cwd))
 
     def action_mend(self) -> None:
         """Make the marked finding's mend, or the first one that can be made."""
-        profile = self._marked
-        if not self.walk.wizard.may_change("Mending"):
-            return
-        if profile is None:
-            self.walk.wizard.say("Nothing of this can be mended by a key: see what is said to do.")
-            return
-        chosen = [self._finding, *profile.findings]
-        mendable = next((one for one in chosen if one and one.fix and one.fix.edit), None)
-        if mendable is None:
-            none = "None of this can be mended without you: enter on it edits its key."
-            self.walk.wizard.say(none if profile.findings else "Nothing is wrong with it.")
-            return
-        finding = mendable
-
-        def work(_stop: threading.Event) -> None:
-            from ...core.env.mend import mend
-
-            for one in mend([finding]):
-                one.write()
-                words = [line for line in one.diff.splitlines() if line[:1] in "+-"][2:]
-                self.post_message(Mended("\n".join([f"Mended {one.path.name}:", *words])))
-
-        begin(self, work)
+        mend_one(self, self._marked, self._finding)
 
     @on(Mended)
     def _say_mended(self, message: Mended) -> None:
@@ -353,31 +281,14 @@ class EnvironmentStage(StageView):
         if profile is None or not profile.executor:
             self.walk.wizard.say("This profile names no executor that could be asked.")
             return
-        name, executor, values = profile.name, profile.executor, profile.values
-        self._asking, self._failure = name, None
-        self.walk.show_command(f"tunedeck queue {name}")
-        self.walk.begin_errand(
-            f"Asking {name}",
-            lambda: inventory_of(executor, values),
-            lambda found: Counted(name, found),
-            owner=self,
-        )
+        self._free.ask(self, profile)
 
     @on(Counted)
     def _take_inventory(self, message: Counted) -> None:
-        self._told[message.name], self._asking = (message.found, time.time()), None
+        self._free.took(message)
         profile = self._marked
         if profile is None or profile.name != message.name:
             self.walk.wizard.say(f"{safe(message.name)} has answered: mark it to see what is free.")
             return
-        self._shows_free = profile.name
+        self._free.first = profile.name
         self._describe()
-
-
-def _file_words(profiles: Profiles) -> str:
-    """The env files in use, their folder once."""
-    names = ", ".join(path.name for path in profiles.files)
-    folders = {path.parent for path in profiles.files}
-    if len(folders) != 1:
-        return ", ".join(str(path) for path in profiles.files)
-    return f"{folders.pop()}/{names}" if len(profiles.files) == 1 else f"{folders.pop()}: {names}"

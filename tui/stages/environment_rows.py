@@ -23,6 +23,15 @@ FILE_FINDING = "finding:"
 _NAME, _EXECUTOR, _SHAPE = 30, 9, 21
 
 
+def file_words(profiles: Profiles) -> str:
+    """The env files in use, their folder once."""
+    names = ", ".join(path.name for path in profiles.files)
+    folders = {path.parent for path in profiles.files}
+    if len(folders) != 1:
+        return ", ".join(str(path) for path in profiles.files)
+    return f"{folders.pop()}/{names}" if len(profiles.files) == 1 else f"{folders.pop()}: {names}"
+
+
 def profile_options(profiles: Profiles, step: str, typed: str, width: int) -> Iterator[Option]:
     """What is wrong with the files, the profiles that suit the step, then all others by file.
 

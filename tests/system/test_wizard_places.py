@@ -18,9 +18,8 @@ from textual.widgets import OptionList
 
 from tests.conftest import Command
 from tests.system.clouds.lepton_place import workspace_on_loopback
-from tests.system.clouds.runai import CLIENT, PROJECT
 from tests.system.clouds.runai_place import tenant_on_loopback
-from tests.system.clouds.runai_schema import CLAIM
+from tests.system.clouds.runai_schema import CLAIM, CLIENT, PROJECT
 from tests.system.places import hub_on_loopback
 from tests.system.testbed import Testbed
 from tests.tui.conftest import said, shown, until, working_folder

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from tests.core.backends.cloud_runs import CANARY, lines_of, local_input, submit, texts
-from tests.system.clouds.runai import SECRET, FakeRunAI
+from tests.system.clouds.runai import FakeRunAI
 from tests.system.clouds.runai_place import RunAIPlace
-from tests.system.clouds.runai_schema import CLAIM, CLUSTER_ID, PROJECT_ID
+from tests.system.clouds.runai_schema import CLAIM, CLUSTER_ID, PROJECT_ID, SECRET
 from tunedeck.core.errors import AuthenticationError, UsageError
 from tunedeck.core.plan import Launch, Plan, SecretRef, new_run_id
 from tunedeck.core.states import RunState

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from tests.system.clouds import hf, lepton, runai
-from tests.system.clouds.runai_schema import CLAIM
+from tests.system.clouds.runai_schema import CLAIM, CLIENT, PROJECT, SECRET
 from tests.system.clouds.server import FakeService
 
 
@@ -79,9 +79,9 @@ def _dgxcloud(folder: Path) -> tuple[FakeService, dict[str, str]]:
     service = runai.FakeRunAI(folder)
     return service, {
         "DGXCLOUD_BASE_URL": service.base_url,
-        "DGXCLOUD_CLIENT_ID": runai.CLIENT,
-        "DGXCLOUD_CLIENT_SECRET": runai.SECRET,
-        "DGXCLOUD_PROJECT_NAME": runai.PROJECT,
+        "DGXCLOUD_CLIENT_ID": CLIENT,
+        "DGXCLOUD_CLIENT_SECRET": SECRET,
+        "DGXCLOUD_PROJECT_NAME": PROJECT,
         "DGXCLOUD_PVC_CLAIM": CLAIM,
         "SSL_CERT_FILE": str(service.authority),
     }

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -154,3 +155,11 @@ class LocalJob:
         for mounted, folder in self.mounts.items():
             text = re.sub(rf"{re.escape(mounted.rstrip('/'))}(?![\w.-])", str(folder), text)
         return text
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

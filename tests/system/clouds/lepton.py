@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.system.clouds.jobs import LocalJob
-from tests.system.clouds.runai import free_port
+from tests.system.clouds.jobs import LocalJob, free_port
 from tests.system.clouds.server import FakeService, Refused, Reply, Request
 
 WORKSPACE, TOKEN = "nemo-lab", "Lp9" + "xQ4vT7" * 5

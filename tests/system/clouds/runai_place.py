@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.system.clouds.runai import CLIENT, PROJECT, SECRET, FakeRunAI
-from tests.system.clouds.runai_schema import CLAIM
+from tests.system.clouds.runai import FakeRunAI
+from tests.system.clouds.runai_schema import CLAIM, CLIENT, PROJECT, SECRET
 from tests.system.places import plan_for, quick
 from tunedeck.core.backends.base import Backend, load_backend
 from tunedeck.core.backends.cloud import carriers, http

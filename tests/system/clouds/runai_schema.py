@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.system.clouds.server import Refused
 
+CLIENT, SECRET = "tunedeck", "Rn8" + "kW3pZ5" * 5
+PROJECT = "nlp"
 PROJECT_ID, CLUSTER_ID = 17, "71f69d83-ba66-4822-adf5-55ce55efd210"
 CLAIM, POOLS = "nlp-workspace", ("default", "h100")
 
@@ -117,3 +120,8 @@ def check(table: Any, fields: dict[str, Any]) -> None:
         wrong = isinstance(value, bool) and kind is not bool
         if value is not None and (wrong or not isinstance(value, kind)):
             raise Refused(400, f"{name} has the wrong type")
+
+
+def iso(moment: float | None) -> str | None:
+    """A moment (Unix seconds) as the service writes it."""
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat()

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from tests.system.clouds.lepton import GROUP_ID, STORAGE, TOKEN, FakeLepton
-from tests.system.clouds.runai import CLIENT, SECRET, FakeRunAI
-from tests.system.clouds.runai_schema import CLAIM, CLUSTER_ID, PROJECT_ID
+from tests.system.clouds.runai import FakeRunAI
+from tests.system.clouds.runai_schema import CLAIM, CLIENT, CLUSTER_ID, PROJECT_ID, SECRET
 
 JOB: dict[str, Any] = {
     "metadata": {"id": "a-job"},

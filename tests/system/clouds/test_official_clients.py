@@ -18,8 +18,9 @@ import pytest
 
 from tests.system.clouds.lepton import GROUP_ID, TOKEN, WORKSPACE, FakeLepton
 from tests.system.clouds.lepton_place import LeptonPlace, workspace_on_loopback
-from tests.system.clouds.runai import CLIENT, PROJECT, SECRET, FakeRunAI
+from tests.system.clouds.runai import FakeRunAI
 from tests.system.clouds.runai_place import RunAIPlace, tenant_on_loopback
+from tests.system.clouds.runai_schema import CLIENT, PROJECT, SECRET
 from tunedeck.core.plan import Launch, SecretRef
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,30 @@
+"""What the commands of `tunedeck runs` share: RUN, `--json`, and the run as it is now."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from .complete import complete_run
+
+if TYPE_CHECKING:
+    from ..record import RunRecord
+    from ..registry import Registry
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+run_argument = click.argument("query", metavar="RUN", shell_complete=complete_run)
+
+
+def run_now(query: str) -> tuple[RunRecord, Registry]:
+    """The run that is meant, as its backend sees it now, and the registry it is in."""
+    from ..registry import Registry
+    from ..watch import refresh
+    from .output import note
+
+    registry = Registry()
+    refreshed = asyncio.run(refresh(registry, [registry.find(query)]))
+    for text in refreshed.notes:
+        note(text)
+    return refreshed.records[0], registry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,30 +14,26 @@ from textual.widgets import Static
 
 from ...core.curves import Curves
 from ...core.progress import Pace, planned_steps
-from ...core.registry import Registry
 from ...core.suspension import is_suspended
-from ...core.watch import backend_of, look
-from ..widgets.chart import FIRST, Chart, Line, title_of
+from ..widgets.chart import Chart
 from ..widgets.log_view import LogView
-from ..words import safe
+from . import run_charts as charts
+from . import run_errands as errands
 from . import run_onward as onward
-from .ask import AskText, Choose, Confirm
 from .page import Page, told
 from .run_feed import Feed
 from .run_hold import WentOn, hold, resume_in_place
-from .run_lines import Lines, offered
+from .run_lines import Lines
+from .run_log import ask_lines, ask_search
 from .run_messages import Fetched, Found, News, Opened, Points, Told, Troubled
-from .run_state import state_lines
+from .run_state import state_lines, trouble_line
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ...core.record import RunRecord
 
 _LOG_PACE_S = 0.1
 _WIDE = 110
 _LAYOUTS = ("both", "log", "chart")
-_CHARTS = 6
 
 
 class RunScreen(Page):
@@ -96,7 +91,7 @@ class RunScreen(Page):
         yield Static(id="outcome", markup=False)
         with Vertical(id="panes"):
             yield Chart(id="chart")
-            yield Grid(*(Chart() for _ in range(_CHARTS)), id="charts")
+            yield Grid(*(Chart() for _ in range(charts.MOST)), id="charts")
             yield LogView(id="log")
         with VerticalScroll(id="facts"):
             yield Static(id="facts-text", markup=False)
@@ -158,11 +153,7 @@ class RunScreen(Page):
     def _say_trouble(self, message: Troubled) -> None:
         line = self.query_one("#trouble", Static)
         line.display = bool(message.text)
-        ended = self.record.state.terminal
-        what = "Not all of its log is here" if ended else "Not up to date"
-        hint = "" if ended else " ctrl+r asks now."
-        words = f"! {what}: {' '.join(message.text.split())}{hint}"
-        line.update(Content.styled(safe(words), "$warning"))
+        line.update(trouble_line(self.record, message.text))
 
     @on(Told)
     def _show_told(self, message: Told) -> None:
@@ -170,24 +161,12 @@ class RunScreen(Page):
         self.query_one("#outcome").display = bool(message.outcome.plain)
         self.query_one("#facts-text", Static).update(message.facts)
 
-    def _keys(self) -> list[str]:
-        """What was measured, that which one looks at first before the rest."""
-        order = {key: number for number, key in enumerate(FIRST)}
-        return sorted(self.curves.by_key, key=lambda key: (order.get(key, len(order)), key))
-
     def _draw(self) -> None:
-        def lines(key: str) -> list[Line]:
-            curve = self.curves.by_key.get(key)
-            return [Line(self.record.name, curve)] if curve else []
-
-        if _LAYOUTS[self._arrangement] != "chart":
-            self.query_one("#chart", Chart).show(self._key, lines(self._key))
-            return
-        keys = self._keys()
-        for number, chart in enumerate(self.query_one("#charts").query(Chart)):
-            chart.display = number < max(len(keys), 1)
-            key = keys[number] if number < len(keys) else "loss"
-            chart.show(key, lines(key))
+        name = self.record.name
+        if _LAYOUTS[self._arrangement] == "chart":
+            charts.draw_all(self.query_one("#charts"), name, self.curves)
+        else:
+            charts.draw_one(self.query_one("#chart", Chart), name, self.curves, self._key)
 
     def _show_state(self) -> None:
         lines = state_lines(self.record, self.curves, self.pace, self.size.width - 2)
@@ -226,17 +205,12 @@ class RunScreen(Page):
 
     def action_value(self) -> None:
         """Choose which value is drawn."""
-        keys = self._keys()
-        if not keys:
-            self.wizard.say("Nothing has been measured yet.")
-            return
-        choices = [(key, f"{title_of(key)}, now {self.curves.latest[key]:.4g}") for key in keys]
 
         def chosen(key: str | None) -> None:
             self._key = key or self._key
             self._draw()
 
-        self.app.push_screen(Choose("Value to draw", choices, marked=self._key), chosen)
+        charts.ask_value(self, self.curves, self._key, chosen)
 
     # Searching and filtering.
 
@@ -254,27 +228,16 @@ class RunScreen(Page):
 
     @on(LogView.SearchAsked)
     def _ask_search(self) -> None:
-        def typed(text: str | None) -> None:
-            if text:
-                log = self.query_one(LogView)
-                log.pattern = re.compile(re.escape(text.encode()), re.IGNORECASE)
-                log.search(log.pattern, backwards=log.following)
-
-        about = "Text to look for in the log, capitals or not. f goes to the next one, F back."
-        self.app.push_screen(AskText("Search the log", about, ""), typed)
+        ask_search(self, self.query_one(LogView))
 
     @on(LogView.FilterAsked)
     def _ask_filter(self) -> None:
-        by_name = {str(one): one for one in offered(self.record)}
+        ask_lines(self, self.record, lambda: self.lines, self._show_lines)
 
-        def chosen(name: str | None) -> None:
-            if name is not None and by_name[name] != self.lines:
-                self.lines = by_name[name]
-                self._feed.open(self.lines)
-                self._say_command()
-
-        choices = [(name, "") for name in by_name]
-        self.app.push_screen(Choose("Lines to show", choices, marked=str(self.lines)), chosen)
+    def _show_lines(self, lines: Lines) -> None:
+        self.lines = lines
+        self._feed.open(lines)
+        self._say_command()
 
     # Doing something with the run.
 
@@ -289,55 +252,15 @@ class RunScreen(Page):
 
     def action_look(self) -> None:
         """Ask the place how the run is; here a login may ask for a password."""
-        record = self.record
-        if record.state.terminal:
-            self.wizard.say("There is nothing to ask: the run has ended.")
-            return
-
-        def told(seen: RunRecord) -> News:
-            self.post_message(Troubled(""))
-            return News(seen)
-
-        self.begin_errand(
-            f"Asking how {record.run_id} is",
-            lambda: look(record, backend_of(record), Registry()),
-            told,
-        )
+        errands.look_now(self)
 
     def action_cancel(self) -> None:
         """Ask, then stop the run."""
-        if self.record.state.terminal:
-            self.wizard.say("There is nothing to cancel: the run has ended.")
-        elif self.wizard.may_change("Cancelling"):
-            name = safe(self.record.name)
-            question = f"Cancel {name}? Its last published checkpoint is kept."
-            self.app.push_screen(Confirm(question, "Cancel the run"), self._cancel_if)
-
-    def _cancel_if(self, sure: bool | None) -> None:
-        if not sure:
-            return
-        from ...core.launch import cancel
-
-        record = self.record
-        self.begin_errand(
-            f"Cancelling {record.run_id}",
-            lambda: cancel(record, backend_of(record), Registry()),
-            News,
-        )
+        errands.cancel(self)
 
     def action_fetch(self) -> None:
         """Bring the run's files home: its result, its configs, what it measured."""
-        from ...core.fetch import fetch
-
-        record = self.record
-
-        async def bring() -> list[Path]:
-            return await fetch(record, backend_of(record), None, told)
-
-        def told(name: str, here: int, whole: int) -> None:
-            errand.what = f"Fetching {safe(name)}: {here / 1e6:.1f} of {whole / 1e6:.1f} MB"
-
-        errand = self.begin_errand(f"Fetching files of {record.run_id}", bring, Fetched)
+        errands.fetch(self)
 
     @on(Fetched)
     def _say_fetched(self, message: Fetched) -> None:

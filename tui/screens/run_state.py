@@ -1,4 +1,4 @@
-"""Where a run stands, in two lines."""
+"""Where a run stands, in two lines, and in another what keeps one from knowing."""
 
 from __future__ import annotations
 
@@ -45,3 +45,12 @@ def state_lines(record: RunRecord, curves: Curves, pace: Pace, width: int) -> It
         parts.append((f"{span(until - record.started_at)}  ", "$text-muted"))
     parts += [f"{name} {latest[key]:.4g}  " for key, name in _SHOWN if key in latest]
     yield Content.assemble(*parts).truncate(max(width, 1), ellipsis=True)
+
+
+def trouble_line(record: RunRecord, trouble: str) -> Content:
+    """What is being tried again, and what it is that one does not see meanwhile."""
+    ended = record.state.terminal
+    what = "Not all of its log is here" if ended else "Not up to date"
+    hint = "" if ended else " ctrl+r asks now."
+    words = f"! {what}: {' '.join(trouble.split())}{hint}"
+    return Content.styled(safe(words), "$warning")

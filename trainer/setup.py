@@ -6,7 +6,6 @@ https://docs.nvidia.com/nemo/rl/latest/apidocs/nemo_rl/nemo_rl.models.automodel.
 from __future__ import annotations
 
 import functools
-import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ..core.schema import TrainConfig
 from ..core.schema.mesh import architecture_misfits
 from ..core.schema.model import TokenizerConfig
 from .checkpoints.published import Checkpoints, has_state
+from .device import device_of, formats_for
 from .model.attention import SHARED, carries_state
 from .model.build import (
     build_model,
@@ -111,7 +111,7 @@ def validate_and_prepare_config(
     """
     check_mesh(config)
     check_quantized(config, launched_world())
-    device = _device(rank)
+    device = device_of(rank)
     model_config, remote = settle_implementation(config)
     kind = kind_of(config.model, model_config)
     model_class = class_of(kind, model_config, remote=remote)
@@ -133,7 +133,7 @@ def validate_and_prepare_config(
         raise UsageError(f"{misfit.key}: {misfit.message}", fix=misfit.fix)
     if processor is not None:
         check_vocabulary(model_config, len(processor.tokenizer))
-    dtype, autocast = _formats(config, device)
+    dtype, autocast = formats_for(config, device)
     return RuntimeConfig(
         model_config=model_config,
         model_class=model_class,
@@ -145,47 +145,6 @@ def validate_and_prepare_config(
         kind=kind,
         own_code=remote,
     )
-
-
-def _device(rank: int) -> torch.device:
-    if torch.cuda.is_available():
-        number, there = int(os.environ.get("LOCAL_RANK", rank)), torch.cuda.device_count()
-        if number >= there:
-            raise UsageError(
-                f"Process {number} of this machine is to compute on GPU {number}, and "
-                f"{there} {'is' if there == 1 else 'are'} to be seen.",
-                fix=f"Start {there} on it (torchrun --nproc-per-node {there}), or let it see more "
-                "GPUs (CUDA_VISIBLE_DEVICES).",
-            )
-        device = torch.device("cuda", number)
-        # Before the processes meet: NCCL takes the current one.
-        torch.cuda.set_device(device)
-        return device
-    return torch.device("cpu")
-
-
-def _formats(config: TrainConfig, device: torch.device) -> tuple[torch.dtype, torch.dtype | None]:
-    """The format of the model's weights, and that of products where it is another one.
-
-    What is trained is best kept in float32: an update is small beside its weight, and bfloat16 has
-    eight bits for both.
-    """
-    name, gpu = config.model.torch_dtype, device.type == "cuda"
-    if name == "auto":
-        good = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-        if not good:
-            return torch.float32, None
-        frozen = config.peft is not None
-        return torch.bfloat16 if frozen else torch.float32, torch.bfloat16
-    dtype: torch.dtype = getattr(torch, name)
-    if config.peft is None and dtype != torch.float32:
-        say(
-            f"tunedeck: warning: model.torch_dtype: weights that are trained in {name} lose small "
-            "updates; `auto` keeps them in float32 and multiplies in bfloat16 on a GPU, for twice "
-            "the memory"
-        )
-    adapts = gpu and config.peft is not None and dtype != torch.float32
-    return dtype, dtype if adapts else None
 
 
 def setup_distributed(config: TrainConfig, runtime_config: RuntimeConfig) -> DistributedContext:

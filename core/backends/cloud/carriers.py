@@ -12,7 +12,8 @@ from ...errors import DeadlineError, TunedeckError
 from ...states import RunState, Status
 from ..layout import Upload
 from .errors import Passing
-from .parcel import carrier_names, carrier_script, pack, parts_of, variables
+from .parcel import carrier_names, pack, parts_of, variables
+from .parcel_scripts import carrier_script
 
 LIMIT_S = 1800.0
 PACE_S = 2.0

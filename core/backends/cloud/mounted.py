@@ -15,7 +15,8 @@ from ...findings import Finding, Fix
 from ...plan import Plan
 from ..layout import Layout, Upload
 from . import told
-from .parcel import HERE, Split, described, pack, receive, split, summary, variables
+from .parcel import HERE, Split, described, pack, split, summary, variables
+from .parcel_scripts import receive
 from .start import Start, unpack
 
 RUNS = "tunedeck"

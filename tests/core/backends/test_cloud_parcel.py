@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tunedeck.core.backends.cloud import parcel
+from tunedeck.core.backends.cloud import parcel, parcel_scripts
 from tunedeck.core.backends.layout import Upload
 from tunedeck.core.errors import UsageError
 from tunedeck.core.inputs import content_digest
@@ -91,7 +91,9 @@ def test_no_variable_is_longer_than_a_process_takes(tmp_path: Path) -> None:
 
 
 def received(rank: int, run_id: str, shared: str, split: parcel.Split) -> str:
-    return "\n".join(["set -e", f"rank={rank}", *parcel.receive(run_id, shared, split), "echo on"])
+    return "\n".join(
+        ["set -e", f"rank={rank}", *parcel_scripts.receive(run_id, shared, split), "echo on"]
+    )
 
 
 def test_the_first_node_puts_in_place_and_the_others_wait_for_its_word(
@@ -137,20 +139,22 @@ def test_parts_become_a_whole_in_any_order(
     split = parcel.Split((), (upload,))
     for number in order:
         assert not Path(upload.target).exists()
-        script = parcel.carrier_script(upload, shared, number, 3)
+        script = parcel_scripts.carrier_script(upload, shared, number, 3)
         done = run(script, **parcel.variables(pieces[number]))
         assert done.returncode == 0, done.stderr
     assert (Path(upload.target) / "weights.bin").read_bytes() == (
         source / "weights.bin"
     ).read_bytes()
     assert run(received(0, "r1", shared, split)).stdout == "on\n"
-    again = run(parcel.carrier_script(upload, shared, 0, 3), **parcel.variables(pieces[0]))
+    again = run(parcel_scripts.carrier_script(upload, shared, 0, 3), **parcel.variables(pieces[0]))
     assert again.returncode == 0
 
 
 def test_parts_that_make_no_whole_say_so_to_the_run(tmp_path: Path, shared: str) -> None:
     upload = upload_of(file_of(tmp_path, "data", 3000), shared)
-    done = run(parcel.carrier_script(upload, shared, 0, 1), **parcel.variables(b"no archive"))
+    done = run(
+        parcel_scripts.carrier_script(upload, shared, 0, 1), **parcel.variables(b"no archive")
+    )
     assert done.returncode == 1
     assert "make no whole" in done.stdout
     waits = run(received(0, "r1", shared, parcel.Split((), (upload,))))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from . import locations
 from .backends.base import Handle
-from .errors import NotFoundError, Place, TunedeckError
-from .files import on_network
+from .errors import NotFoundError
 from .record import RunRecord
+from .registry_file import RegistryFile
 from .states import RunState, Status
 from .text import did_you_mean
 
@@ -21,36 +20,7 @@ __all__ = ["Registry", "RunRecord"]
 
 _Records: TypeAlias = list[RunRecord]
 
-_BUSY_S = 30.0
 _SEE_ALL = "See what there is: tunedeck runs list"
-_MIGRATIONS = (
-    """
-    CREATE TABLE runs (
-        run_id TEXT PRIMARY KEY,
-        name TEXT NOT NULL,
-        step TEXT NOT NULL,
-        config TEXT NOT NULL,
-        profile TEXT NOT NULL,
-        backend TEXT NOT NULL,
-        run_dir TEXT NOT NULL,
-        created_at REAL NOT NULL,
-        plan TEXT NOT NULL,
-        forced INTEGER NOT NULL,
-        launcher TEXT,
-        job_id TEXT,
-        handle TEXT,
-        state TEXT NOT NULL,
-        word TEXT NOT NULL,
-        reason TEXT NOT NULL,
-        exit_code INTEGER,
-        started_at REAL,
-        ended_at REAL
-    ) WITHOUT ROWID;
-    CREATE INDEX runs_by_name ON runs (name, run_id);
-    CREATE INDEX runs_by_state ON runs (state);
-    """,
-)
-"""One script a schema version; `PRAGMA user_version` says how many have been applied."""
 
 
 class Registry:
@@ -64,6 +34,7 @@ class Registry:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or locations.registry_file()
+        self._file = RegistryFile(self.path)
 
     def add(self, record: RunRecord) -> None:
         """Save a new run. Called before anything is sent anywhere.
@@ -73,7 +44,7 @@ class Registry:
         """
         row = record.to_row()
         columns, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
-        with self._writing() as db:
+        with self._file.writing() as db:
             db.execute(f"INSERT INTO runs ({columns}) VALUES ({marks})", row)  # noqa: S608 - own names
 
     def update(
@@ -89,7 +60,7 @@ class Registry:
             status: its status as its backend tells it.
             handle: how its backend finds it again.
         """
-        with self._writing() as db:
+        with self._file.writing() as db:
             if handle is not None:
                 db.execute(
                     "UPDATE runs SET job_id = ?, handle = ? WHERE run_id = ?",
@@ -104,7 +75,7 @@ class Registry:
 
     def reopen(self, run_id: str, status: Status, handle: Handle) -> RunRecord:
         """Save that a run which had been put on hold goes on, and return its record."""
-        with self._writing() as db:
+        with self._file.writing() as db:
             db.execute(
                 """
                 UPDATE runs SET job_id = ?, handle = ?, state = ?, word = ?, reason = ?,
@@ -186,96 +157,15 @@ class Registry:
 
     def delete(self, run_id: str) -> None:
         """Forget a run. Its folder is the caller's matter."""
-        with self._writing() as db:
+        with self._file.writing() as db:
             db.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
 
     def _select(self, tail: str, *values: Any) -> _Records:
         if not self.path.exists():
             return []
-        with self._open() as db:
+        with self._file.open() as db:
             rows = db.execute(f"SELECT * FROM runs {tail}", values).fetchall()  # noqa: S608 - own text
         return [RunRecord.from_row(row) for row in rows]
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A connection inside a transaction that holds the write lock from its start."""
-        with self._open() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection to a database of this version.
-
-        Raises:
-            TunedeckError: if the file is locked, damaged, not writable, or of a later version.
-        """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
-            try:
-                db.row_factory = sqlite3.Row
-                self._migrate(db)
-                yield db
-            finally:
-                db.close()
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise self._trouble(error) from error
-
-    def _migrate(self, db: sqlite3.Connection) -> None:
-        if _version(db) == len(_MIGRATIONS):
-            return
-        # WAL needs memory that all its readers share: those of one machine do.
-        db.execute(f"PRAGMA journal_mode = {'DELETE' if on_network(self.path) else 'WAL'}")
-        db.execute("BEGIN IMMEDIATE")
-        version = _version(db)  # another process may have been first
-        if version > len(_MIGRATIONS):
-            raise TunedeckError(
-                f"The registry is of version {version}, made by a newer tunedeck; this one knows "
-                f"up to {len(_MIGRATIONS)}.",
-                place=Place(str(self.path)),
-                fix="Upgrade: pip install --upgrade tunedeck. Or set TUNEDECK_HOME elsewhere.",
-            )
-        for script in _MIGRATIONS[version:]:
-            for statement in script.split(";"):
-                db.execute(statement)
-        db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
-        db.execute("COMMIT")
-
-    def _trouble(self, error: sqlite3.DatabaseError | OSError) -> TunedeckError:
-        """What a failure of the database means to a person, and the way out. Nothing is deleted."""
-        place, words = Place(str(self.path)), str(error)
-        if "locked" in words:
-            text, fix = (
-                f"The registry has been locked by another process for {_BUSY_S:.0f} s.",
-                f"See which: fuser {self.path}",
-            )
-        elif "full" in words:
-            text, fix = (
-                "The registry cannot be written: the disk is full.",
-                "Free some room on that disk, or set TUNEDECK_HOME to a folder on another one.",
-            )
-        elif isinstance(error, OSError | sqlite3.OperationalError):
-            text, fix = (
-                f"The registry cannot be used: {words}.",
-                "Check its permissions, or set TUNEDECK_HOME to a folder that you can write to.",
-            )
-        else:
-            text, fix = (
-                f"The registry is damaged: {words}.",
-                f"Set it aside, and a new one is made: mv {self.path} {self.path}.damaged. "
-                f"Runs go on, and their folders stay in {locations.runs_dir()}.",
-            )
-        return TunedeckError(text, place=place, fix=fix)
-
-
-def _version(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _save_status(db: sqlite3.Connection, run_id: str, status: Status) -> None:

@@ -243,7 +243,7 @@ class TestTrouble:
         self, add: Add, registry: Registry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         record = add()
-        monkeypatch.setattr("tunedeck.core.registry._BUSY_S", 0.2)
+        monkeypatch.setattr("tunedeck.core.registry_file._BUSY_S", 0.2)
         other = sqlite3.connect(registry.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(TunedeckError, match="locked by another process"):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncssh
 
@@ -15,7 +15,10 @@ from .keys import from_agent, is_locked, is_open, open_key, opened_among, usual_
 from .prompts import answer_to, prompter
 from .target import Target
 
+_T = TypeVar("_T")
+
 _CONNECT_LIMIT_S = 20.0
+"""How long a host may take to answer, beside what a person takes to answer it."""
 _LOGIN_LIMIT_S = 120.0
 """Long enough for a person to reach for a telephone."""
 
@@ -79,10 +82,16 @@ class _UntrustedKeyError(Exception):
 
 
 class _Client(asyncssh.SSHClient):
-    """Answers what a server asks while one logs in."""
+    """Answers what a server asks while one logs in.
 
-    def __init__(self, target: Target) -> None:
+    Args:
+        target: where one logs in.
+        limit: the host's time to answer, which stands still while a person thinks.
+    """
+
+    def __init__(self, target: Target, limit: asyncio.Timeout) -> None:
         self._target = target
+        self._limit = limit
         self._tries = 0
         self._again = ""
         self._locked: list[Path] | None = None
@@ -102,7 +111,7 @@ class _Client(asyncssh.SSHClient):
             if not prompter().present:
                 self.left.append(file)
                 continue
-            return await open_key(file)
+            return await self._unhurried(open_key(file))
         return None
 
     def validate_host_public_key(
@@ -119,7 +128,8 @@ class _Client(asyncssh.SSHClient):
         if not prompter().present or self._tries > _PASSWORD_TRIES:
             return None
         again = _WRONG if self._tries > 1 else ""
-        return await answer_to(prompter().secret, f"{again}Password for {self._target}: ")
+        question = f"{again}Password for {self._target}: "
+        return await self._unhurried(answer_to(prompter().secret, question))
 
     def kbdint_auth_requested(self) -> str | None:
         """Answer a server's own questions (a second factor) where someone is there to do so."""
@@ -135,20 +145,34 @@ class _Client(asyncssh.SSHClient):
         for question, shown in prompts:
             ask = prompter().text if shown else prompter().secret
             words = f"{instructions}\n{question}" if instructions and not answers else question
-            answers.append(await answer_to(ask, f"{self._again}[{self._target}] {words}"))
+            whole = f"{self._again}[{self._target}] {words}"
+            answers.append(await self._unhurried(answer_to(ask, whole)))
             self._again = ""
         return answers
+
+    async def _unhurried(self, answer: Awaitable[_T]) -> _T:
+        """Wait for a person, who has the time of a login and not that of a host."""
+        self._limit.reschedule(None)
+        try:
+            return await answer
+        finally:
+            self._limit.reschedule(asyncio.get_running_loop().time() + _CONNECT_LIMIT_S)
 
 
 async def _attempt(
     target: Target, through: asyncssh.SSHClientConnection | None
 ) -> asyncssh.SSHClientConnection:
-    client = _Client(target)
+    limit = asyncio.timeout(None)
+    client = _Client(target, limit)
     options = {**_options(target), "tunnel": through}
     if keys := await _keys(target):
         options["client_keys"] = keys
     try:
-        connection = await asyncssh.connect(target.host, client_factory=lambda: client, **options)
+        async with limit:
+            limit.reschedule(asyncio.get_running_loop().time() + _CONNECT_LIMIT_S)
+            connection = await asyncssh.connect(
+                target.host, client_factory=lambda: client, **options
+            )
     except asyncssh.HostKeyNotVerifiable as error:
         if client.presented is None:  # revoked, or of an authority that is not trusted
             raise AuthenticationError(
@@ -178,7 +202,7 @@ async def _attempt(
 
 def _options(target: Target) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "connect_timeout": _CONNECT_LIMIT_S,
+        "connect_timeout": None,  # asyncssh's would count what a person takes as well
         "login_timeout": _LOGIN_LIMIT_S,
         "keepalive_interval": _KEEPALIVE_S,
         "keepalive_count_max": 3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ import asyncssh
 import pytest
 import pytest_asyncio
 
-from tunedeck.core.errors import AuthenticationError
+from tunedeck.core.errors import AuthenticationError, ReachError
 from tunedeck.core.ssh import open_machine, prompts
 
 
@@ -126,6 +127,45 @@ def person() -> Iterator[Person]:
     prompts.ask_through(someone)
     yield someone
     prompts.ask_through(before)
+
+
+class Slow(Person):
+    """Takes longer than any host is given."""
+
+    def secret(self, question: str) -> str:
+        time.sleep(3)
+        return super().secret(question)
+
+
+async def test_a_person_may_take_longer_than_a_host(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunedeck.core.ssh.connect._CONNECT_LIMIT_S", 2.0)
+    values = await hosts.start(WithSecondFactor)
+    before, someone = prompts.prompter(), Slow()
+    someone.answers = ["open sesame", "123456"]
+    prompts.ask_through(someone)
+    try:
+        assert (await open_machine(values, ssh=True).run("true")).code == 0
+    finally:
+        prompts.ask_through(before)
+
+
+async def test_a_host_that_stays_silent_is_given_up(
+    hosts: Hosts, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunedeck.core.ssh.connect._CONNECT_LIMIT_S", 0.5)
+    values = await hosts.start(Login)
+
+    async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(30)
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(ReachError, match="does not answer"):
+        await open_machine({**values, "port": port}, ssh=True).run("true")
+    server.close()
 
 
 async def test_a_password_is_asked_for_again_when_it_was_wrong(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,3 +68,19 @@ def local_weights(module: nn.Module, *, summed: bool) -> Iterator[None]:
     finally:
         for name in shown:
             del module.__dict__[name]
+
+
+def compute_locally(module: nn.Module, *, summed: bool = True) -> None:
+    """Have a module always compute with this rank's pieces, in place.
+
+    Args:
+        module: the module.
+        summed: as `local_weights` has it.
+    """
+    original = module.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with local_weights(module, summed=summed):
+            return original(*args, **kwargs)
+
+    module.forward = forward

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -21,11 +20,13 @@ from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 
 from ...core.errors import UsageError
-from .collectives import Group, add_up, add_up_part, hand_out, join, part
+from .collectives import Group, add_up
 from .context import DistributedContext
 from .dora import SplitMagnitude
+from .exchanges import Exchanges
 from .fsdp import blocks
-from .local import lay, local_weights
+from .local import compute_locally, lay, local_weights
+from .vocabulary import split_vocabulary
 
 _STYLES = {"colwise": Shard(0), "rowwise": Shard(1)}
 _WITHIN = {*_STYLES, "replicated_with_grad_allreduce"}
@@ -61,7 +62,9 @@ def split_layers(
         sequence: sequence parallelism between the split layers.
     """
     assert context.device_mesh is not None
-    split = _Split(context.device_mesh["tp"], experts, sequence=sequence)
+    mesh = context.device_mesh["tp"]
+    exchanges = Exchanges(mesh, sequence=sequence)
+    split = _Split(mesh, experts, exchanges, sequence=sequence)
     plan = _plan(model)
     layers = list(blocks(model))
     for layer in layers:
@@ -69,10 +72,9 @@ def split_layers(
         for name, child in layer.named_children():
             split.child(child, f"{path}.{name}", plan)
     split.ends(model)
-    split.rest(model)
     if sequence:
-        layers[0].register_forward_pre_hook(split.enter_sequence, with_kwargs=True)
-        layers[-1].register_forward_hook(split.leave_sequence)
+        layers[0].register_forward_pre_hook(exchanges.enter_sequence, with_kwargs=True)
+        layers[-1].register_forward_hook(exchanges.leave_sequence)
 
 
 def _plan(model: PreTrainedModel) -> Callable[[str], str | None]:
@@ -103,13 +105,21 @@ class _Split:
     Args:
         mesh: the `tp` ranks.
         experts: modules that are left as they are.
+        exchanges: between the ranks.
         sequence: whether each has a part of the sequence between the split layers.
     """
 
-    def __init__(self, mesh: DeviceMesh, experts: Sequence[nn.Module], *, sequence: bool) -> None:
+    def __init__(
+        self,
+        mesh: DeviceMesh,
+        experts: Sequence[nn.Module],
+        exchanges: Exchanges,
+        *,
+        sequence: bool,
+    ) -> None:
         self._mesh, self._sequence = mesh, sequence
         self._group: Group = mesh.get_group()
-        self._length = 0
+        self._exchanges = exchanges
         self._made: dict[int, DTensor] = {}
         self._experts = set(experts)
         self._seen: set[nn.Module] = set(experts)
@@ -135,12 +145,12 @@ class _Split:
             mixes = any(weight.ndim > 1 for weight in child.parameters())
             whole = self._sequence and mixes and not spread
             if whole:
-                child.register_forward_pre_hook(self._enter_same, with_kwargs=True)
-                child.register_forward_hook(self._leave_same)
+                child.register_forward_pre_hook(self._exchanges.enter_same, with_kwargs=True)
+                child.register_forward_hook(self._exchanges.leave_same)
             for module in child.modules():
                 self._plain(module, summed=self._sequence and not whole)
             return
-        child.register_forward_pre_hook(self._enter, with_kwargs=True)
+        child.register_forward_pre_hook(self._exchanges.enter, with_kwargs=True)
         for name, module in names.items():
             style = plan(name)
             if style in _STYLES and not name.endswith(".base_layer"):
@@ -165,7 +175,7 @@ class _Split:
             magnitude.forward = SplitMagnitude(
                 magnitude,
                 self._group if row else None,
-                leave=self._leave if row else None,
+                leave=self._exchanges.leave if row else None,
                 summed=self._sequence,
             )
         if style == "colwise":
@@ -178,7 +188,7 @@ class _Split:
             down.register_forward_hook(lambda _m, _i, out: add_up(out, self._group))
             self._plain(up, summed=False)
             if self._sequence:
-                up.register_forward_hook(lambda _m, _i, out: self._to_part(out))
+                up.register_forward_hook(lambda _m, _i, out: self._exchanges.to_part(out))
 
     def _weights(self, module: nn.Module, placement: Shard) -> None:
         for name, weight in list(module._parameters.items()):
@@ -188,13 +198,7 @@ class _Split:
 
     def _local(self, module: nn.Module, *, summed: bool = True) -> None:
         """Compute with this rank's pieces."""
-        original = module.forward
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            with local_weights(module, summed=summed):
-                return original(*args, **kwargs)
-
-        module.forward = forward
+        compute_locally(module, summed=summed)
         self._seen.add(module)
 
     def _rowwise(self, module: Any) -> None:
@@ -202,7 +206,7 @@ class _Split:
 
         def forward(x: Tensor) -> Tensor:
             with local_weights(module, summed=self._sequence):
-                summed = self._leave(F.linear(x, module.weight))
+                summed = self._exchanges.leave(F.linear(x, module.weight))
                 return summed if module.bias is None else summed + module.bias
 
         module.forward = forward
@@ -218,93 +222,7 @@ class _Split:
         self._local(module, summed=summed)
 
     def ends(self, model: PreTrainedModel) -> None:
-        """Split embeddings and output head by the vocabulary, where it divides."""
-        embed: Any = model.get_input_embeddings()
-        head: Any = model.get_output_embeddings()
-        plain = isinstance(embed, nn.Embedding) and isinstance(head, nn.Linear)
-        if not plain or any(end.weight.shape[0] % self._mesh.size() for end in (embed, head)):
-            return
-        self._weights(embed, Shard(0))
-        self._weights(head, Shard(0))
-        self._local(embed)
-        self._local(head)
-        rows = embed.weight.shape[0] // self._mesh.size()
-        first = rows * self._group.rank()
-        if embed.padding_idx is not None:
-            here = embed.padding_idx - first
-            embed.padding_idx = here if 0 <= here < rows else None
-        lookup = embed.forward
-
-        def look_up(ids: Tensor) -> Tensor:
-            elsewhere = (ids < first) | (ids >= first + rows)
-            found = lookup((ids - first).masked_fill(elsewhere, 0))
-            return add_up(found.masked_fill(elsewhere.unsqueeze(-1), 0), self._group)
-
-        project = head.forward
-
-        def project_all(hidden: Tensor) -> Tensor:
-            return join(project(hand_out(hidden, self._group)), -1, self._group, summed=False)
-
-        embed.forward, head.forward = look_up, project_all
-
-    def rest(self, model: nn.Module) -> None:
-        """What lies outside of blocks and ends is the same on all ranks."""
+        """Split embeddings and output head; what else lies outside of blocks is whole."""
+        self._seen.update(split_vocabulary(model, self._mesh, self._made))
         for module in model.modules():
             self._plain(module, summed=False)
-
-    def _enter(
-        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The whole sequence goes in, and different parts of the layer work on it."""
-        return self._with_whole(args, kwargs, summed=True)
-
-    def _enter_same(
-        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The whole sequence goes in, and all ranks do the same with it."""
-        return self._with_whole(args, kwargs, summed=False)
-
-    def _leave_same(self, _module: nn.Module, _args: Any, out: Any) -> Any:
-        """Each rank keeps its part of what all have."""
-        if isinstance(out, torch.Tensor):
-            return self._to_part(out)
-        return (self._to_part(out[0]), *out[1:])
-
-    def _with_whole(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, summed: bool
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if args:
-            return (self._whole(args[0], summed=summed), *args[1:]), kwargs
-        states = self._whole(kwargs["hidden_states"], summed=summed)
-        return args, {**kwargs, "hidden_states": states}
-
-    def _whole(self, x: Tensor, *, summed: bool) -> Tensor:
-        if not self._sequence:
-            return hand_out(x, self._group)
-        return join(x, 1, self._group, summed=summed).narrow(1, 0, self._length)
-
-    def _leave(self, x: Tensor) -> Tensor:
-        if not self._sequence:
-            return add_up(x, self._group)
-        return add_up_part(self._padded(x), 1, self._group)
-
-    def _to_part(self, x: Tensor) -> Tensor:
-        return part(self._padded(x), 1, self._group)
-
-    def _padded(self, x: Tensor) -> Tensor:
-        """[rows, length, …] to a length that the ranks can share."""
-        return F.pad(x, (0, 0, 0, -x.shape[1] % self._mesh.size()))
-
-    def enter_sequence(
-        self, _layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """From the first layer on each rank has a part of the sequence."""
-        self._length = args[0].shape[1]
-        return (self._to_part(args[0]), *args[1:]), kwargs
-
-    def leave_sequence(self, _layer: nn.Module, _args: Any, out: Any) -> Any:
-        """After the last layer each rank has the whole sequence."""
-        # Not as a view, which FSDP warns of where it leaves a block.
-        if isinstance(out, torch.Tensor):
-            return self._whole(out, summed=False).clone()
-        return (self._whole(out[0], summed=False).clone(), *out[1:])

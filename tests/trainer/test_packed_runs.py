@@ -120,5 +120,5 @@ def test_packing_is_refused_where_a_layer_carries_one_row_into_the_next(
     )
     config.save_pretrained(folder)
     model: dict[str, Any] = {"pretrained_model_name_or_path": str(folder)}
-    with pytest.raises(UsageError, match="it has layers .* that carry one row into the next"):
+    with pytest.raises(UsageError, match=r"it has layers .* that carry one row into the next"):
         sft.main(configure(model=model, packed_sequence=PACKED), tmp_path)

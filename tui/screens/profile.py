@@ -3,64 +3,25 @@
 from __future__ import annotations
 
 import shlex
-import threading
 from pathlib import Path
 from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.content import Content
-from textual.message import Message
 from textual.widgets import Input, OptionList, Static
-from textual.widgets.option_list import Option
 
-from ...core.env.edit import Edited, ProfileRow, edit_profile, override_of, profile_form
-from ...core.env.find import find_env_files
-from ...core.env.load import EnvFiles, load_env_files
-from ...core.env.secrets import without_secret
+from ...core.env.edit import Edited, ProfileRow
+from ...core.env.load import EnvFiles
 from ...core.errors import TunedeckError
 from ...core.findings import Finding
 from ...core.text import strip_controls
-from ..background import begin
-from ..words import cell, finding_line, safe, trouble
-from .ask import AskText, Confirm
+from ..words import safe, trouble
+from .ask import Confirm
 from .page import Page
-
-_REFUSED = (
-    "This is a secret, which no file may hold. Export it as a variable, and write ${oc.env:NAME} "
-    "here, or add its name to 'secrets'."
-)
-
-
-class NotWritten(Message):
-    """The file could not be written: it was changed meanwhile, or cannot be."""
-
-    def __init__(self, error: TunedeckError | OSError) -> None:
-        super().__init__()
-        self.error = error
-
-
-class Read(Message):
-    """The env files have been read, and the changes been tried on them."""
-
-    def __init__(
-        self,
-        changes: dict[str, str],
-        files: EnvFiles,
-        rows: tuple[ProfileRow, ...],
-        edited: Edited | None,
-    ) -> None:
-        super().__init__()
-        self.changes, self.files, self.rows, self.edited = changes, files, rows, edited
-
-
-class Written(Message):
-    """The file has been written."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
+from .profile_files import NotWritten, Read, Written, read, write
+from .profile_rows import about_key, head_line, key_options
+from .profile_value import ask_value
 
 
 class ProfileScreen(Page):
@@ -111,14 +72,8 @@ class ProfileScreen(Page):
         self._read()
 
     def _read(self) -> None:
-        name, cwd, env_file, changes = self._profile, self._cwd, self._env_file, dict(self.changes)
-
-        def work(_stop: threading.Event) -> None:
-            files = load_env_files(find_env_files(cwd, env_file))
-            edited = edit_profile(files, name, changes.values()) if changes else None
-            self.post_message(Read(changes, files, profile_form(files, name), edited))
-
-        begin(self, work)
+        name, env_file, changes = self._profile, self._env_file, self.changes
+        read(self, name, self._cwd, env_file, changes)
         words = ["set", name, *changes.values()] if changes else ["show", name]
         file = ["--env-file", str(env_file)] if env_file else []
         self.show_command(shlex.join(["tunedeck", "env", *words, *file]))
@@ -135,25 +90,12 @@ class ProfileScreen(Page):
         return self._edited.findings if self._edited else ()
 
     def _list(self) -> None:
-        typed = self.query_one("#key-search", Input).value.casefold().split()
-        rows = [
-            row
-            for row in self._rows
-            if all(word in f"{row.key} {row.description}".casefold() for word in typed)
-        ]
         keys = self.query_one("#keys", OptionList)
         marked = keys.highlighted_option
         at = self._wanted or (marked.id if marked else None)
         width = self.size.width - 4
-        options: list[Option] = []
-        for unset, title in ((False, "set"), (True, "may be set")):
-            own = [
-                row for row in rows if (row.value is None and row.key not in self.changes) == unset
-            ]
-            if own:
-                heading = Content.styled(title, "bold $primary")
-                options.append(Option(heading, id=f"title:{title}", disabled=True))
-                options += [Option(self._line(row, width), id=row.key) for row in own]
+        typed = self.query_one("#key-search", Input).value
+        options = list(key_options(self._rows, self.changes, self._findings, typed, width))
         keys.set_options(options)
         ids = [option.id for option in options if not option.disabled]
         if at not in ids and at is not None:  # a finding may be about an item inside the key
@@ -163,29 +105,8 @@ class ProfileScreen(Page):
         if at not in ids and ids:
             keys.highlighted = keys.get_option_index(ids[0] or "")
         self._explain()
-        wrong = sum(finding.severity == "error" for finding in self._findings)
-        parts: list[str | tuple[str, str]] = [
-            (f"{len(self.changes)} changed", "$warning" if self.changes else "$text-muted"),
-            ("   w writes them" if self.changes else "", "$accent"),
-        ]
-        if wrong:
-            parts.append((f"   ✗ {wrong} wrong as it would be", "bold $error"))
-        self.query_one("#profile-head", Static).update(Content.assemble(*parts))
-
-    def _line(self, row: ProfileRow, width: int) -> Content:
-        changed = row.key in self.changes
-        wrong = any(one.key == row.key and one.severity == "error" for one in self._findings)
-        mark, color = ("✗", "$error") if wrong else ("✎", "$warning") if changed else (" ", "")
-        first = min(34, width // 2)
-        value = "–" if row.value is None else str(row.value)
-        if changed:
-            value = self.changes[row.key].partition("=")[2]
-        elif row.own is not None:
-            mark, color = ("•", "$accent") if mark == " " else (mark, color)
-        return Content.assemble(
-            (f"{mark} {cell(row.key, first)} ", color),
-            (cell(value, max(width - first - 3, 4)), "bold" if changed else "$text-muted"),
-        )
+        head = head_line(self.changes, self._findings)
+        self.query_one("#profile-head", Static).update(head)
 
     @property
     def _row(self) -> ProfileRow | None:
@@ -195,16 +116,8 @@ class ProfileScreen(Page):
     @on(OptionList.OptionHighlighted)
     def _explain(self) -> None:
         row = self._row
-        if row is None:
-            self.query_one("#key-about", Static).update("")
-            return
-        origin = f"  from {safe(row.sourced.origin)}" if row.sourced else ""
-        lines = [
-            Content.assemble((row.key, "bold"), (f"  {row.type}{origin}", "$text-muted")),
-            Content(strip_controls(row.description)),
-        ]
-        lines += [finding_line(one) for one in self._findings if one.key == row.key]
-        self.query_one("#key-about", Static).update(Content("\n").join(lines))
+        about = "" if row is None else about_key(row, self._findings)
+        self.query_one("#key-about", Static).update(about)
 
     @on(Input.Changed)
     def _typed(self) -> None:
@@ -219,37 +132,13 @@ class ProfileScreen(Page):
         row, files = self._row, self._files
         if row is None or files is None or not self.wizard.may_change("Editing a profile"):
             return
-        before = self.changes.get(row.key)
-        value = before.partition("=")[2] if before else row.own
-        if value is None:
-            value = row.value
+        key = row.key
 
-        def is_secret(text: str) -> bool:
-            return bool(without_secret(row.key.rpartition(".")[2], text) != text)
+        def change(override: str) -> None:
+            self.changes[key] = override
+            self._read()
 
-        shown = "" if value is None or is_secret(str(value)) else str(value)
-
-        def wrong(text: str) -> str:
-            if is_secret(text):
-                return _REFUSED
-            changes = {**self.changes, row.key: override_of(row, text)}
-            try:
-                edited = edit_profile(files, self._profile, changes.values())
-            except TunedeckError as error:
-                return trouble(error)
-            bad = [one for one in edited.findings if one.key == row.key and one.severity == "error"]
-            return bad[0].message if bad else ""
-
-        def typed(text: str | None) -> None:
-            if text is not None and text != shown:
-                self.changes[row.key] = override_of(row, text)
-                self._read()
-
-        about = f"{row.description}\n{row.type}; nothing typed takes it out of this profile"
-        question = AskText(
-            row.key, about.lstrip(), shown, wrong, keeps_wrong=True, refuses=is_secret
-        )
-        self.app.push_screen(question, typed)
+        ask_value(self, files, self._profile, row, self.changes, change)
 
     def action_base(self) -> None:
         """Go to the profile that the marked key is inherited from, to change it for all."""
@@ -287,16 +176,7 @@ class ProfileScreen(Page):
             return
         if not self.wizard.may_change("Writing"):
             return
-
-        def work(_stop: threading.Event) -> None:
-            try:
-                edited.mended.write()
-            except (TunedeckError, OSError) as error:
-                self.post_message(NotWritten(error))
-            else:
-                self.post_message(Written(edited.mended.path))
-
-        begin(self, work)
+        write(self, edited)
 
     @on(NotWritten)
     def _keep(self, message: NotWritten) -> None:

@@ -60,7 +60,7 @@ def facts_of(record: RunRecord) -> Content:
         "step": f"{record.step} -c {record.config}",
         "profile": f"{record.profile} ({record.backend})",
         "job": record.job_id,
-        "state": f"{record.state} {record.word} {record.reason}".strip(),
+        "state": " ".join(filter(None, dict.fromkeys((record.state, record.word, record.reason)))),
         "exit code": record.exit_code,
         "processes": f"{launch['world_size']} on {launch['nodes']} node(s)",
         "digest": record.plan["digest"],

@@ -113,7 +113,8 @@ class Page(Screen[None]):
         """Show the command that does the same thing."""
         self.command_line = text
         words = Content.assemble(("$ ", "$text-muted"), strip_controls(text).replace("\n", " "))
-        self.query_one("#command", Static).update(words)
+        for line in self.query("#command").results(Static):  # gone where the screen is closing
+            line.update(words)
 
     def begin_errand(
         self,

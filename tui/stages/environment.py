@@ -180,11 +180,11 @@ class EnvironmentStage(StageView):
             self.walk.show_profile_command(profile.name)
         elif self._finding is not None:
             self.walk.show_command("tunedeck env check")
-        findings = self.query_one("#profile-findings", OptionList)
         own = profile.findings if profile else ()
-        findings.set_options(Option(finding_row(one)) for one in own)
-        findings.display = bool(own)
-        findings.highlighted = 0 if own else None
+        for findings in self.query("#profile-findings").results(OptionList):
+            findings.set_options(Option(finding_row(one)) for one in own)
+            findings.display = bool(own)
+            findings.highlighted = 0 if own else None
         self._describe()
 
     @on(OptionList.OptionHighlighted, "#profile-findings")

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..core.errors import ExitCode, TunedeckError
 from .config_file import RECIPES, load_config
 from .preempt import EXIT_PREEMPTED, RestartError, fall_deaf
+from .quiet import quiet_loading
 
 EXIT_FILE = "TUNEDECK_EXIT_FILE"
 """Names the file that the exit code is written to: torchrun does not hand it on."""
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     What a person can act on is said in a few lines.
     """
     given = sys.argv[1:] if arguments is None else arguments
+    quiet_loading()
     tool = _TOOLS.get(given[0]) if given else None
     if tool is not None:
         return _use(tool, given[1:])

@@ -118,6 +118,7 @@ def test_a_real_signal_ends_a_real_run_with_75_and_it_goes_on_from_there(
         [*command, str(resumed)], capture_output=True, text=True, timeout=100, check=True
     )
     assert [v["step"] for v in metric_lines(finished.stdout)] == [str(done + 1), str(done + 2)]
+    assert "Failed to load" not in finished.stderr  # libraries that the run has no use for
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _MOMENTS = 2  # of Adam, each in the format of its weight
 _SMALL_MOMENTS = 2  # bytes of both together in eight bits
 _QUANTIZED = {"nf4": 0.5 + 1 / 64, "int8": 1.0}  # bytes of a weight with its share of the scales
-_WORKSPACE = 1.0 * GIB  # CUDA context, cuBLAS workspaces, fragmentation
+_WORKSPACE = 1.0 * GIB  # the libraries': CUDA context, cuBLAS workspaces, fragmentation
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class MemoryEstimate:
         return sum(self._parts().values()) + _WORKSPACE
 
     def __str__(self) -> str:
-        parts = {name: size for name, size in self._parts().items() if size or name != "gathered"}
-        text = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
+        parts = {**self._parts(), "libraries": _WORKSPACE}
+        text = ", ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
         beside = f", and {_size(self.offloaded)} in main memory" if self.offloaded else ""
         return f"{_size(self.total)} a process ({text}){beside}"
 

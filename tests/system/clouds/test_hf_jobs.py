@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from typing import Any
 import pytest
 
 from tests.system.clouds.hf import TOKEN, FakeHub, HFJob
-from tests.system.places import HFPlace, hub_on_loopback, plan_for, quick
+from tests.system.places import HFPlace, plan_for
 from tunedeck.core.adopt import adopt
 from tunedeck.core.backends.base import Handle, LogLine
-from tunedeck.core.backends.cloud import once, retry
 from tunedeck.core.backends.hf import client
 from tunedeck.core.backends.hf.backend import HFJobsBackend
 from tunedeck.core.backends.hf.client import Hub
@@ -31,20 +29,6 @@ pytestmark = pytest.mark.slow
 
 LIMIT_S = 120.0
 CANARY = "canary-3f9c1e77d2"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    quick(monkeypatch)
-    monkeypatch.setattr(retry, "PAUSES_S", (0.05,) * 4)
-    monkeypatch.setattr(once, "LOOKS_S", (0.05,) * 3)
-    with hub_on_loopback(tmp_path, monkeypatch) as running:
-        yield running
-
-
-@pytest.fixture
-def place(hub: FakeHub) -> HFPlace:
-    return HFPlace(hub)
 
 
 def twice() -> dict[str, int]:

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from tests.system.clouds.hf import FakeHub
-from tests.system.places import HFPlace, hub_on_loopback, plan_for, quick
+from tests.system.places import HFPlace, plan_for
 from tunedeck.core.backends.base import Handle
-from tunedeck.core.backends.cloud import once, retry
 from tunedeck.core.backends.hf import download, upload
 from tunedeck.core.backends.hf.backend import HFJobsBackend
 from tunedeck.core.errors import ExitCode, TunedeckError, UsageError
@@ -26,20 +25,6 @@ pytestmark = pytest.mark.slow
 
 PIECE = 500_000
 WEIGHTS = "checkpoints/step_000002/adapter_model.safetensors"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    quick(monkeypatch)
-    monkeypatch.setattr(retry, "PAUSES_S", (0.05,) * 4)
-    monkeypatch.setattr(once, "LOOKS_S", (0.05,) * 3)
-    with hub_on_loopback(tmp_path, monkeypatch) as running:
-        yield running
-
-
-@pytest.fixture
-def place(hub: FakeHub) -> HFPlace:
-    return HFPlace(hub)
 
 
 def with_folder(place: HFPlace, folder: Path) -> Plan:

@@ -1,0 +1,28 @@
+"""A fake Hugging Face Hub whose client does not wait long, and the profile that goes there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.clouds.hf import FakeHub
+from tests.system.places import HFPlace, hub_on_loopback, quick
+from tunedeck.core.backends.cloud import once, retry
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A Hub on this machine; what is tried again is tried at once."""
+    quick(monkeypatch)
+    monkeypatch.setattr(retry, "PAUSES_S", (0.05,) * 4)
+    monkeypatch.setattr(once, "LOOKS_S", (0.05,) * 3)
+    with hub_on_loopback(tmp_path, monkeypatch) as running:
+        yield running
+
+
+@pytest.fixture
+def place(hub: FakeHub) -> HFPlace:
+    """A profile of it."""
+    return HFPlace(hub)

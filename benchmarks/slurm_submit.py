@@ -17,7 +17,7 @@ from tests.system.conftest import Cluster
 from tests.system.testbed import Testbed
 from tunedeck.core.backends.base import Handle
 from tunedeck.core.backends.slurm.logs import follow_log
-from tunedeck.core.spool import bring_home
+from tunedeck.core.logs.spool import bring_home
 from tunedeck.core.states import RunState, Status
 
 ROUNDS = 5

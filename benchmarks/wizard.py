@@ -84,7 +84,7 @@ async def follow(log: Path) -> tuple[float, float, float]:
     """Seconds to open at the tail, the worst stall while following, and lines/s that were shown."""
     from textual.app import App, ComposeResult
 
-    from tunedeck.core.spool_reader import SpoolReader
+    from tunedeck.core.logs.spool_reader import SpoolReader
     from tunedeck.tui.widgets.log_view import LogView
 
     class LogApp(App[None]):
@@ -135,7 +135,7 @@ _VIEW = """
 import sys
 from pathlib import Path
 from textual.app import App
-from tunedeck.core.spool_reader import SpoolReader
+from tunedeck.core.logs.spool_reader import SpoolReader
 from tunedeck.tui.widgets.log_view import LogView
 
 class LogApp(App):
@@ -241,8 +241,8 @@ def _installed(folder: Path, package: str, program: str = "") -> str | None:
 
 def redraw() -> float:
     """Seconds to draw a curve of 100,000 points again, the median of many."""
-    from tunedeck.core.curves import Curve
-    from tunedeck.core.plot import Line, draw
+    from tunedeck.core.charts.curves import Curve
+    from tunedeck.core.charts.plot import Line, draw
 
     curve = Curve()
     for step in range(100_000):

@@ -22,7 +22,7 @@ from .selection import Selection
 
 if TYPE_CHECKING:
     from .catalog import Catalog, Step
-    from .record import RunRecord
+    from .runs.record import RunRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from .errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from .catalog import Catalog, Step
-    from .record import RunRecord
+    from .runs.record import RunRecord
     from .selection import Selection
 
 
@@ -21,8 +21,8 @@ def handed_over(step: Step, selection: Selection, catalog: Catalog) -> str:
         NotFoundError: if there is no such run, it left no result, or the result is elsewhere and
             has not been brought home.
     """
-    from .outcome import produced_types, product, read_result
-    from .registry import Registry
+    from .runs.outcome import produced_types, product, read_result
+    from .runs.registry import Registry
 
     assert selection.from_run is not None
     record = Registry().find(selection.from_run)
@@ -57,7 +57,7 @@ def _where_it_is_read(artifact: str, record: RunRecord, selection: Selection) ->
     Raises:
         NotFoundError: if it is elsewhere and has not been brought home.
     """
-    from .outcome import is_here
+    from .runs.outcome import is_here
 
     away = (record.handle or {}).get("run_dir") if record.backend != "local" else None
     if away is None or not artifact.startswith("/") or _same_place(record, selection):

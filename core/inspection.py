@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from .config.compose import compose
-from .data_look import look_at_data
-from .data_text import look_lines
+from .data.look import look_at_data
+from .data.text import look_lines
 from .errors import ExitCode, TunedeckError, UsageError
 from .files import write_atomic
 from .findings import Finding, blocking

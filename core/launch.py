@@ -8,11 +8,11 @@ from .backends.base import Backend
 from .errors import TunedeckError
 from .plan import Plan
 from .process import ProcessMark
-from .record import RunRecord
-from .registry import Registry
+from .runs.record import RunRecord
+from .runs.registry import Registry
+from .runs.suspension import unmarked
 from .states import RunState, Status
 from .submission import Submission
-from .suspension import unmarked
 
 GIVEN_UP = "given up"
 """The word of a run whose launcher lives and no longer waits for the backend's answer."""

@@ -51,8 +51,8 @@ async def preflight(plan: Plan, step: Step, backend: Backend, *, online: bool) -
         online: whether the network may be used.
     """
     # Here, before there are threads: of two that import what imports each other, one may fail.
-    from . import data_look  # noqa: F401
     from .backends.base import Remarks
+    from .data import look as data_look  # noqa: F401
 
     tasks = [
         _guarded(check.__name__, asyncio.to_thread(_run, check, plan, step)) for check in CHECKS

@@ -12,7 +12,7 @@ from .errors import UsageError
 from .files import write_atomic
 
 if TYPE_CHECKING:
-    from .record import RunRecord
+    from .runs.record import RunRecord
 
 
 @dataclass(frozen=True, slots=True)

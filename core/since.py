@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .replay_lock import Change, changes_between, lock_of
+from .replays.lock import Change, changes_between, lock_of
 
 if TYPE_CHECKING:
-    from .record import RunRecord
-    from .registry import Registry
+    from .runs.record import RunRecord
+    from .runs.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,9 +42,9 @@ def _train(folder: Path, name: str, *overrides: str) -> str:
     """A run of the tiny step, waited for; its id."""
     from tunedeck.core.launch import launch
     from tunedeck.core.prepare import prepare
-    from tunedeck.core.registry import Registry
+    from tunedeck.core.runs.registry import Registry
+    from tunedeck.core.runs.watch import wait_until_ended
     from tunedeck.core.selection import Selection
-    from tunedeck.core.watch import wait_until_ended
 
     async def run() -> str:
         chosen = Selection(
@@ -66,7 +66,7 @@ async def _take(folder: Path) -> None:
     from tests.tui.conftest import shown, until
     from tests.tui.scenes import SCENES, prepare_folder
     from tunedeck.core.drafts import Draft
-    from tunedeck.core.registry import Registry
+    from tunedeck.core.runs.registry import Registry
     from tunedeck.core.selection import Selection
     from tunedeck.tui.app import WizardApp
     from tunedeck.tui.screens.compare import CompareScreen

@@ -222,7 +222,7 @@ class WizardApp(App[None]):
 
     def action_leave(self) -> None:
         """Quit, and say what goes on running."""
-        from ..core.registry import Registry
+        from ..core.runs.registry import Registry
 
         try:
             going_on = [record for record in Registry().list(limit=50) if not record.state.terminal]

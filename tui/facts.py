@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 from textual.content import Content
 
-from ..core.outcome import (
+from ..core.runs.outcome import (
     diagnosis_of,
     first_and_last_answers,
     list_checkpoints,
@@ -13,7 +13,7 @@ from ..core.outcome import (
     product,
     read_result,
 )
-from ..core.record import RunRecord, iso_utc
+from ..core.runs.record import RunRecord, iso_utc
 from ..core.states import RunState
 from ..core.text import strip_controls
 from .words import safe

@@ -24,7 +24,7 @@ def read_keymap() -> dict[str, str]:
     """
     if not keymap_file().exists():
         return {}
-    from ..core.toml_source import read_toml
+    from ..core.toml.source import read_toml
 
     source = read_toml(keymap_file())
     for name, keys in source.data.items():

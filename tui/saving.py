@@ -22,8 +22,8 @@ def ask_and_save(app: WizardApp, plan: Mapping[str, Any], suggested: str) -> Non
         suggested: the name that is there at first.
     """
     from ..core import locations
-    from ..core.replay import save_replay
-    from ..core.replay_files import replay_file
+    from ..core.replays.files import replay_file
+    from ..core.replays.replay import save_replay
 
     def wrong(name: str) -> str:
         try:

@@ -21,7 +21,7 @@ def read_theme() -> str | None:
     """
     if not settings_file().exists():
         return None
-    from ..core.toml_source import read_toml
+    from ..core.toml.source import read_toml
 
     source = read_toml(settings_file())
     theme = source.data.get("theme")

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ..findings import Finding, Fix
 from ..text import did_you_mean
-from ..toml_source import TomlSource
+from ..toml.source import TomlSource
 from .tables import CatalogTable, validate
 
 

@@ -13,7 +13,7 @@ from ..config.problems import finding_of
 from ..errors import Place, UsageError
 from ..findings import Finding, Fix
 from ..text import did_you_mean
-from ..toml_source import read_toml
+from ..toml.source import read_toml
 from .artifacts import ArtifactGraph, ArtifactType, merge_types, read_types
 from .catalog import Catalog
 from .manifest import Manifest

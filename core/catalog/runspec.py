@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from ..config.problems import finding_of
 from ..errors import UsageError
 from ..findings import Finding
-from ..toml_source import parse_toml
+from ..toml.source import parse_toml
 from .tables import CatalogTable, validate
 
 _BLOCK = re.compile(r"^# /// script[ \t]*\n((?:#[^\n]*\n)*?)# ///[ \t]*$", re.MULTILINE)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from ..config.keys import KeyPath
-    from ..toml_source import TomlSource
+    from ..toml.source import TomlSource
 
 
 class CatalogTable(BaseModel):

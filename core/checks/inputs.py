@@ -58,7 +58,7 @@ def dataset(plan: Plan, step: Step) -> Iterable[Finding]:
         return
     from ..chat.check import check_dataset
     from ..chat.verdict import data_findings
-    from ..data_look import tokenizer_of
+    from ..data.look import tokenizer_of
 
     tokenizer = tokenizer_of(plan.config)
     for table in ("dataset", "validation_dataset"):
@@ -119,7 +119,7 @@ def tokenizer(plan: Plan, step: Step) -> Iterable[Finding]:
     """The tokenizer is where the config says, and the model has an embedding for each token."""
     if step.launch.schema != "sft":
         return
-    from ..data_look import tokenizer_of
+    from ..data.look import tokenizer_of
     from ..models import architecture_of, local_model_dir, looks_like_hub_id
 
     key = "tokenizer.name"

@@ -15,7 +15,7 @@ from .complete import complete_run
 from .output import line, note, print_json, print_json_line, width
 
 if TYPE_CHECKING:
-    from ..chat_session import Answers
+    from ..runs.chat_session import Answers
 
 _SIDE_BY_SIDE = 60
 """On a narrower terminal the answers stand below each other."""
@@ -47,8 +47,8 @@ def chat(
     RUN is a run's id or name. Its best checkpoint answers, else its latest. Without --prompt,
     prompts are read line by line. Each is asked by itself, without what was said before.
     """
-    from ..chat_session import chat_session, pair_of
-    from ..registry import Registry
+    from ..runs.chat_session import chat_session, pair_of
+    from ..runs.registry import Registry
 
     record = Registry().find(run)
     pair = pair_of(record)

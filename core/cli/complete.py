@@ -104,14 +104,14 @@ def _profiles(ctx: click.Context) -> Iterator[tuple[str, str]]:
 
 
 def _runs(_ctx: click.Context) -> Iterator[tuple[str, str]]:
-    from ..registry import Registry
+    from ..runs.registry import Registry
 
     for record in Registry().list(limit=_NEWEST):
         yield record.run_id, f"{record.name}, {record.state}"
 
 
 def _replays(_ctx: click.Context) -> Iterator[tuple[str, str]]:
-    from ..replay_files import replay_files
+    from ..replays.files import replay_files
 
     return ((name, str(source)) for name, (_, source) in replay_files().items())
 

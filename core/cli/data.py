@@ -13,7 +13,7 @@ from .complete import complete_config, complete_override, complete_step
 from .output import color_wanted, print_findings, print_json
 
 if TYPE_CHECKING:
-    from ..data_look import DataLook
+    from ..data.look import DataLook
 
 _EPILOG = """\b
 Examples:
@@ -75,7 +75,7 @@ def look(
     if as_json:
         print_json(found.to_json())
     else:
-        from ..data_text import look_lines
+        from ..data.text import look_lines
 
         colored = color_wanted() is not False and sys.stdout.isatty()
         for text in look_lines(found, color=colored):
@@ -96,7 +96,7 @@ def _look(
     from ..catalog import load_catalog
     from ..chat.check import DEFAULT_LIMIT
     from ..config.compose import compose
-    from ..data_look import look_at_data
+    from ..data.look import look_at_data
     from ..schema import schema_for
 
     step = load_catalog(catalog).find(step_id)

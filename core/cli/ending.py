@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..outcome import (
+from ..runs.outcome import (
     diagnosis_of,
     first_and_last_answers,
     list_checkpoints,
@@ -17,7 +17,7 @@ from .live import span
 from .output import line, note
 
 if TYPE_CHECKING:
-    from ..record import RunRecord
+    from ..runs.record import RunRecord
 
 _MARKS = {
     RunState.SUCCEEDED: ("✓", "green"),

@@ -11,16 +11,16 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from ..launch import cancel
-from ..watch import Changed, Line, backend_of, watch
+from ..runs.watch import Changed, Line, backend_of, watch
 from .ending import ending_json, print_ending
 from .live import LiveView, PlainView, View
 from .output import note, print_json
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
-    from ..log_filter import LogFilter
-    from ..record import RunRecord
-    from ..registry import Registry
+    from ..logs.log_filter import LogFilter
+    from ..runs.record import RunRecord
+    from ..runs.registry import Registry
 
 _SECOND_THOUGHT_S = 3.0
 _REDRAW_S = 0.1

@@ -7,16 +7,16 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import click
 
-from ..metrics import Metrics, sparkline
-from ..progress import Pace, planned_steps, total_steps
+from ..charts.metrics import Metrics, sparkline
+from ..charts.progress import Pace, planned_steps, total_steps
+from ..runs.watch import Changed, Event, Fine, Line, Measured, Trouble
 from ..text import strip_controls
-from ..watch import Changed, Event, Fine, Line, Measured, Trouble
 from .output import note
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ..record import RunRecord
+    from ..runs.record import RunRecord
 
 _CURVE_WIDTH = 48
 _LONGEST_LINE = 2000

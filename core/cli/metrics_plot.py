@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..curves import Curve, Curves, PointReader
+from ..charts.curves import Curve, Curves, PointReader
+from ..charts.plot import COLORS, Line, draw
 from ..errors import NotFoundError
-from ..plot import COLORS, Line, draw
 from ..text import did_you_mean, strip_controls
 from .output import color_wanted, line, print_json, width
 
 if TYPE_CHECKING:
-    from ..record import RunRecord
+    from ..runs.record import RunRecord
 
 _HEIGHT = 16
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..price import price_words
-from ..registry import Registry
+from ..runs.registry import Registry
 from ..since import since_last
 from .output import line, note, print_findings, print_json
 

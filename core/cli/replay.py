@@ -14,8 +14,8 @@ from .complete import complete_profile, complete_replay, complete_run
 from .output import line, note, print_error, print_json, print_table
 
 if TYPE_CHECKING:
-    from ..replay import Listed, Replay
-    from ..replay_lock import Change
+    from ..replays.lock import Change
+    from ..replays.replay import Listed, Replay
     from ..selection import Selection
 
 _json_option = click.option(
@@ -65,8 +65,8 @@ def replay(
     What it resolves to now is held against what it resolved to when it was saved. Where nothing
     has changed it goes on, else it asks; without a terminal it needs --accept-changes or --frozen.
     """
-    from ..replay import frozen as put_back
-    from ..replay import load_replay
+    from ..replays.replay import frozen as put_back
+    from ..replays.replay import load_replay
     from .steps_run import Mode, run_selection
 
     if attached and detached:
@@ -101,7 +101,7 @@ def replays() -> None:
 @_json_option
 def list_command(as_json: bool) -> int:
     """List the repository's replays, your own, and the shipped examples."""
-    from ..replay import list_replays
+    from ..replays.replay import list_replays
 
     listed = list_replays()
     if as_json:
@@ -120,7 +120,7 @@ def list_command(as_json: bool) -> int:
 @_json_option
 def show(name: str, as_json: bool) -> int:
     """Show a replay's file, and what has changed since it was saved."""
-    from ..replay import load_replay
+    from ..replays.replay import load_replay
 
     saved = load_replay(name)
     problem: TunedeckError | None = None
@@ -173,9 +173,9 @@ def save(
     name: str, run: str, description: str, repository: bool, force: bool, as_json: bool
 ) -> int:
     """Save what a run was launched with."""
-    from ..registry import Registry
-    from ..replay import save_replay
-    from ..replay_files import repository_folder
+    from ..replays.files import repository_folder
+    from ..replays.replay import save_replay
+    from ..runs.registry import Registry
 
     record = Registry().find(run)
     folder = repository_folder() if repository else None
@@ -194,8 +194,8 @@ def save(
 @_json_option
 def delete(name: str, yes: bool, as_json: bool) -> int:
     """Delete a replay."""
-    from ..replay import delete_replay
-    from ..replay_files import find_replay
+    from ..replays.files import find_replay
+    from ..replays.replay import delete_replay
 
     file, _ = find_replay(name)
     if not yes and not _may_ask():
@@ -214,7 +214,7 @@ def delete(name: str, yes: bool, as_json: bool) -> int:
 
 
 def _changes(saved: Replay, selection: Selection) -> list[Change]:
-    from ..replay import changes_since
+    from ..replays.replay import changes_since
     from ..resolve import resolve
 
     if saved.ingredients.lock is None:

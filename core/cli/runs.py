@@ -14,7 +14,7 @@ from .runs_asked import as_json_option, run_argument, run_now
 from .runs_change import attach, cancel_run, delete, fetch, resume, suspend_run
 
 if TYPE_CHECKING:
-    from ..log_filter import Level
+    from ..logs.log_filter import Level
 
 
 @click.group("runs")
@@ -38,8 +38,8 @@ def runs() -> None:
 @as_json_option
 def list_runs(states: tuple[str, ...], step: str | None, limit: int | None, as_json: bool) -> None:
     """List runs, the newest first, as their backends see them now."""
-    from ..registry import Registry
-    from ..watch import refresh
+    from ..runs.registry import Registry
+    from ..runs.watch import refresh
     from .output import note, print_json
     from .runs_show import print_list
 
@@ -91,8 +91,8 @@ def logs(
     as_json: bool,
 ) -> int:
     """Print a run's log: on a terminal as text, in a pipe or file byte for byte."""
-    from ..log_filter import LogFilter
-    from ..spool_reader import SpoolReader
+    from ..logs.log_filter import LogFilter
+    from ..logs.spool_reader import SpoolReader
     from .runs_logs import bring_up_to_date, follow_node, log_of_node, print_filtered, print_log
 
     wanted = LogFilter(rank, level)
@@ -128,7 +128,7 @@ def metrics(queries: tuple[str, ...], plot: bool, key: str | None, as_json: bool
 
     With --plot, one value of several runs is drawn over each other.
     """
-    from ..metrics import read_metrics, to_json
+    from ..charts.metrics import read_metrics, to_json
     from .output import line, note, print_json
     from .runs_logs import bring_up_to_date
     from .runs_show import print_curves
@@ -165,7 +165,7 @@ def metrics(queries: tuple[str, ...], plot: bool, key: str | None, as_json: bool
 @as_json_option
 def wait(query: str, timeout: float | None, as_json: bool) -> int:
     """Wait until a run has ended, and exit as it did: 0, 100, 103; 101 if it goes on."""
-    from ..watch import wait_until_ended
+    from ..runs.watch import wait_until_ended
     from .ending import print_ending
     from .live import state_words
     from .output import note, print_json

@@ -10,8 +10,8 @@ import click
 from .complete import complete_run
 
 if TYPE_CHECKING:
-    from ..record import RunRecord
-    from ..registry import Registry
+    from ..runs.record import RunRecord
+    from ..runs.registry import Registry
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 run_argument = click.argument("query", metavar="RUN", shell_complete=complete_run)
@@ -19,8 +19,8 @@ run_argument = click.argument("query", metavar="RUN", shell_complete=complete_ru
 
 def run_now(query: str) -> tuple[RunRecord, Registry]:
     """The run that is meant, as its backend sees it now, and the registry it is in."""
-    from ..registry import Registry
-    from ..watch import refresh
+    from ..runs.registry import Registry
+    from ..runs.watch import refresh
     from .output import note
 
     registry = Registry()

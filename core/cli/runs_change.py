@@ -20,7 +20,7 @@ from .runs_asked import as_json_option, run_argument, run_now
 def cancel_run(query: str, as_json: bool) -> None:
     """Stop a run, and return once it is confirmed that nothing of it goes on."""
     from ..launch import cancel
-    from ..watch import backend_of
+    from ..runs.watch import backend_of
     from .live import state_words
     from .output import line, note, print_json
 
@@ -132,8 +132,8 @@ def resume(
 
     A run that was suspended goes on as the same job, unless values are changed.
     """
+    from ..runs.suspension import is_suspended
     from ..selection import resume_selection
-    from ..suspension import is_suspended
     from .steps_run import Mode, run_selection
 
     record, registry = run_now(query)

@@ -6,15 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ..errors import ExitCode
-from ..suspension import go_on, suspend
-from ..watch import backend_of
+from ..runs.suspension import go_on, suspend
+from ..runs.watch import backend_of
 from .follow import follow_run
 from .live import state_words
 from .output import line, note, print_json
 
 if TYPE_CHECKING:
-    from ..record import RunRecord
-    from ..registry import Registry
+    from ..runs.record import RunRecord
+    from ..runs.registry import Registry
 
 
 def put_on_hold(record: RunRecord, registry: Registry, *, as_json: bool) -> None:

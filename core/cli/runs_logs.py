@@ -13,16 +13,16 @@ import click
 
 from ..backends.base import KeepsNodeLogs
 from ..errors import ReachError, UsageError
-from ..spool import bring_home, catch_up
-from ..tail import tail
-from ..watch import backend_of
+from ..logs.spool import bring_home, catch_up
+from ..logs.tail import tail
+from ..runs.watch import backend_of
 from .live import shown_text
 from .output import note, print_json_line
 
 if TYPE_CHECKING:
     from ..backends.base import Handle
-    from ..log_filter import LogFilter
-    from ..record import RunRecord
+    from ..logs.log_filter import LogFilter
+    from ..runs.record import RunRecord
 
 
 def bring_up_to_date(
@@ -107,8 +107,8 @@ def print_log(log: Path, offset: int, *, as_json: bool) -> None:
 
 def print_filtered(log: Path, wanted: LogFilter, tail: int | None, *, as_json: bool) -> None:
     """Print the lines of a log that a filter lets through, or the last few of them."""
-    from ..filtered_reader import FilteredReader
-    from ..spool_reader import SpoolReader
+    from ..logs.filtered_reader import FilteredReader
+    from ..logs.spool_reader import SpoolReader
 
     with SpoolReader(log) as reader:
         chosen = FilteredReader(reader, wanted)

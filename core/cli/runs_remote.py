@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from .output import line, note, print_json
 
 if TYPE_CHECKING:
-    from ..record import RunRecord
-    from ..registry import Registry
+    from ..runs.record import RunRecord
+    from ..runs.registry import Registry
 
 
 def fetch_files(record: RunRecord, pattern: str | None, *, as_json: bool) -> None:
     """Bring files home, and say what came."""
-    from ..fetch import fetch
-    from ..watch import backend_of
+    from ..runs.fetch import fetch
+    from ..runs.watch import backend_of
     from .transfer import TransferLine
 
     progress = TransferLine("Fetching")
@@ -40,7 +40,7 @@ def forget_job(record: RunRecord) -> None:
     """
     from ..backends.base import Forgets
     from ..errors import UsageError
-    from ..watch import backend_of
+    from ..runs.watch import backend_of
 
     backend = backend_of(record)
     if not isinstance(backend, Forgets):
@@ -58,8 +58,8 @@ def attach_job(profile: str, job_id: str, env_file: Path | None) -> tuple[RunRec
         UsageError: if the profile's backend cannot tell a job's plan.
         NotFoundError: if there is no such job, or it is no run of ours.
     """
-    from ..adopt import adopt
-    from ..registry import Registry
+    from ..runs.adopt import adopt
+    from ..runs.registry import Registry
     from .queue import backend_of_profile
 
     backend, values = backend_of_profile(profile, env_file)

@@ -6,14 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..metrics import Metrics, read_metrics, sparkline
-from ..outcome import diagnosis_of, list_checkpoints, product, read_result
-from ..record import iso_utc
+from ..charts.metrics import Metrics, read_metrics, sparkline
+from ..runs.outcome import diagnosis_of, list_checkpoints, product, read_result
+from ..runs.record import iso_utc
 from .live import span
 from .output import line, print_table, width
 
 if TYPE_CHECKING:
-    from ..record import RunRecord
+    from ..runs.record import RunRecord
 
 _CURVE_WIDTH = 40
 _MESH = ("dp_size", "dp_replicate_size", "tp_size", "cp_size", "ep_size")

@@ -178,7 +178,7 @@ def launch_prepared(prepared: Prepared, mode: Mode, *, save: str | None = None) 
     """Send what was prepared, unless a finding blocks it, and follow it if `mode` says so."""
     from ..backends.base import TellsUploads
     from ..launch import launch
-    from ..registry import Registry
+    from ..runs.registry import Registry
     from .follow import follow_run
     from .output import line, note, print_findings, print_json
     from .transfer import TransferLine
@@ -230,7 +230,7 @@ def launch_prepared(prepared: Prepared, mode: Mode, *, save: str | None = None) 
 def _save(prepared: Prepared, name: str, mode: Mode) -> None:
     """Save the launch as a replay, or hold it to the one of that name."""
     from ..errors import NotFoundError
-    from ..replay import changes_since, load_replay, save_replay
+    from ..replays.replay import changes_since, load_replay, save_replay
 
     try:
         saved = load_replay(name)

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import NOWHERE, Place, UsageError
 from ..findings import Finding, Fix
 from ..origins import Sourced
-from ..toml_source import parse_toml
+from ..toml.source import parse_toml
 from .find import FoundFiles
 from .inherit import InheritanceError, parents_of
 from .load import EnvFiles, Profile, env_files_of, load_env_files

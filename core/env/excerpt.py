@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import Place, UsageError
-from ..toml_source import read_toml
+from ..toml.source import read_toml
 from .secrets import mask_text, secret_texts
 
 _WIDTH = 96

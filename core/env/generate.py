@@ -16,7 +16,7 @@ from ..errors import Place, UsageError
 from ..files import write_atomic
 from ..findings import Finding, Fix
 from ..text import did_you_mean
-from ..toml_source import read_toml
+from ..toml.source import read_toml
 from .check import check_text
 from .find import find_env_files
 from .generate_config import GeneratorConfig, SiteValue, inherited, load_generator

@@ -12,8 +12,8 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Item
 
 from ..errors import Place, UsageError
-from ..toml_source import TomlSource
-from ..toml_text import WIDTH, toml_key, toml_pair
+from ..toml.source import TomlSource
+from ..toml.text import WIDTH, toml_key, toml_pair
 from .generate_config import GeneratorConfig, inherited
 
 

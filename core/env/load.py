@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import NOWHERE, Place, UsageError
 from ..text import did_you_mean
-from ..toml_source import TomlSource, read_toml
+from ..toml.source import TomlSource, read_toml
 from .find import FoundFiles
 
 RESERVED = ("wandb", "cli", "cache", "artifacts")

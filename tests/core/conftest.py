@@ -15,7 +15,7 @@ import pytest
 from tunedeck.core import locations
 from tunedeck.core.plan import Launch, Plan, SecretRef, digest_of, new_run_id
 from tunedeck.core.process import processes_of, signal_all
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.registry import Registry
 
 PlanMaker = Callable[..., Plan]
 

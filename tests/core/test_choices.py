@@ -18,8 +18,8 @@ from tunedeck.core.choices import (
 )
 from tunedeck.core.config.overrides import parse_override
 from tunedeck.core.errors import UsageError
-from tunedeck.core.record import RunRecord
 from tunedeck.core.resolve import resolve
+from tunedeck.core.runs.record import RunRecord
 from tunedeck.core.selection import Selection
 
 SHIPPED_STEPS = resolve(Selection("peft/automodel", "tiny")).config["step_scheduler"]["max_steps"]

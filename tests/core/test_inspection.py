@@ -10,7 +10,7 @@ import yaml
 
 from tunedeck.core.chat.report import DataReport
 from tunedeck.core.cli.main import run as cli
-from tunedeck.core.data_look import look_at_data
+from tunedeck.core.data.look import look_at_data
 from tunedeck.core.errors import ExitCode
 from tunedeck.core.inspection import REPORT, main
 

@@ -9,7 +9,7 @@ import pytest
 from tests.core.conftest import PlanMaker
 from tunedeck.core.backends.base import Handle, load_backend
 from tunedeck.core.launch import GIVEN_UP, launch, recover
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.states import RunState, Status
 
 

@@ -4,10 +4,10 @@ import json
 from dataclasses import replace
 
 from tests.conftest import Command
-from tunedeck.core.record import RunRecord
-from tunedeck.core.registry import Registry
-from tunedeck.core.replay_lock import Change
+from tunedeck.core.replays.lock import Change
 from tunedeck.core.resolve import resolve
+from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.selection import Selection
 from tunedeck.core.since import since_last
 

@@ -15,11 +15,11 @@ from tests.system.places import PLACES, Place, alive
 from tunedeck.core.backends.base import Backend, Handle
 from tunedeck.core.errors import ExitCode
 from tunedeck.core.launch import cancel, launch, recover
+from tunedeck.core.logs.spool import bring_home
 from tunedeck.core.plan import Plan
-from tunedeck.core.record import RunRecord
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.selection import resume_selection
-from tunedeck.core.spool import bring_home
 from tunedeck.core.states import RunState, Status
 
 LIMIT_S = 300.0

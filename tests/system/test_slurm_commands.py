@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from tests.system.conftest import Cluster
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.registry import Registry
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import pytest
 from tests.system.conftest import LIMIT_S, Cluster
 from tunedeck.core.errors import TunedeckError, UsageError
 from tunedeck.core.plan import SecretRef
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.states import RunState
 
 pytestmark = pytest.mark.slow

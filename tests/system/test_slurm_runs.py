@@ -19,8 +19,8 @@ from tests.system.conftest import LIMIT_S, Cluster
 from tunedeck.core.backends.base import Handle, LogLine
 from tunedeck.core.backends.slurm.backend import SlurmBackend
 from tunedeck.core.errors import ReachError, UsageError
+from tunedeck.core.logs.spool import bring_home
 from tunedeck.core.plan import Launch, SecretRef
-from tunedeck.core.spool import bring_home
 from tunedeck.core.ssh import Done
 from tunedeck.core.ssh.remote import RemoteMachine
 from tunedeck.core.states import RunState

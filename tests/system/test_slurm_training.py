@@ -16,8 +16,8 @@ import pytest
 
 from tests.system.conftest import Cluster
 from tests.system.testbed import Testbed
-from tunedeck.core.record import RunRecord
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.states import RunState
 
 Command = Callable[..., CompletedProcess[str]]

@@ -25,7 +25,7 @@ from tests.system.testbed import Testbed
 from tests.tui.conftest import said, shown, until, working_folder
 from tunedeck.core.drafts import Draft
 from tunedeck.core.env.generate import generate, write
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.selection import Selection
 from tunedeck.core.states import RunState
 from tunedeck.tui.app import WizardApp

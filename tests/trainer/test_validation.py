@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tunedeck.core.metrics import parse_line
+from tunedeck.core.charts.metrics import parse_line
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import sft
 

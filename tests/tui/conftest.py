@@ -14,8 +14,8 @@ from textual.pilot import Pilot
 from tests.core.conftest import PlanMaker, make_plan, registry
 from tunedeck.core.backends.base import load_backend
 from tunedeck.core.launch import launch
-from tunedeck.core.record import RunRecord
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.registry import Registry
 
 __all__ = ["make_plan", "registry"]
 

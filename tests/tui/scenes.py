@@ -17,10 +17,10 @@ from tunedeck.core import locations
 from tunedeck.core.catalog import load_catalog
 from tunedeck.core.choices import form_of
 from tunedeck.core.drafts import Draft, Stage, save_draft
-from tunedeck.core.record import RunRecord
-from tunedeck.core.registry import Registry
-from tunedeck.core.replay import save_replay
+from tunedeck.core.replays.replay import save_replay
 from tunedeck.core.resolve import resolve
+from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.selection import Selection
 from tunedeck.core.states import RunState, Status
 from tunedeck.tui.screens.compare import CompareScreen

@@ -18,7 +18,7 @@ from tests.tui.conftest import Launcher, shown, until
 from tunedeck.core.catalog import load_catalog
 from tunedeck.core.choices import form_of
 from tunedeck.core.drafts import Draft, Stage
-from tunedeck.core.replay import save_replay
+from tunedeck.core.replays.replay import save_replay
 from tunedeck.core.resolve import resolve
 from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp

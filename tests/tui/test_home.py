@@ -13,7 +13,7 @@ from tunedeck.core.backends.base import Handle
 from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.drafts import Draft, save_draft
 from tunedeck.core.errors import NotFoundError
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
 from tunedeck.tui.screens.help import HelpScreen

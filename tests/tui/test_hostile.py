@@ -7,9 +7,9 @@ from textual.widgets import OptionList
 
 from tests.tui.conftest import shown, until
 from tunedeck.core.drafts import Draft
-from tunedeck.core.record import RunRecord
-from tunedeck.core.registry import Registry
 from tunedeck.core.resolve import resolve
+from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.selection import Selection
 from tunedeck.core.states import RunState, Status
 from tunedeck.tui.app import WizardApp

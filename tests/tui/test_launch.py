@@ -12,7 +12,7 @@ from tests.tui.conftest import said, shown, until
 from tunedeck.core.drafts import Draft, Stage, list_drafts
 from tunedeck.core.errors import ExitCode
 from tunedeck.core.process import processes_of, signal_all
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
 from tunedeck.tui.screens.home import HomeScreen

@@ -7,7 +7,7 @@ import pytest
 from textual.app import App, ComposeResult
 
 from tests.tui.conftest import shown, until
-from tunedeck.core.spool_reader import SpoolReader
+from tunedeck.core.logs.spool_reader import SpoolReader
 from tunedeck.tui.widgets.log_view import LogView
 
 

@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from tunedeck.core.drafts import Draft, list_drafts, save_draft
 from tunedeck.core.process import processes_of, signal_all
-from tunedeck.core.registry import Registry
-from tunedeck.core.replay import load_replay
+from tunedeck.core.replays.replay import load_replay
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.selection import Selection
 from tunedeck.core.states import RunState
 from tunedeck.tui.plain import run_prompts

@@ -12,10 +12,10 @@ from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.drafts import Draft
 from tunedeck.core.findings import Finding
 from tunedeck.core.plan import Plan
-from tunedeck.core.record import RunRecord
-from tunedeck.core.registry import Registry
-from tunedeck.core.replay import save_replay
+from tunedeck.core.replays.replay import save_replay
 from tunedeck.core.resolve import resolve
+from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
 from tunedeck.tui.screens.launch import LaunchScreen

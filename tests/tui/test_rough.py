@@ -14,7 +14,7 @@ from tests.tui.conftest import Launcher, said, shown, until
 from tests.tui.scenes import prepare_folder, recorded
 from tunedeck.core import locations
 from tunedeck.core.drafts import Draft, list_drafts, save_draft
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.selection import Selection
 from tunedeck.core.states import RunState
 from tunedeck.tui.app import WizardApp

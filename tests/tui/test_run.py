@@ -11,9 +11,9 @@ from tests.tui.conftest import Launcher, said, shown, until
 from tunedeck.core.backends.base import Handle, LogLine
 from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.cli import runs_logs
-from tunedeck.core.filtered_reader import FilteredReader
+from tunedeck.core.logs.filtered_reader import FilteredReader
 from tunedeck.core.plan import Launch
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.states import RunState
 from tunedeck.tui.app import WizardApp
 from tunedeck.tui.screens import run_feed, run_lines

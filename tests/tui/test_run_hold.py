@@ -11,7 +11,7 @@ from tests.system.clouds.lepton import FakeLepton
 from tests.system.clouds.lepton_place import LeptonPlace, workspace_on_loopback
 from tests.tui.conftest import Launcher, said, shown, until
 from tunedeck.core.launch import launch
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.states import RunState
 from tunedeck.tui.app import WizardApp
 from tunedeck.tui.screens.ask import Confirm

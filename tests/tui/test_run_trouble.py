@@ -13,8 +13,8 @@ from tests.tui.conftest import shown, until
 from tunedeck.core.backends.base import Capabilities, Handle, LogLine
 from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.errors import AuthenticationError, NotFoundError, TunedeckError
-from tunedeck.core.record import RunRecord
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.states import RunState, Status
 from tunedeck.tui.app import WizardApp
 from tunedeck.tui.screens import run_feed

@@ -15,7 +15,7 @@ import pytest
 
 from tunedeck.core.drafts import list_drafts
 from tunedeck.core.process import processes_of, signal_all
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.registry import Registry
 
 # A second try, for a machine so busy that a terminal stands still for a minute.
 pytestmark = [

@@ -150,8 +150,8 @@ def _value(session: Session, row: Row, selection: Selection, catalog: Catalog) -
 
 def _look(selection: Selection, form: Form, *, validation: bool) -> None:
     """Rows token by token, counts, lengths, and what would block a launch."""
-    from ...core.data_look import look_at_data
-    from ...core.data_text import look_lines
+    from ...core.data.look import look_at_data
+    from ...core.data.text import look_lines
 
     table = "validation_dataset" if validation else "dataset"
     if not (form.values.get(table) or {}).get("path_or_dataset_id"):

@@ -7,10 +7,10 @@ import time
 from ...core.cli.output import line, note, print_error
 from ...core.drafts import Draft, delete_draft, list_drafts
 from ...core.errors import ExitCode, TunedeckError
-from ...core.overview import Overview
-from ...core.registry import Registry
-from ...core.replay import changes_since, frozen, list_replays, load_replay
+from ...core.replays.replay import changes_since, frozen, list_replays, load_replay
 from ...core.resolve import resolve
+from ...core.runs.overview import Overview
+from ...core.runs.registry import Registry
 from ...core.selection import Selection
 from ..words import age
 from .ask import BACK, Left, Session, ask, choose, command

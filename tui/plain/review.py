@@ -13,8 +13,8 @@ from ...core.drafts import Draft, Stage, delete_draft
 from ...core.errors import TunedeckError
 from ...core.findings import Finding, blocking
 from ...core.prepare import Prepared, check_online, prepare
-from ...core.registry import Registry
-from ...core.replay import Replay, changes_since, save_replay
+from ...core.replays.replay import Replay, changes_since, save_replay
+from ...core.runs.registry import Registry
 from ...core.selection import Selection
 from ...core.since import since_last
 from ..stages.review_pages import Compared, pages, render

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...core.choices import selection_of
 from ...core.cli.output import note
 from ...core.drafts import Draft
-from ...core.registry import Registry
+from ...core.runs.registry import Registry
 from ...core.selection import Selection, resume_selection
 from ...core.states import RunState
 from .ask import BACK, Session, ask, choose, command, sure

@@ -9,7 +9,7 @@ from ...core.choices import steps_for
 from ...core.cli.output import note, print_error
 from ...core.drafts import STAGES, Draft, Stage, save_draft
 from ...core.errors import TunedeckError
-from ...core.replay import Replay
+from ...core.replays.replay import Replay
 from ...core.selection import Selection
 from .ask import BACK, Session, choose
 from .fields import change_fields

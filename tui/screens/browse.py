@@ -16,7 +16,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from ...core.browse import Entry, list_folder
+from ...core.data.browse import Entry, list_folder
 from ...core.errors import UsageError
 from ..background import begin
 from ..words import cell, safe, trouble

@@ -12,9 +12,9 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
-from ...core.curves import Batch, Curves, PointReader
-from ...core.plot import COLORS
-from ...core.registry import Registry
+from ...core.charts.curves import Batch, Curves, PointReader
+from ...core.charts.plot import COLORS
+from ...core.runs.registry import Registry
 from ..background import begin
 from ..widgets.chart import Chart, Line, title_of
 from ..words import MARKS, cell
@@ -22,7 +22,7 @@ from .ask import Choose
 from .page import Page
 
 if TYPE_CHECKING:
-    from ...core.record import RunRecord
+    from ...core.runs.record import RunRecord
 
 _PACE_S = 0.5
 

@@ -17,8 +17,8 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
-from ...core.data_look import DataLook, look_at_data
-from ...core.data_text import count_lines, histogram_lines, row_lines
+from ...core.data.look import DataLook, look_at_data
+from ...core.data.text import count_lines, histogram_lines, row_lines
 from ...core.errors import TunedeckError
 from ...core.findings import blocking
 from ...core.text import strip_controls

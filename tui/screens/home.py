@@ -198,7 +198,7 @@ class HomeScreen(Page):
         if len(self._compared) < 2:
             self.wizard.say("Mark two runs or more with space first.")
             return
-        from ...core.registry import Registry
+        from ...core.runs.registry import Registry
         from .compare import CompareScreen
 
         registry = Registry()
@@ -246,7 +246,7 @@ class HomeScreen(Page):
         self.app.push_screen(LaunchScreen(draft))
 
     def _open_run(self, run_id: str) -> None:
-        from ...core.registry import Registry
+        from ...core.runs.registry import Registry
         from .run import RunScreen
 
         self.app.push_screen(RunScreen(Registry().get(run_id)))

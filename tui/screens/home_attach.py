@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 if TYPE_CHECKING:
-    from ...core.record import RunRecord
+    from ...core.runs.record import RunRecord
     from .page import Page
 
 
@@ -32,9 +32,9 @@ def ask_and_attach(page: Page) -> None:
         profile, job = text.split()
 
         async def find() -> RunRecord:
-            from ...core.adopt import adopt
             from ...core.cli.queue import backend_of_profile
-            from ...core.registry import Registry
+            from ...core.runs.adopt import adopt
+            from ...core.runs.registry import Registry
 
             backend, values = backend_of_profile(profile, None)
             return await adopt(backend, profile, values, job, Registry())

@@ -13,8 +13,8 @@ from ..words import MARKS, age, cell, safe
 
 if TYPE_CHECKING:
     from ...core.drafts import Draft
-    from ...core.overview import Glance
-    from ...core.replay import Listed
+    from ...core.replays.replay import Listed
+    from ...core.runs.overview import Glance
     from .home_watch import Seen
 
 

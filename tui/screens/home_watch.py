@@ -11,8 +11,8 @@ from ..words import trouble
 
 if TYPE_CHECKING:
     from ...core.drafts import Draft
-    from ...core.overview import Glance
-    from ...core.replay import Listed
+    from ...core.replays.replay import Listed
+    from ...core.runs.overview import Glance
     from .page import Page
 
 _PACE_S = 1.0
@@ -37,9 +37,9 @@ def look_on(page: Page, stop: threading.Event) -> None:
     """
     from ...core.drafts import list_drafts
     from ...core.errors import TunedeckError
-    from ...core.overview import Overview
-    from ...core.registry import Registry
-    from ...core.replay import list_replays
+    from ...core.replays.replay import list_replays
+    from ...core.runs.overview import Overview
+    from ...core.runs.registry import Registry
 
     overview = Overview(Registry())
     before: list[str] = []

@@ -15,7 +15,7 @@ from textual.widgets import ContentSwitcher
 
 from ...core.choices import command_of, steps_for
 from ...core.drafts import STAGES, Draft, Stage
-from ...core.registry import Registry
+from ...core.runs.registry import Registry
 from ..background import begin
 from ..keeper import Keeper
 from ..stages.config import ConfigStage
@@ -29,8 +29,8 @@ from .page import Page
 if TYPE_CHECKING:
     from ...core.catalog import Catalog, Step
     from ...core.findings import Finding
-    from ...core.record import RunRecord
-    from ...core.replay import Replay
+    from ...core.replays.replay import Replay
+    from ...core.runs.record import RunRecord
     from ...core.selection import Selection
 
 

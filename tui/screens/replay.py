@@ -15,8 +15,8 @@ from textual.widgets import Static
 
 from ...core.drafts import Draft, Stage
 from ...core.errors import TunedeckError
-from ...core.replay import Replay, changes_since, frozen, load_replay
-from ...core.replay_lock import Change
+from ...core.replays.lock import Change
+from ...core.replays.replay import Replay, changes_since, frozen, load_replay
 from ...core.resolve import resolve
 from ...core.selection import Selection
 from ...core.text import strip_controls

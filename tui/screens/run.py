@@ -12,9 +12,9 @@ from textual.containers import Grid, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from ...core.curves import Curves
-from ...core.progress import Pace, planned_steps
-from ...core.suspension import is_suspended
+from ...core.charts.curves import Curves
+from ...core.charts.progress import Pace, planned_steps
+from ...core.runs.suspension import is_suspended
 from ..widgets.chart import Chart
 from ..widgets.log_view import LogView
 from . import run_charts as charts
@@ -29,7 +29,7 @@ from .run_messages import Fetched, Found, News, Opened, Points, Told, Troubled
 from .run_state import state_lines, trouble_line
 
 if TYPE_CHECKING:
-    from ...core.record import RunRecord
+    from ...core.runs.record import RunRecord
 
 _LOG_PACE_S = 0.1
 _WIDE = 110

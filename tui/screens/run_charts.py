@@ -11,7 +11,7 @@ from ..widgets.chart import FIRST, Chart, Line, title_of
 from .ask import Choose
 
 if TYPE_CHECKING:
-    from ...core.curves import Curves
+    from ...core.charts.curves import Curves
     from .page import Page
 
 MOST = 6

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...core.registry import Registry
-from ...core.watch import backend_of, look
+from ...core.runs.registry import Registry
+from ...core.runs.watch import backend_of, look
 from ..words import safe
 from .ask import Confirm
 from .run_messages import Fetched, News, Troubled
@@ -13,7 +13,7 @@ from .run_messages import Fetched, News, Troubled
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ...core.record import RunRecord
+    from ...core.runs.record import RunRecord
     from .run import RunScreen
 
 
@@ -59,7 +59,7 @@ def cancel(screen: RunScreen) -> None:
 
 def fetch(screen: RunScreen) -> None:
     """Bring the run's files home: its result, its configs, what it measured."""
-    from ...core.fetch import fetch as fetch_files
+    from ...core.runs.fetch import fetch as fetch_files
 
     record = screen.record
 

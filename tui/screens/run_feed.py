@@ -10,13 +10,13 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...core.curves import PointReader
+from ...core.charts.curves import PointReader
 from ...core.errors import AuthenticationError, ReachError, TunedeckError
-from ...core.filtered_reader import FilteredReader
-from ...core.registry import Registry
-from ...core.spool import bring_home, load_state
-from ...core.spool_reader import SpoolReader
-from ...core.watch import Changed, Fine, Trouble, backend_of, look, watch
+from ...core.logs.filtered_reader import FilteredReader
+from ...core.logs.spool import bring_home, load_state
+from ...core.logs.spool_reader import SpoolReader
+from ...core.runs.registry import Registry
+from ...core.runs.watch import Changed, Fine, Trouble, backend_of, look, watch
 from ..background import begin
 from ..words import trouble as words_of
 from .run_lines import Lines
@@ -25,7 +25,7 @@ from .run_messages import Found, News, Opened, Points, Told, Troubled
 if TYPE_CHECKING:
     from textual.message_pump import MessagePump
 
-    from ...core.record import RunRecord
+    from ...core.runs.record import RunRecord
 
 _PACE_S = 0.25
 _PIECE = 50_000

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from textual.message import Message
 
-from ...core.registry import Registry
-from ...core.suspension import Suspends, go_on, suspend
-from ...core.watch import backend_of
+from ...core.runs.registry import Registry
+from ...core.runs.suspension import Suspends, go_on, suspend
+from ...core.runs.watch import backend_of
 from ..words import safe
 from .ask import Confirm
 from .run_messages import News
 
 if TYPE_CHECKING:
-    from ...core.record import RunRecord
+    from ...core.runs.record import RunRecord
     from .page import Page
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ...core.backends.base import KeepsNodeLogs
-from ...core.log_filter import LogFilter
-from ...core.watch import backend_of
+from ...core.logs.log_filter import LogFilter
+from ...core.runs.watch import backend_of
 
 if TYPE_CHECKING:
-    from ...core.record import RunRecord
+    from ...core.runs.record import RunRecord
 
 
 @dataclass(frozen=True)

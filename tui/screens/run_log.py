@@ -10,7 +10,7 @@ from .ask import AskText, Choose
 from .run_lines import Lines, offered
 
 if TYPE_CHECKING:
-    from ...core.record import RunRecord
+    from ...core.runs.record import RunRecord
     from ..widgets.log_view import LogView
     from .page import Page
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.message import Message
 
-from ...core.curves import Batch
-from ...core.filtered_reader import FilteredReader
-from ...core.spool_reader import SpoolReader
+from ...core.charts.curves import Batch
+from ...core.logs.filtered_reader import FilteredReader
+from ...core.logs.spool_reader import SpoolReader
 
 if TYPE_CHECKING:
-    from ...core.record import RunRecord
+    from ...core.runs.record import RunRecord
 
 
 class News(Message):

@@ -12,7 +12,7 @@ from ...core.states import RunState
 from ..words import trouble
 
 if TYPE_CHECKING:
-    from ...core.record import RunRecord
+    from ...core.runs.record import RunRecord
     from ..app import WizardApp
 
 

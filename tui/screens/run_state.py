@@ -12,9 +12,9 @@ from ...core.cli.live import span
 from ..words import MARKS, cell, safe
 
 if TYPE_CHECKING:
-    from ...core.curves import Curves
-    from ...core.progress import Pace
-    from ...core.record import RunRecord
+    from ...core.charts.curves import Curves
+    from ...core.charts.progress import Pace
+    from ...core.runs.record import RunRecord
 
 _BAR = 20
 _SHOWN = (("loss", "loss"), ("val_loss", "val"), ("tokens_per_s", "tokens/s"))

@@ -18,7 +18,7 @@ from textual.widgets.option_list import Option
 from ...core.errors import TunedeckError
 from ...core.findings import Finding, blocking
 from ...core.prepare import Prepared, check_online, prepare
-from ...core.registry import Registry
+from ...core.runs.registry import Registry
 from ...core.since import since_last
 from ..background import begin
 from ..errand import Errand
@@ -28,7 +28,7 @@ from .review_sent import copied
 from .stage import StageView
 
 if TYPE_CHECKING:
-    from ...core.replay import Replay
+    from ...core.replays.replay import Replay
     from ...core.selection import Selection
 
 
@@ -298,7 +298,7 @@ class ReviewStage(StageView):
 
 
 def _compare(prepared: Prepared, replay: Replay | None) -> Compared:
-    from ...core.replay import changes_since
+    from ...core.replays.replay import changes_since
 
     since = since_last(prepared.plan.to_json(), Registry())
     if replay is None or replay.ingredients.lock is None:

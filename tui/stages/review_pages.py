@@ -14,7 +14,7 @@ from ...core.config_view import yaml_text
 from ...core.locations import assets_dir
 from ...core.prepare import Prepared
 from ...core.price import price_words
-from ...core.replay_lock import Change
+from ...core.replays.lock import Change
 from ...core.since import Since
 from ..code import code
 from ..words import safe

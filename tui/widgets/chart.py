@@ -8,7 +8,7 @@ from rich.text import Span, Text
 from textual.message import Message
 from textual.widget import Widget
 
-from ...core.plot import COLORS, Line, draw
+from ...core.charts.plot import COLORS, Line, draw
 
 _TITLES = {
     "loss": "training loss",

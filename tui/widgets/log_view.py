@@ -18,9 +18,9 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from ...core.filtered_reader import FilteredReader
-from ...core.log_filter import TROUBLE
-from ...core.spool_reader import SpoolReader
+from ...core.logs.filtered_reader import FilteredReader
+from ...core.logs.log_filter import TROUBLE
+from ...core.logs.spool_reader import SpoolReader
 
 _TROUBLE_TEXT = re.compile(TROUBLE.pattern.decode())
 _WIDEST = 4096

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ...errors import AuthenticationError, NotFoundError
-from ...tail import tail
+from ...logs.tail import tail
 from ..base import Handle
 from ..cloud.errors import Passing, refusal
 from ..cloud.http import ANSWER_S, CONNECT_S, Service, tls

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from ...runs.suspension import as_suspended
 from ...states import RunState, Status
-from ...suspension import as_suspended
 from ..base import Handle
 from ..cloud.ending import with_exit_code
 from .client import RunAI

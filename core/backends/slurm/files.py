@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 from ...errors import NotFoundError
-from ...fetch import RemoteFile
+from ...runs.fetch import RemoteFile
 from ...ssh import Machine
 from ..base import Handle
 from .shell import refused

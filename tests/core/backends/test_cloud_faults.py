@@ -15,8 +15,8 @@ from tunedeck.core.backends.cloud import http
 from tunedeck.core.errors import ExitCode, ReachError, UsageError
 from tunedeck.core.launch import recover
 from tunedeck.core.plan import Launch
-from tunedeck.core.record import RunRecord
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.states import RunState
 
 pytestmark = pytest.mark.slow

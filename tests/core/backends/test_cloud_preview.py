@@ -16,12 +16,12 @@ from tests.core.backends.conftest import Cloud
 from tests.system.clouds.lepton import GROUP_ID
 from tests.system.clouds.runai_schema import CLUSTER_ID, PROJECT_ID
 from tunedeck.core import locations
-from tunedeck.core.adopt import TellsPlans, adopt
 from tunedeck.core.backends.base import Settles
 from tunedeck.core.backends.cloud import parcel
 from tunedeck.core.errors import NotFoundError, ReachError, UsageError
 from tunedeck.core.plan import Launch, Plan, SecretRef
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.adopt import TellsPlans, adopt
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.states import RunState
 
 _DESCRIPTION = re.compile(r"<(\d+) characters, sha256:([0-9a-f]{64})>")

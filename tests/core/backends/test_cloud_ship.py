@@ -14,8 +14,8 @@ from tests.core.backends.conftest import Cloud
 from tunedeck.core.backends.base import Backend
 from tunedeck.core.backends.cloud import ship
 from tunedeck.core.errors import NotFoundError, TunedeckError, UsageError
-from tunedeck.core.fetch import fetch
-from tunedeck.core.record import RunRecord
+from tunedeck.core.runs.fetch import fetch
+from tunedeck.core.runs.record import RunRecord
 
 MAKES = (
     "cd $TUNEDECK_RUN_DIR; mkdir -p checkpoints/step_2 more; echo '{}' > result.json;"

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunedeck.core.catalog.artifacts import ArtifactGraph, ArtifactType, read_types
-from tunedeck.core.toml_source import parse_toml
+from tunedeck.core.toml.source import parse_toml
 
 NAMES = "abcdef"
 edges = st.sets(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), max_size=10)

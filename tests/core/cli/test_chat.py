@@ -19,8 +19,8 @@ from tunedeck.core import locations
 from tunedeck.core.catalog import requirements
 from tunedeck.core.cli.main import run
 from tunedeck.core.plan import Plan
-from tunedeck.core.record import RunRecord
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.states import RunState
 from tunedeck.core.text import strip_controls
 

@@ -17,7 +17,7 @@ import pytest
 
 from tunedeck.core.plan import Plan
 from tunedeck.core.process import processes_of
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.states import RunState
 
 MakePlan = Callable[..., Plan]
@@ -42,7 +42,7 @@ import asyncio, pickle, sys
 from tunedeck.core.backends.base import load_backend
 from tunedeck.core.cli.follow import follow_run
 from tunedeck.core.launch import launch
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.registry import Registry
 plan = pickle.load(open(sys.argv[1], "rb"))
 backend = load_backend("local", dict(plan.profile_values))
 record = asyncio.run(launch(plan, backend.render(plan), backend, Registry()))

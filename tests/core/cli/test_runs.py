@@ -15,9 +15,9 @@ from tunedeck.core.backends.base import load_backend
 from tunedeck.core.cli.main import run
 from tunedeck.core.launch import launch
 from tunedeck.core.plan import Plan
-from tunedeck.core.record import RunRecord
-from tunedeck.core.registry import Registry
-from tunedeck.core.watch import wait_until_ended
+from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.registry import Registry
+from tunedeck.core.runs.watch import wait_until_ended
 
 MakePlan = Callable[..., Plan]
 Capture = pytest.CaptureFixture[str]

@@ -21,7 +21,7 @@ from tunedeck.core.env.load import load_env_files
 from tunedeck.core.env.models import describe
 from tunedeck.core.env.resolve import ResolvedProfile, resolve_profile
 from tunedeck.core.errors import UsageError
-from tunedeck.core.toml_source import parse_toml
+from tunedeck.core.toml.source import parse_toml
 
 BACKENDS = {
     "local": "local",

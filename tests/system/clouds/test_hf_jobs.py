@@ -13,16 +13,16 @@ import pytest
 
 from tests.system.clouds.hf import TOKEN, FakeHub, HFJob
 from tests.system.places import HFPlace, plan_for
-from tunedeck.core.adopt import adopt
 from tunedeck.core.backends.base import Handle, LogLine
 from tunedeck.core.backends.hf import client
 from tunedeck.core.backends.hf.backend import HFJobsBackend
 from tunedeck.core.backends.hf.client import Hub
 from tunedeck.core.errors import ExitCode, NotFoundError, TunedeckError
-from tunedeck.core.fetch import fetch
 from tunedeck.core.plan import Plan, SecretRef
-from tunedeck.core.record import RunRecord
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.adopt import adopt
+from tunedeck.core.runs.fetch import fetch
+from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.registry import Registry
 from tunedeck.core.states import RunState
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ import pytest
 
 from tests.system.clouds.hf import FakeHub
 from tests.system.places import hub_on_loopback
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.registry import Registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -15,11 +15,11 @@ from tunedeck.core.backends.base import Handle
 from tunedeck.core.backends.hf import download, upload
 from tunedeck.core.backends.hf.backend import HFJobsBackend
 from tunedeck.core.errors import ExitCode, TunedeckError, UsageError
-from tunedeck.core.fetch import fetch
 from tunedeck.core.inputs import content_digest
 from tunedeck.core.plan import LocalInput, Plan
-from tunedeck.core.record import RunRecord
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.fetch import fetch
+from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.registry import Registry
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ from tests.system.clouds.lepton_place import workspace_on_loopback
 from tests.system.clouds.runai import FakeRunAI
 from tests.system.clouds.runai_place import tenant_on_loopback
 from tests.system.clouds.runai_schema import CLAIM, CLIENT, PROJECT, SECRET
-from tunedeck.core.registry import Registry
+from tunedeck.core.runs.registry import Registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -1,0 +1,1 @@
+"""Curves: read from logs, kept as they grow, drawn with characters."""

@@ -1,0 +1,1 @@
+"""Logs: brought home byte for byte, indexed, followed and filtered."""

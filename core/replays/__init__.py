@@ -1,0 +1,1 @@
+"""Saved launches: their ingredients, their lock, and what has changed since."""

@@ -1,0 +1,48 @@
+"""What a run left decides what comes next: an adapter can be merged, a whole model cannot."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tunedeck.core.errors import NotFoundError, UsageError
+from tunedeck.core.resolve import resolve
+from tunedeck.core.runs.outcome import next_commands
+from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.registry import Registry
+from tunedeck.core.selection import Selection
+
+
+def _ended(registry: Registry, make_plan: Any, **result: Any) -> RunRecord:
+    plan = replace(make_plan(), step="sft/automodel")
+    record = RunRecord.of(plan, forced=False)
+    registry.add(record)
+    plan.run_dir.mkdir(parents=True)
+    if result:
+        (plan.run_dir / "result.json").write_text(json.dumps(result))
+    return registry.get(plan.run_id)
+
+
+def _merge(record: RunRecord) -> dict[str, Any]:
+    return dict(resolve(Selection("convert/merge_lora", "tiny", from_run=record.run_id)).config)
+
+
+def test_an_adapter_is_handed_to_the_merge(registry: Registry, make_plan: Any) -> None:
+    record = _ended(registry, make_plan, kind="adapter", best_checkpoint="/runs/a/step_9", base="b")
+    assert _merge(record)["lora_checkpoint"] == "/runs/a/step_9"
+    assert f"tunedeck steps run convert/merge_lora --from {record.run_id}" in next_commands(record)
+
+
+def test_a_whole_model_is_not_offered_to_the_merge(registry: Registry, make_plan: Any) -> None:
+    record = _ended(registry, make_plan, kind="model", checkpoint="/runs/a/step_9", base="b")
+    assert not any("merge_lora" in command for command in next_commands(record))
+    with pytest.raises(UsageError, match="lora_checkpoint must be set"):
+        _merge(record)
+
+
+def test_a_run_that_left_nothing_has_nothing_to_hand_on(registry: Registry, make_plan: Any) -> None:
+    with pytest.raises((NotFoundError, UsageError), match="no result"):
+        _merge(_ended(registry, make_plan))

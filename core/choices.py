@@ -220,7 +220,7 @@ def as_text(value: Any) -> str:
 
 
 def _overridden(overrides: Iterable[str]) -> list[str]:
-    from .config.keys import dotted
+    from .keys import dotted
 
     return [dotted(parse_override(text).path) for text in overrides]
 

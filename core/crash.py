@@ -20,7 +20,7 @@ def crash_report(error: BaseException) -> TunedeckError:
     Args:
         error: what nobody foresaw.
     """
-    from .env.secrets import mask_text
+    from .secrets import mask_text
 
     lines = mask_text("".join(traceback.format_exception(error)))
     what = strip_controls(mask_text(f"{type(error).__name__}: {error}")).partition("\n")[0]

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .plan import SecretRef
-
-MASK = "********"
+from .secrets import MASK
 
 
 @dataclass(frozen=True, slots=True)

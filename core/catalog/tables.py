@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..config.keys import dotted
 from ..findings import Finding, Fix
+from ..keys import dotted
 from ..text import nearest
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-    from ..config.keys import KeyPath
+    from ..keys import KeyPath
     from ..toml.source import TomlSource
 
 

@@ -8,9 +8,8 @@ from collections import deque
 from pathlib import Path
 
 from ..env.excerpt import Excerpts
-from ..env.secrets import is_secret_name, mask_text
 from ..errors import Place
-from ..submission import MASK
+from ..secrets import MASK, is_secret_name, mask_text
 from ..text import strip_controls
 
 _LINES_BEFORE = 200

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import NOWHERE, Place, UsageError
 from ..findings import Finding, Fix
+from ..keys import KeyPath, dotted, leaf_paths
 from ..origins import Origin, Sourced
 from .chain import load_chain
 from .interpolate import interpolate, secret_reference
-from .keys import KeyPath, dotted, leaf_paths
 from .layers import Tree, leaf_at, plain
 from .overrides import Override, apply, parse_override
 from .problems import ConfigErrors, finding_of

@@ -6,8 +6,8 @@ import typing
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..keys import KeyPath
 from ..schema.base import Table
-from .keys import KeyPath
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo as PydanticField

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import locations
-from ..env.secrets import is_secret_name
+from ..keys import KeyPath, dotted
+from ..secrets import is_secret_name
 from ..text import did_you_mean
-from .keys import KeyPath, dotted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
+from ..keys import KeyPath
 from ..origins import Origin, Sourced
-from .keys import KeyPath
 from .yaml_file import YamlFile
 
 Tree: TypeAlias = "dict[str, Tree | Sourced]"

@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ..env.secrets import mask_text
 from ..errors import UsageError
+from ..keys import KeyPath, dotted, split_key
 from ..origins import Origin, Sourced
-from .keys import KeyPath, dotted, split_key
+from ..secrets import mask_text
 from .layers import Tree, from_value, leaf_at, overlay
 from .yaml_shape import MAX_DEPTH, check_shape
 

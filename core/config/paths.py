@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from .keys import KeyPath, dotted, split_key
+from ..keys import KeyPath, dotted, split_key
 
 if TYPE_CHECKING:
     from ..schema.base import Table

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..env.secrets import mask_text
 from ..findings import Edit, Fix
+from ..keys import KeyPath, dotted, split_key
+from ..secrets import mask_text
 from ..text import did_you_mean, nearest
-from .keys import KeyPath, dotted, split_key
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import NOWHERE, Place, UsageError
+from ..keys import KeyPath, dotted
 from ..text_file import read_text
-from .keys import KeyPath, dotted
 from .yaml_shape import MAX_DEPTH, ShapeError, check_shape, loader
 
 if TYPE_CHECKING:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..origins import Origin, Sourced
-from ..submission import MASK
+from ..secrets import MASK, is_secret_name
 from .resolve import ResolvedProfile
-from .secrets import is_secret_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import Place, UsageError
+from ..secrets import mask_text, secret_texts
 from ..toml.source import read_toml
-from .secrets import mask_text, secret_texts
 
 _WIDTH = 96
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..config.keys import split_key
 from ..config.overrides import parse_override
 from ..errors import Place, UsageError
 from ..files import write_atomic
 from ..findings import Finding, Fix
+from ..keys import split_key
 from ..text import did_you_mean
 from ..toml.source import read_toml
 from .check import check_text

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .. import locations
 from ..config.chain import load_chain
-from ..config.keys import dotted, split_key
 from ..config.layers import Tree, leaf_at, overlay, plain
 from ..config.overrides import Override, apply, parse_override
 from ..config.yaml_file import YamlFile
 from ..errors import UsageError
+from ..keys import dotted, split_key
 from ..origins import Origin, Sourced
 from ..text import did_you_mean
 from .load import RESERVED

@@ -8,9 +8,10 @@ from typing import Any
 from ..errors import UsageError
 from ..findings import Edit
 from ..origins import Origin, Sourced
+from ..secrets import MASK, is_secret_name, literal_in, shows_secret
 from ..text import nearest
 from .load import EnvFiles, Profile
-from .secrets import without_secret
+from .placeholder import is_placeholder
 from .spellings import other_spellings
 
 LeafPath = tuple[str, ...]
@@ -175,3 +176,11 @@ def _circle(profile: Profile, parent: str, way: list[str]) -> InheritanceError:
 def _some(names: Iterable[str]) -> str:
     known = list(names)
     return ", ".join(known[:6]) + (", …" if len(known) > 6 else "")
+
+
+def without_secret(name: str, value: Any) -> Any:
+    """What may be kept of a value that was overridden: all of it, a reference, or the mask."""
+    if is_secret_name(name):
+        literal = literal_in(value)
+        return MASK if literal is not None and not is_placeholder(literal) else value
+    return MASK if shows_secret(value) else value

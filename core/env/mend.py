@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import Place, UsageError
 from ..files import write_atomic
 from ..findings import Edit, Finding
-from .secrets import mask_text, secret_texts
+from ..secrets import mask_text, secret_texts
 
 _MARK = "\ufeff"
 """The byte order mark that some editors put in front."""

@@ -10,12 +10,12 @@ from ..errors import UsageError
 from ..findings import Finding
 from ..origins import Sourced
 from ..plan import SecretRef
+from ..secrets import is_secret_name
 from .inherit import Inheritance, LeafPath, Tree, leaves, nested, overlay
 from .interpolate import Interpolator, reads_keys
 from .interpolation_problem import InterpolationProblem
 from .load import EnvFiles
 from .secret_refs import HIDDEN, Cleared, clear, declared_secrets, problem_at, reads_secret
-from .secrets import is_secret_name
 
 Layer = Mapping[str, Sourced]
 """A layer around the profile: dotted key (`env_vars.HF_HOME`) → value and where it comes from."""

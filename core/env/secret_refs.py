@@ -11,12 +11,11 @@ from typing import Any
 from ..findings import Finding, Fix
 from ..origins import Origin, Sourced
 from ..plan import SecretRef
-from ..submission import MASK
-from .inherit import LeafPath, Tree
+from ..secrets import MASK, WORDS, is_secret_name, literal_in, mask_text, shows_secret
+from .inherit import LeafPath, Tree, without_secret
 from .interpolate import env_names
 from .interpolation_problem import InterpolationProblem
 from .placeholder import is_placeholder
-from .secrets import WORDS, is_secret_name, literal_in, mask_text, shows_secret, without_secret
 
 HIDDEN = "\0secret\0"
 """Stands for a secret among the raw values, so that another key that refers to it is noticed."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..env.secrets import holds_secret
 from ..errors import UsageError
+from ..secrets import holds_secret
 from ..text import did_you_mean
 from ..toml.source import TomlSource, read_toml
 from ..toml.text import toml_pair

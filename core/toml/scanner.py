@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 
-from ..config.keys import KeyPath
+from ..keys import KeyPath
 
 _BLANK = re.compile(r"(?:[ \t\r\n]++|#[^\n]*+)*+")
 _KEY = re.compile(r'[A-Za-z0-9_-]++|"(?:[^"\\\n]++|\\.)*+"|\'[^\'\n]*+\'')

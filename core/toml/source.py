@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..config.keys import KeyPath
 from ..errors import Place, UsageError
+from ..keys import KeyPath
 from ..text_file import read_text
 
 MAX_BYTES = 10_000_000

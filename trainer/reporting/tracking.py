@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 
 from ... import __version__
 from ...core.code_digest import code_digest
-from ...core.env.secrets import is_secret_name, mask_text
 from ...core.errors import UsageError
 from ...core.schema import TrainConfig
 from ...core.schema.output import WandbConfig
-from ...core.submission import MASK
+from ...core.secrets import MASK, is_secret_name, mask_text
 
 if TYPE_CHECKING:
     import wandb

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ...core.env.edit import ProfileRow, edit_profile, override_of
-from ...core.env.secrets import without_secret
+from ...core.env.inherit import without_secret
 from ...core.errors import TunedeckError
 from ..words import trouble
 from .ask import AskText

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...env.secrets import mask_text
 from ...errors import AuthenticationError, NotFoundError, ReachError, TunedeckError, UsageError
+from ...secrets import mask_text
 from ...text import strip_controls
 
 _LONGEST = 400

@@ -10,7 +10,7 @@ from typing import Any
 from ...bundle import bundle
 from ...errors import UsageError
 from ...plan import Plan
-from ...submission import MASK
+from ...secrets import MASK
 from ..cloud.start import Script, Start, clone, render_start, unpack
 from ..slurm.layout import Layout, Upload
 from .deliver import deliver

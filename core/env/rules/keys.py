@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ...findings import Edit, Finding
+from ...secrets import is_secret_name
 from ...text import did_you_mean, nearest
 from ..models import MODELS, describe, item_keys, keys_of
 from ..models.misfit import Misfit
-from ..secrets import is_secret_name
 from .subject import Subject
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...findings import Finding
-from ...submission import MASK
+from ...secrets import MASK
 from .subject import Subject
 
 

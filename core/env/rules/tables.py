@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 from ...errors import Place
 from ...findings import Edit, Finding, Fix
+from ...secrets import is_secret_name, literal_in
 from ..inherit import leaves
 from ..interpolate import env_names
 from ..interpolation_problem import InterpolationProblem
 from ..load import RESERVED, EnvFiles, Profile
 from ..placeholder import is_placeholder, placeholder_in
-from ..secrets import is_secret_name, literal_in
 from ..spellings import SPELLINGS
 
 

@@ -11,7 +11,8 @@ from tests.core.conftest import PlanMaker
 from tunedeck.core.backends.hf.backend import HFJobsBackend
 from tunedeck.core.errors import UsageError
 from tunedeck.core.plan import Launch, Plan, SecretRef
-from tunedeck.core.submission import MASK, Submission
+from tunedeck.core.secrets import MASK
+from tunedeck.core.submission import Submission
 
 VALUES: dict[str, Any] = {
     "executor": "hf_jobs",

@@ -12,8 +12,8 @@ import pytest
 from tunedeck.core.env.check import check_files
 from tunedeck.core.env.find import FoundFiles
 from tunedeck.core.env.load import EnvFiles, load_env_files
-from tunedeck.core.env.secrets import is_secret_name
 from tunedeck.core.findings import Finding
+from tunedeck.core.secrets import is_secret_name
 
 Load = Callable[..., EnvFiles]
 Check = Callable[..., list[Finding]]

@@ -10,11 +10,10 @@ from tunedeck.core.env.compare import differences, explain, to_json
 from tunedeck.core.env.excerpt import Excerpts
 from tunedeck.core.env.find import FoundFiles
 from tunedeck.core.env.resolve import ResolvedProfile, resolve_profile
-from tunedeck.core.env.secrets import holds_secret, is_secret_name, mask_text
 from tunedeck.core.errors import UsageError
 from tunedeck.core.origins import Origin, Sourced
 from tunedeck.core.plan import SecretRef
-from tunedeck.core.submission import MASK
+from tunedeck.core.secrets import MASK, holds_secret, is_secret_name, mask_text
 
 from .conftest import Load
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from ..submission import MASK
-from .placeholder import is_placeholder
+MASK = "********"
+"""What is shown in the place of a secret."""
 
 WORDS = frozenset({"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL"})
 """A name with one of these as a whole word is a secret's: HF_TOKEN, not TOKENIZERS_PARALLELISM."""
@@ -75,14 +75,6 @@ def shows_secret(value: Any) -> bool:
     if isinstance(value, list | Mapping):
         return holds_secret(str(value)) or bool(literals_of({"": value}))
     return False
-
-
-def without_secret(name: str, value: Any) -> Any:
-    """What may be kept of a value that was overridden: all of it, a reference, or the mask."""
-    if is_secret_name(name):
-        literal = literal_in(value)
-        return MASK if literal is not None and not is_placeholder(literal) else value
-    return MASK if shows_secret(value) else value
 
 
 def secret_texts(env_file: Mapping[str, Any]) -> frozenset[str]:

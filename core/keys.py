@@ -1,0 +1,44 @@
+"""Keys of a config: as a path of parts, and as they are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+KeyPath = tuple[str | int, ...]
+"""Keys from the root; an int is an index into a list: `("dataset", "path_or_dataset_id", 0)`."""
+
+_PART = re.compile(r"\[(?P<index>\d{1,9})\]|(?:^|\.)(?P<name>[^.\[\]=\s]+)")
+
+
+def dotted(path: KeyPath) -> str:
+    """A path as it is written: `dataset.path_or_dataset_id[0].weight`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
+
+
+def split_key(key: str) -> KeyPath:
+    """A written key as a path.
+
+    Raises:
+        ValueError: if the key is malformed; with the rest that could not be read.
+    """
+    path: list[str | int] = []
+    position = 0
+    while position < len(key):
+        match = _PART.match(key, position)
+        if match is None or (match["index"] and not path):
+            raise ValueError(key[position:])
+        path.append(match["name"] or int(match["index"]))
+        position = match.end()
+    return tuple(path)
+
+
+def leaf_paths(values: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """The leaves of plain values; a list is one leaf, and so is an empty table."""
+    if isinstance(values, Mapping) and values:
+        for key, inner in values.items():
+            yield from leaf_paths(inner, (*path, key))
+    else:
+        yield path, values

@@ -113,6 +113,8 @@ def print_filtered(log: Path, wanted: LogFilter, tail: int | None, *, as_json: b
     with SpoolReader(log) as reader:
         chosen = FilteredReader(reader, wanted)
         chosen.catch_up(ended=True)
+        if not len(chosen):
+            note(f"No line so far is of: {wanted}.")
         start = 0 if tail is None else max(0, len(chosen) - tail)
         for number in range(start, len(chosen)):
             line = chosen.raw(number)

@@ -31,7 +31,8 @@ class LogFilter:
     The lines below a serious one that are indented (a traceback's frames) go with it.
 
     Attributes:
-        rank: only what this rank says; a log of one process carries no ranks.
+        rank: only what this rank says. The first speaks for the run: lines without the mark of
+            any rank are taken for its own.
         level: only lines at least so serious.
     """
 
@@ -72,14 +73,18 @@ class LogFilter:
     def _rank(self) -> re.Pattern[bytes] | None:
         if self.rank is None:
             return None
-        number = str(self.rank).encode()
-        return re.compile(_RANK % (number, number, number))
+        own = _of_rank(str(self.rank).encode())
+        return re.compile(own if self.rank else rb"%s|(?!%s)" % (own, _of_rank(rb"\d+")))
 
     @cached_property
     def _level(self) -> re.Pattern[bytes] | None:
         if self.level is None:
             return None
         return re.compile(_ERROR if self.level == "error" else _ERROR + b"|" + _WARNING)
+
+
+def _of_rank(number: bytes) -> bytes:
+    return _RANK % (number, number, number)
 
 
 _FRAME = re.compile(rb"(?:\[[^\]\n]{1,32}\]:?|\d+:)?[ \t]{2,}\S")

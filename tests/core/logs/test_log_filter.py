@@ -33,6 +33,15 @@ def test_a_rank_is_no_number_that_stands_elsewhere() -> None:
     assert not wanted(b"epoch 3: starting")
 
 
+def test_what_no_rank_marks_is_the_first_rank_s() -> None:
+    first = LogFilter(rank=0).chooser()
+    assert first(b"step=3 loss=2.0")
+    assert first(b"[rank0]: process 12 on a")
+    assert not first(b"[rank1]: UserWarning: slow")
+    assert not first(b"tunedeck: rank 1 ended first, with 1")
+    assert not first(b"12: srun labels lines like this")
+
+
 def test_errors_come_with_their_traceback_and_nothing_else() -> None:
     log = [
         b"step=1 loss=2.0",

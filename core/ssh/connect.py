@@ -11,7 +11,7 @@ import asyncssh
 
 from ..errors import AuthenticationError, ReachError, UsageError
 from .hostkeys import Presented, decide
-from .keys import from_agent, is_locked, is_open, open_key, opened_among, usual_files
+from .keys import identity_in_agent, is_locked, is_open, open_key, opened_among, usual_files
 from .prompts import answer_to, prompter
 from .target import Target
 
@@ -164,9 +164,7 @@ async def _attempt(
 ) -> asyncssh.SSHClientConnection:
     limit = asyncio.timeout(None)
     client = _Client(target, limit)
-    options = {**_options(target), "tunnel": through}
-    if keys := await _keys(target):
-        options["client_keys"] = keys
+    options = {**_options(target), **await _keys(target), "tunnel": through}
     try:
         async with limit:
             limit.reschedule(asyncio.get_running_loop().time() + _CONNECT_LIMIT_S)
@@ -216,22 +214,27 @@ def _options(target: Target) -> dict[str, Any]:
     return options
 
 
-async def _keys(target: Target) -> list[asyncssh.SSHKeyPair]:
-    """The key that the profile names, or those opened before; none leaves it to asyncssh.
+async def _keys(target: Target) -> dict[str, Any]:
+    """The option that gives asyncssh a key: the one the profile names, or those opened before.
+
+    None leaves it to asyncssh, which asks the agent and tries the usual files.
 
     Raises:
         AuthenticationError: if the key has a passphrase that nobody tells.
         UsageError: if the profile names a key file that is not there, or is none.
     """
     if target.identity is None:
-        return opened_among(_identity_files(target))
+        opened = opened_among(_identity_files(target))
+        return {"client_keys": opened} if opened else {}
     file = Path(target.identity).expanduser()
     if not file.is_file():
         raise UsageError(
             f"The key file {file} that the profile names as 'identity' is not there.",
             fix="Correct 'identity', or leave it out to use your agent and the usual keys.",
         )
-    return await from_agent(file) or await open_key(file)
+    if held := await identity_in_agent(file):
+        return {"agent_identities": [held]}
+    return {"client_keys": await open_key(file)}
 
 
 def _identity_files(target: Target) -> list[Path]:

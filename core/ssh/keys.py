@@ -58,17 +58,21 @@ def opened_among(files: Sequence[Path]) -> list[asyncssh.SSHKeyPair]:
     return pairs
 
 
-async def from_agent(file: Path) -> list[asyncssh.SSHKeyPair]:
-    """A locked key as the agent holds it, which spares its passphrase; none if it does not."""
+async def identity_in_agent(file: Path) -> bytes | None:
+    """The public half of a locked key that the agent holds, which spares its passphrase.
+
+    None where the key is not locked, or the agent does not have it.
+    """
     if not is_locked(file) or is_open(file):
-        return []
+        return None
     public = Path(f"{file}.pub")
     try:
         known = asyncssh.read_public_key(public if public.is_file() else file).public_data
-        agent = await asyncssh.connect_agent()
-        return [pair for pair in await agent.get_keys() if pair.public_data == known]
+        async with asyncssh.connect_agent() as agent:
+            held = await agent.get_keys()
     except (OSError, ValueError, asyncssh.Error):
-        return []
+        return None
+    return known if any(pair.public_data == known for pair in held) else None
 
 
 async def open_key(file: Path) -> list[asyncssh.SSHKeyPair]:

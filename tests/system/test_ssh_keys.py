@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -113,6 +114,12 @@ async def test_without_a_terminal_it_is_said_that_a_usual_key_is_locked(
         await open_machine(values, ssh=True).run("true")
 
 
+def _talks_with(socket: Path) -> int:
+    """How many connections to a listening Unix socket are open."""
+    known = Path("/proc/net/unix").read_text().splitlines()
+    return sum(line.endswith(f" {socket}") for line in known) - 1
+
+
 @pytest.mark.skipif(not shutil.which("ssh-agent"), reason="needs ssh-agent")
 async def test_a_key_that_the_agent_holds_needs_no_passphrase(
     hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -129,6 +136,11 @@ async def test_a_key_that_the_agent_holds_needs_no_passphrase(
         subprocess.run(["ssh-keygen", "-q", "-p", "-N", PASSPHRASE, "-f", file], check=True)
         values = {**await hosts.start(WithKey), "identity": str(file)}
         assert (await open_machine(values, ssh=True).run("echo in")).out == "in\n"
+        for _ in range(100):
+            if (talks := _talks_with(socket)) == 0:
+                break
+            await asyncio.sleep(0.05)
+        assert talks == 0
     finally:
         os.kill(pid, signal.SIGTERM)
 

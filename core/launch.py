@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from .backends.base import Backend
+from .backends.suspend import unmarked
 from .errors import TunedeckError
 from .plan import Plan
-from .process import ProcessMark
 from .runs.record import RunRecord
+from .runs.recover import GIVEN_UP
 from .runs.registry import Registry
-from .runs.suspension import unmarked
 from .states import RunState, Status
 from .submission import Submission
-
-GIVEN_UP = "given up"
-"""The word of a run whose launcher lives and no longer waits for the backend's answer."""
 
 _UNKNOWN = "it was given up while it was being submitted"
 
@@ -54,23 +51,6 @@ async def launch(
     if record.state is RunState.CANCELLED:  # by someone else, while it was on its way
         return registry.update(plan.run_id, await backend.cancel(handle))
     return registry.update(plan.run_id, await backend.status(handle))
-
-
-async def recover(record: RunRecord, backend: Backend, registry: Registry) -> RunRecord:
-    """The truth about a run whose launcher ended between the record and the backend's answer.
-
-    A launcher that still lives, or is on another machine, is left to it. Else the backend knows
-    whether the job arrived.
-    """
-    if record.launcher is not None and record.word != GIVEN_UP:
-        launcher = ProcessMark.from_json(record.launcher)
-        if launcher.alive or launcher.elsewhere:
-            return record
-    handle = await backend.find(record.run_id, record.run_dir)
-    if handle is None:
-        reason = "its launcher ended before the job was submitted"
-        return registry.update(record.run_id, Status(RunState.FAILED, "not submitted", reason))
-    return registry.update(record.run_id, await backend.status(handle), handle=handle)
 
 
 async def cancel(record: RunRecord, backend: Backend, registry: Registry) -> RunRecord:

@@ -8,21 +8,17 @@ import fnmatch
 import glob
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..backends.base import Handle
+from ..backends.files import KeepsFiles, RemoteFile, ShipsFiles
 from ..errors import TunedeckError, UsageError
 from ..files import write_atomic
 from .outcome import RESULT
 from .record import RunRecord
-
-if TYPE_CHECKING:
-    from .shipped import ShipsFiles
 
 _USUAL = (
     *("*.json", "*.yaml", "job.sh", "*.jsonl", "node_*.txt"),
@@ -32,37 +28,6 @@ _NOT_USUAL = (".*",)
 _PART = ".part"
 _MARKS, _LOCK = ".fetched.json", ".fetch.lock"
 _LOCK_LOOK_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """A file of a run over there.
-
-    Attributes:
-        name: its path below the run's folder.
-        size: in bytes.
-        mark: tells its content from another of the same size: a digest, or when it was written.
-            Empty where nothing does.
-    """
-
-    name: str
-    size: int
-    mark: str = ""
-
-
-@runtime_checkable
-class KeepsFiles(Protocol):
-    """A backend whose runs leave files that can be brought home."""
-
-    async def files(self, handle: Handle) -> Sequence[RemoteFile]:
-        """The files of a run; links to checkpoints are followed."""
-        ...
-
-    async def fetch(
-        self, handle: Handle, name: str, target: Path, offset: int, on_bytes: Callable[[int], None]
-    ) -> None:
-        """Append what follows `offset` of a file to `target`, and check it where that can be."""
-        ...
 
 
 async def fetch(
@@ -88,7 +53,7 @@ async def fetch(
         ReachError: if the connection is lost; start again to go on.
         TunedeckError: if a file came home damaged.
     """
-    from .shipped import SeenFromHere, ShipsFiles
+    from .shipped import SeenFromHere
 
     handle = record.backend_handle
     source = SeenFromHere.of(record) or backend

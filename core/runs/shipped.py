@@ -7,28 +7,12 @@ import io
 import os
 import shutil
 import tarfile
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from ..backends.base import Handle
-from .fetch import RemoteFile
+from ..backends.files import RemoteFile, ShipsFiles
 from .record import RunRecord
-
-
-@runtime_checkable
-class ShipsFiles(Protocol):
-    """A backend whose runs leave files where only its jobs can read: a job sends them."""
-
-    async def ship(
-        self,
-        handle: Handle,
-        patterns: Sequence[str],
-        here: Mapping[str, str],
-        on_bytes: Callable[[int, int], None],
-    ) -> bytes:
-        """A tar archive of the files that fit and are not `here` (name → hex of SHA-256)."""
-        ...
 
 
 async def shipped(

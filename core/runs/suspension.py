@@ -9,48 +9,23 @@ new run from the last checkpoint, as any other.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
+from ..backends.suspend import MARK, Suspends, as_suspended, unmarked
 from ..errors import UsageError
 from ..logs.spool import reopened
-from ..states import RunState, Status
+from ..states import RunState
 
 if TYPE_CHECKING:
-    from ..backends.base import Backend, Handle
+    from ..backends.base import Backend
     from .record import RunRecord
     from .registry import Registry
-
-MARK = "suspended"
-"""In a handle's data: that it was told to stop in order to go on."""
-
-REASON = "suspended; it goes on with: tunedeck runs resume {run_id}"
-
-
-@runtime_checkable
-class Suspends(Protocol):
-    """A backend whose service can stop a job and start the same one again."""
-
-    async def suspend(self, handle: Handle) -> Status:
-        """Stop the job, and return once the service says that it has ended."""
-        ...
-
-    async def go_on(self, handle: Handle) -> Status:
-        """Start it again; its status then."""
-        ...
 
 
 def is_suspended(record: RunRecord) -> bool:
     """Whether a run was put on hold and can go on in place."""
     held = bool((record.handle or {}).get(MARK))
     return record.state is RunState.PREEMPTED and held
-
-
-def as_suspended(status: Status, handle: Handle) -> Status:
-    """A status of a job that was stopped, as its handle has it: on hold rather than cancelled."""
-    if status.state is not RunState.CANCELLED or not handle.data.get(MARK):
-        return status
-    reason = REASON.format(run_id=handle.run_id)
-    return replace(status, state=RunState.PREEMPTED, reason=reason)
 
 
 async def suspend(record: RunRecord, backend: Backend, registry: Registry) -> RunRecord:
@@ -93,9 +68,3 @@ async def go_on(record: RunRecord, backend: Backend, registry: Registry) -> RunR
     async with reopened(record.log):
         status = await backend.go_on(handle)
         return registry.reopen(record.run_id, status, unmarked(handle))
-
-
-def unmarked(handle: Handle) -> Handle:
-    """The handle of a job that is not, or no longer, to go on."""
-    data = {key: value for key, value in handle.data.items() if key != MARK}
-    return replace(handle, data=data)

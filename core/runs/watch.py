@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..backends.base import Backend, load_backend
+from ..backends.suspend import as_suspended
 from ..charts.metrics import Point, parse_line
 from ..errors import ReachError, TunedeckError
-from ..launch import recover
 from ..logs.spool import bring_home
 from ..logs.tail import ticking_tail
 from ..states import RunState
 from .fetch import bring_result
 from .record import RunRecord
+from .recover import recover
 from .registry import Registry
-from .suspension import as_suspended
 
 _LOOK_LIMIT_S = 20.0
 _DRAIN_S = 60.0

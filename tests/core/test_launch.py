@@ -8,7 +8,8 @@ import pytest
 
 from tests.core.conftest import PlanMaker
 from tunedeck.core.backends.base import Handle, load_backend
-from tunedeck.core.launch import GIVEN_UP, launch, recover
+from tunedeck.core.launch import launch
+from tunedeck.core.runs.recover import GIVEN_UP, recover
 from tunedeck.core.runs.registry import Registry
 from tunedeck.core.states import RunState, Status
 

@@ -14,10 +14,11 @@ import pytest
 from tests.system.places import PLACES, Place, alive
 from tunedeck.core.backends.base import Backend, Handle
 from tunedeck.core.errors import ExitCode
-from tunedeck.core.launch import cancel, launch, recover
+from tunedeck.core.launch import cancel, launch
 from tunedeck.core.logs.spool import bring_home
 from tunedeck.core.plan import Plan
 from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.recover import recover
 from tunedeck.core.runs.registry import Registry
 from tunedeck.core.selection import resume_selection
 from tunedeck.core.states import RunState, Status

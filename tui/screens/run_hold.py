@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from textual.message import Message
 
+from ...core.backends.suspend import Suspends
 from ...core.runs.registry import Registry
-from ...core.runs.suspension import Suspends, go_on, suspend
+from ...core.runs.suspension import go_on, suspend
 from ...core.runs.watch import backend_of
 from ..words import safe
 from .ask import Confirm

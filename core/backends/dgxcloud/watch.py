@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from ...runs.suspension import as_suspended
 from ...states import RunState, Status
 from ..base import Handle
 from ..cloud.ending import with_exit_code
+from ..suspend import as_suspended
 from .client import RunAI
 
 _STATES = {

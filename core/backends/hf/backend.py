@@ -16,7 +16,7 @@ from ...submission import Submission, SubmissionFile
 from ..base import Capabilities, Handle, LogLine
 
 if TYPE_CHECKING:
-    from ...runs.fetch import RemoteFile
+    from ..files import RemoteFile
     from .client import Hub
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ...runs.fetch import RemoteFile
+from ..files import RemoteFile
 from .client import Hub
 from .download import download
 

@@ -17,11 +17,11 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...runs.suspension import as_suspended
 from ...states import RunState, Status
 from ..base import Handle, LogLine
 from ..cloud.ending import LAST_WORD, code_of_nodes, exit_code_in, with_exit_code
 from ..cloud.errors import Passing
+from ..suspend import as_suspended
 from .client import SERVICE, Lepton
 
 _STATES = {

@@ -23,7 +23,7 @@ from .options import LOG, array_tasks, job_name
 from .script import CONFIG, RESUME_CONFIG, SCRIPT, render_script
 
 if TYPE_CHECKING:
-    from ...runs.fetch import RemoteFile
+    from ..files import RemoteFile
 
 _CHUNK = 4 << 20
 _CANCEL_LIMIT_S = 120.0

@@ -7,9 +7,9 @@ import shlex
 from typing import Any
 
 from ...errors import NotFoundError
-from ...runs.fetch import RemoteFile
 from ...ssh import Machine
 from ..base import Handle
+from ..files import RemoteFile
 from .shell import refused
 from .submit import JOB_ID
 

@@ -13,9 +13,9 @@ from tests.core.backends.cloud_runs import lines_of, submit, texts
 from tests.core.backends.conftest import Cloud
 from tunedeck.core.backends.cloud import http
 from tunedeck.core.errors import ExitCode, ReachError, UsageError
-from tunedeck.core.launch import recover
 from tunedeck.core.plan import Launch
 from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.recover import recover
 from tunedeck.core.runs.registry import Registry
 from tunedeck.core.states import RunState
 

@@ -16,13 +16,14 @@ from tests.system.clouds.runai_place import RunAIPlace
 from tunedeck.core.backends.base import Backend, Handle
 from tunedeck.core.backends.dgxcloud.client import DISTRIBUTED, TRAINING
 from tunedeck.core.backends.local.backend import LocalBackend
+from tunedeck.core.backends.suspend import Suspends
 from tunedeck.core.errors import NotFoundError, UsageError
 from tunedeck.core.launch import cancel, launch
 from tunedeck.core.logs.spool import bring_home
 from tunedeck.core.plan import Launch
 from tunedeck.core.runs.record import RunRecord
 from tunedeck.core.runs.registry import Registry
-from tunedeck.core.runs.suspension import Suspends, go_on, is_suspended, suspend
+from tunedeck.core.runs.suspension import go_on, is_suspended, suspend
 from tunedeck.core.runs.watch import look
 from tunedeck.core.states import RunState
 

@@ -10,8 +10,9 @@ import pytest
 
 from tests.core.conftest import PlanMaker
 from tunedeck.core.backends.base import Handle
+from tunedeck.core.backends.files import RemoteFile
 from tunedeck.core.errors import ReachError, TunedeckError, UsageError
-from tunedeck.core.runs.fetch import RemoteFile, fetch
+from tunedeck.core.runs.fetch import fetch
 from tunedeck.core.runs.record import RunRecord
 from tunedeck.core.runs.registry import Registry
 

@@ -16,9 +16,10 @@ import pytest
 
 from tunedeck.core.backends.base import Backend, Capabilities, Handle, LogLine, load_backend
 from tunedeck.core.errors import AuthenticationError, ReachError, TunedeckError
-from tunedeck.core.launch import cancel, launch, recover
+from tunedeck.core.launch import cancel, launch
 from tunedeck.core.plan import Plan
 from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.recover import recover
 from tunedeck.core.runs.registry import Registry
 from tunedeck.core.runs.watch import (
     Changed,

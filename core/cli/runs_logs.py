@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ..backends.base import KeepsNodeLogs
+from ..backends.tail import tail
 from ..errors import ReachError, UsageError
 from ..logs.spool import bring_home, catch_up
-from ..logs.tail import tail
 from ..runs.watch import backend_of
 from .live import shown_text
 from .output import note, print_json_line

@@ -11,10 +11,10 @@ from functools import partial
 
 from ..backends.base import Backend, load_backend
 from ..backends.suspend import as_suspended
+from ..backends.tail import ticking_tail
 from ..charts.metrics import Point, parse_line
 from ..errors import ReachError, TunedeckError
 from ..logs.spool import bring_home
-from ..logs.tail import ticking_tail
 from ..states import RunState
 from .fetch import bring_result
 from .record import RunRecord

@@ -17,10 +17,10 @@ from typing import Any
 from urllib.parse import quote
 
 from ...errors import AuthenticationError, NotFoundError
-from ...logs.tail import tail
 from ..base import Handle
 from ..cloud.errors import Passing, refusal
 from ..cloud.http import ANSWER_S, CONNECT_S, Service, tls
+from ..tail import tail
 from .client import DISTRIBUTED, SERVICE, SIGN_IN, RunAI
 from .watch import status_from
 

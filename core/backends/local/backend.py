@@ -18,12 +18,12 @@ from ...command import command_words, script_words
 from ...errors import ReachError, TunedeckError
 from ...files import write_atomic
 from ...findings import Finding
-from ...logs.tail import tail
 from ...plan import Plan
 from ...process import RUN_ID_VARIABLE, ProcessMark, processes_of, signal_all
 from ...states import RunState, Status
 from ...submission import Submission, SubmissionFile
 from ..base import Capabilities, Handle, LogLine
+from ..tail import tail
 from .checks import check_machine
 from .folder import how_it_ended, read_json, why_lost
 from .supervise import EXIT_FILE_VARIABLE, JOB, LOG, SENTINEL

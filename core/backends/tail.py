@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 
-from ..backends.base import LogLine
+from .base import LogLine
 
 _CHUNK = 1 << 18
 _QUICK_S, _SLOW_S = 0.02, 0.25

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from .backends.base import Backend, Remarks
 from .checks.continuing import continuing
 from .checks.fit import batch_and_mesh, memory, output_room, profile_file, setup
 from .checks.inputs import dataset, model, secrets_present, step_rules, tokenizer
@@ -17,7 +18,6 @@ from .errors import TunedeckError
 from .findings import Finding
 
 if TYPE_CHECKING:
-    from .backends.base import Backend
     from .catalog import Step
     from .plan import Plan
 
@@ -50,10 +50,6 @@ async def preflight(plan: Plan, step: Step, backend: Backend, *, online: bool) -
         backend: asked for its own findings where it is this machine or `online` is set.
         online: whether the network may be used.
     """
-    # Here, before there are threads: of two that import what imports each other, one may fail.
-    from .backends.base import Remarks
-    from .data import look as data_look  # noqa: F401
-
     tasks = [
         _guarded(check.__name__, asyncio.to_thread(_run, check, plan, step)) for check in CHECKS
     ]

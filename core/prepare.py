@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import TunedeckError, UsageError
 from .findings import Finding, blocking
-from .preflight import preflight
 from .resolve import resolve
 from .selection import Selection
 
@@ -54,6 +53,7 @@ async def prepare(selection: Selection, *, online: bool) -> Prepared:
     """
     from .backends.base import load_backend
     from .catalog import load_catalog
+    from .preflight import preflight
 
     catalog = load_catalog(selection.catalog)
     step = catalog.find(selection.step)
@@ -74,6 +74,7 @@ async def check_online(prepared: Prepared) -> Prepared:
     All is asked for side by side, and a service that is away is not waited for long.
     """
     from .backends.cloud.retry import haste
+    from .preflight import preflight
 
     backend, plan = prepared.backend, prepared.plan
     with haste():

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..findings import Edit, Finding, Fix
+from ..schema import TrainConfig
+from ..schema.continuing import STATE_FILE, candidates, changes, data_order
 from .where import place_of
 
 if TYPE_CHECKING:
@@ -20,9 +22,6 @@ def continuing(plan: Plan, step: Step) -> Iterable[Finding]:
     path = (plan.config.get("checkpoint") or {}).get("restore_from")
     if step.launch.schema != "sft" or not path:
         return
-    from ..schema import TrainConfig
-    from ..schema.continuing import STATE_FILE, candidates, changes, data_order
-
     found = next((c for c in candidates(path) if (c / STATE_FILE).is_file()), None)
     if found is None:
         # A run that goes elsewhere may find there what is not here.

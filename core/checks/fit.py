@@ -8,8 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..env.check import check_profile
 from ..findings import Edit, Finding, Fix
-from ..memory import GIB
+from ..memory import GIB, estimate, what_would_fit
+from ..models import architecture_of, facts_of, gpu_memory, model_shape
+from ..schema import TrainConfig
+from ..schema.conditions import conditions_of
+from ..schema.mesh import architecture_misfits, mesh_misfits, optimizer_misfits
+from ..schema.optimization import OptimizerConfig, StepSchedulerConfig
+from ..schema.parallel import DistributedConfig
 from .where import place_of
 
 if TYPE_CHECKING:
@@ -45,8 +52,6 @@ def output_room(plan: Plan, step: Step) -> Iterable[Finding]:
 
 
 def _checkpoint_bytes(plan: Plan) -> int:
-    from ..models import model_shape
-
     shape = model_shape(plan.config)
     if shape is None or "checkpoint" not in plan.config:
         return 64 << 20
@@ -62,11 +67,6 @@ def batch_and_mesh(plan: Plan, step: Step) -> Iterable[Finding]:
     """Batch and parallel sizes divide the world size, with numbers that would work."""
     if step.launch.schema != "sft":
         return
-    from ..models import architecture_of
-    from ..schema.mesh import architecture_misfits, mesh_misfits, optimizer_misfits
-    from ..schema.optimization import OptimizerConfig, StepSchedulerConfig
-    from ..schema.parallel import DistributedConfig
-
     parallel = DistributedConfig.model_validate(plan.config["distributed"])
     schedule = StepSchedulerConfig.model_validate(plan.config["step_scheduler"])
     optimizer = OptimizerConfig.model_validate(plan.config["optimizer"])
@@ -90,10 +90,6 @@ def setup(plan: Plan, step: Step) -> Iterable[Finding]:
     """What the trainer's setup would refuse of the config and its model."""
     if step.launch.schema != "sft":
         return
-    from ..models import facts_of
-    from ..schema import TrainConfig
-    from ..schema.conditions import conditions_of
-
     config = TrainConfig.model_validate(plan.config)
     for found in conditions_of(config, facts_of(plan.config), recipe="sft"):
         yield Finding(
@@ -109,9 +105,6 @@ def memory(plan: Plan, step: Step) -> Iterable[Finding]:
     """The estimate fits the GPUs of the profile, where both are known."""
     if step.launch.schema != "sft":
         return
-    from ..memory import estimate, what_would_fit
-    from ..models import gpu_memory, model_shape
-
     shape = model_shape(plan.config)
     if shape is None:
         return
@@ -132,6 +125,4 @@ def memory(plan: Plan, step: Step) -> Iterable[Finding]:
 
 def profile_file(plan: Plan, _step: Step) -> Iterable[Finding]:
     """What `env check` says of the profile, as it is resolved for this plan."""
-    from ..env.check import check_profile
-
     yield from check_profile(plan.profile, plan.executor, plan.profile_values, plan.profile_origins)

@@ -8,8 +8,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..catalog import check_choices, check_min_gpus, check_required
+from ..chat import check_dataset, data_findings
+from ..data.look import tokenizer_of
 from ..errors import TunedeckError
 from ..findings import Finding, Fix
+from ..models import architecture_of, local_model_dir, looks_like_hub_id
 from .where import is_elsewhere, place_of
 
 if TYPE_CHECKING:
@@ -19,8 +23,6 @@ if TYPE_CHECKING:
 
 def step_rules(plan: Plan, step: Step) -> Iterable[Finding]:
     """The step's declared choices, required inputs and minimum GPUs."""
-    from ..catalog import check_choices, check_min_gpus, check_required
-
     yield from check_required(step, plan.config)
     yield from check_choices(step, plan.config)
     model = (plan.config.get("model") or {}).get("pretrained_model_name_or_path")
@@ -56,10 +58,6 @@ def dataset(plan: Plan, step: Step) -> Iterable[Finding]:
     """Local data exists, parses, and has something to train on."""
     if step.launch.schema != "sft":
         return
-    from ..chat.check import check_dataset
-    from ..chat.verdict import data_findings
-    from ..data.look import tokenizer_of
-
     tokenizer = tokenizer_of(plan.config)
     for table in ("dataset", "validation_dataset"):
         options = plan.config.get(table)
@@ -83,8 +81,6 @@ def model(plan: Plan, step: Step) -> Iterable[Finding]:
     """The model is a folder here, in the hub's cache, or at least shaped like a hub id."""
     if step.launch.schema != "sft":
         return
-    from ..models import local_model_dir, looks_like_hub_id
-
     key = "model.pretrained_model_name_or_path"
     name = plan.config["model"].get("pretrained_model_name_or_path")
     if not name or is_elsewhere(plan, name):
@@ -119,9 +115,6 @@ def tokenizer(plan: Plan, step: Step) -> Iterable[Finding]:
     """The tokenizer is where the config says, and the model has an embedding for each token."""
     if step.launch.schema != "sft":
         return
-    from ..data.look import tokenizer_of
-    from ..models import architecture_of, local_model_dir, looks_like_hub_id
-
     key = "tokenizer.name"
     name = plan.config["tokenizer"].get("name")
     if name is None and isinstance(plan.config["model"].get("config"), dict):

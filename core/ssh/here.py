@@ -61,6 +61,8 @@ class ThisMachine:
                 return os.pread(file.fileno(), limit, offset)
         except FileNotFoundError:
             return b""
+        except OSError as error:
+            raise TunedeckError(f"{path}: {error.strerror}.") from error
 
 
 def _end(process: asyncio.subprocess.Process) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +14,7 @@ from typing import TypeVar
 import asyncssh
 
 from ..errors import ReachError, TunedeckError
+from ..text import strip_controls
 from .background import over_there
 from .connect import connect
 from .machine import Done, Progress
@@ -24,7 +26,16 @@ _SHELL = "exec /bin/bash"
 """Also of someone whose login shell is not one of POSIX."""
 
 _MARK = b"\x1etunedeck\n"
-"""Printed first: what login scripts say before it is not the script's own output."""
+_BEGIN = "\n" * 32 + "printf '\\036tunedeck\\n'; printf '\\036tunedeck\\n' >&2\n"
+"""Marks where a script's own output begins, on stdout and stderr: login scripts talk before it.
+
+The empty lines are for those that ask something, and would read a line of the script as its answer.
+"""
+
+_RUN_LIMIT_S = 300.0
+"""For one script: what hangs, as on a file system that is away, is not waited for in silence."""
+
+_SESSION_ENDED = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, asyncssh.SFTPBadMessage)
 
 _BLOCK = 1 << 18
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
@@ -70,6 +81,11 @@ class _Link:
                 self.sftp = await connection.start_sftp_client()
             return self.sftp
 
+    def drop(self, sftp: asyncssh.SFTPClient) -> None:
+        """Start another session for files: this one has ended, though the connection goes on."""
+        if self.sftp is sftp:
+            self.sftp = None
+
 
 _links: dict[Target, _Link] = {}
 """Belongs to the loop of the background thread."""
@@ -100,82 +116,107 @@ class RemoteMachine:
 
     async def _run(self, script: str) -> Done:
         async with self._link.shells:
-            process = await self._start(script)
+            process = await self._start()
+            text = f"{_BEGIN}{{\n{script}\n}} < /dev/null\n"
             try:
-                out, err = await self._reached(process.communicate())
+                async with asyncio.timeout(_RUN_LIMIT_S):
+                    out, err = await self._reached(process.communicate(text.encode()))
+            except TimeoutError as error:
+                raise ReachError(
+                    f"A command on {self.name} did not end within {_RUN_LIMIT_S:.0f} s.",
+                    fix=f"See whether the host or a file system of it hangs: ssh {self.name}",
+                ) from error
             finally:
                 process.close()
         if process.returncode is None:
             raise ReachError(f"The connection to {self.name} was lost.")
-        said = bytes(out or b"").partition(_MARK)[2]
-        return Done(process.returncode, said.decode(errors="replace"), _text(err))
+        _, begun, said = bytes(out or b"").partition(_MARK)
+        own_err = bytes(err or b"").rpartition(_MARK)[2]
+        if not begun:  # a shell that logs nobody in, or one that could not be started
+            why = _last_line(bytes(err or b"")) or _last_line(bytes(out or b""))
+            raise ReachError(
+                f"{self.name} runs no commands: {why or f'exit code {process.returncode}'}",
+                fix=f"Log in by hand and look at what it says: ssh {self.name}",
+            )
+        return Done(process.returncode, said.decode(errors="replace"), _text(own_err))
 
     @property
     def _link(self) -> _Link:
         return _links.setdefault(self.target, _Link())
 
-    async def _start(self, script: str) -> asyncssh.SSHClientProcess[bytes]:
-        """Hand a script to a new shell; a connection that has died unnoticed is opened again."""
-        process = None
-        while process is None:
+    async def _start(self) -> asyncssh.SSHClientProcess[bytes]:
+        """A new shell; a connection that has died unnoticed is opened again."""
+        while True:
             connection = await self._link.open(self.target)
             try:
-                process = await connection.create_process(_SHELL, encoding=None)
+                return await connection.create_process(_SHELL, encoding=None)
             except (asyncssh.Error, OSError) as error:
                 if not connection.is_closed():
                     raise ReachError(f"{self.name} opens no shell: {error}") from error
-        text = f"printf '\\036tunedeck\\n'\n{{\n{script}\n}} < /dev/null\n"
-        process.stdin.write(text.encode())
-        process.stdin.write_eof()
-        return process
 
     async def _write(self, files: Mapping[str, tuple[bytes, int]]) -> None:
-        sftp = await self._sftp()
-        await asyncio.gather(*(self._write_one(sftp, path, *what) for path, what in files.items()))
+        await asyncio.gather(*(self._write_one(path, *what) for path, what in files.items()))
 
-    async def _write_one(
-        self, sftp: asyncssh.SFTPClient, path: str, data: bytes, mode: int
-    ) -> None:
+    async def _write_one(self, path: str, data: bytes, mode: int) -> None:
         folder, _, name = path.rpartition("/")
         draft = f"{folder}/.{name}.{secrets.token_hex(4)}"
         attributes = asyncssh.SFTPAttrs(permissions=mode)
-        with _FileTrouble(self.name, path):
-            async with await self._reached(sftp.open(draft, "wb", attributes)) as file:
-                await self._reached(file.write(data))
-                await self._reached(file.setstat(attributes))
-            await self._reached(sftp.posix_rename(draft, path))
+        async with self._files(path) as sftp:
+            async with await sftp.open(draft, "wb", attributes) as file:
+                await file.write(data)
+                await file.setstat(attributes)
+            await sftp.posix_rename(draft, path)
 
     async def _send(self, source: Path, target: str, progress: Progress | None) -> None:
-        sftp = await self._sftp()
         told = (lambda _s, _d, done, whole: progress(done, whole)) if progress else None
-        with _FileTrouble(self.name, target):
+        async with self._files(target) as sftp:
             # What links point to is meant: a folder of Hugging Face's cache is made of them.
-            work = sftp.put(
+            await sftp.put(
                 str(source),
                 target,
                 recurse=source.is_dir(),
                 follow_symlinks=True,
                 progress_handler=told,
             )
-            await self._reached(work)
 
     async def _read(self, path: str, offset: int, limit: int) -> bytes:
-        sftp = await self._sftp()
-        with _FileTrouble(self.name, path):
+        async with self._files(path) as sftp:
             try:
                 # Opened anew each time: a network file system then asks its server what there is.
-                async with await self._reached(sftp.open(path, "rb", block_size=_BLOCK)) as file:
-                    data = await self._reached(file.read(limit, offset))
+                async with await sftp.open(path, "rb", block_size=_BLOCK) as file:
+                    data = await file.read(limit, offset)
             except asyncssh.SFTPNoSuchFile:
                 return b""
         assert isinstance(data, bytes)
         return data
 
-    async def _sftp(self) -> asyncssh.SFTPClient:
+    @asynccontextmanager
+    async def _files(self, path: str) -> AsyncGenerator[asyncssh.SFTPClient]:
+        """The session for files, whose failures become errors of ours.
+
+        Raises:
+            ReachError: if there is none, or it is lost.
+            TunedeckError: if the far side's file system refuses something about `path`.
+        """
         try:
-            return await self._link.files(self.target)
+            sftp = await self._link.files(self.target)
         except (asyncssh.Error, OSError) as error:
-            raise ReachError(f"{self.name} offers no file transfer (SFTP): {error}") from error
+            raise ReachError(
+                f"{self.name} offers no file transfer (SFTP): {error}",
+                fix="If your login scripts there print something, have them do so only where "
+                "there is a terminal.",
+            ) from error
+        try:
+            yield sftp
+        except _SESSION_ENDED as error:
+            self._link.drop(sftp)
+            raise ReachError(f"The connection to {self.name} was lost.") from error
+        except asyncssh.SFTPError as error:
+            raise _file_trouble(self.name, path, error) from error
+        except (asyncssh.Error, OSError) as error:
+            if isinstance(error, OSError) and error.filename:  # of this machine
+                raise TunedeckError(f"{error.filename}: {error.strerror}.") from error
+            raise ReachError(f"The connection to {self.name} was lost: {error}") from error
 
     async def _reached(self, work: Awaitable[T]) -> T:
         """Await something that a lost connection ends.
@@ -185,34 +226,25 @@ class RemoteMachine:
         """
         try:
             return await work
-        except asyncssh.SFTPConnectionLost as error:
-            raise ReachError(f"The connection to {self.name} was lost.") from error
-        except asyncssh.SFTPError:
-            raise
         except (asyncssh.Error, OSError) as error:
             raise ReachError(f"The connection to {self.name} was lost: {error}") from error
 
 
-class _FileTrouble:
-    """Says in words what the far side's file system refused."""
+def _file_trouble(host: str, path: str, error: asyncssh.SFTPError) -> TunedeckError:
+    """What the far side's file system refused, in words."""
+    if isinstance(error, asyncssh.SFTPNoSuchFile):
+        words, fix = "there is no such file or folder", "Check the path in the profile."
+    elif isinstance(error, asyncssh.SFTPPermissionDenied):
+        words, fix = "permission denied", "Choose a folder that you may write to."
+    else:
+        words = error.reason or "the file system refused it"
+        fix = f"See whether its disk is full or your quota is used up: ssh {host} df -h"
+    return TunedeckError(f"{path} on {host}: {words}.", fix=fix)
 
-    def __init__(self, host: str, path: str) -> None:
-        self._host, self._path = host, path
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, asyncssh.SFTPError):
-            return
-        if isinstance(error, asyncssh.SFTPNoSuchFile):
-            words, fix = "there is no such file or folder", "Check the path in the profile."
-        elif isinstance(error, asyncssh.SFTPPermissionDenied):
-            words, fix = "permission denied", "Choose a folder that you may write to."
-        else:
-            words = error.reason or "the file system refused it"
-            fix = f"See whether its disk is full or your quota is used up: ssh {self._host} df -h"
-        raise TunedeckError(f"{self._path} on {self._host}: {words}.", fix=fix) from error
+def _last_line(data: bytes) -> str:
+    lines = [line.strip() for line in _text(data).splitlines()]
+    return next((strip_controls(line) for line in reversed(lines) if line), "")
 
 
 def _text(data: bytes | str | None) -> str:

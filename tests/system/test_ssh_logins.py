@@ -53,10 +53,14 @@ class WithSecondFactor(Login):
 
 async def shell(process: asyncssh.SSHServerProcess[bytes]) -> None:
     bash = await asyncio.create_subprocess_exec(
-        "bash", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        "bash",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
-    out, _ = await bash.communicate(await process.stdin.read())
+    out, err = await bash.communicate(await process.stdin.read())
     process.stdout.write(out)
+    process.stderr.write(err)
     process.exit(bash.returncode or 0)
 
 
@@ -157,14 +161,18 @@ async def test_a_host_that_stays_silent_is_given_up(
     monkeypatch.setattr("tunedeck.core.ssh.connect._CONNECT_LIMIT_S", 0.5)
     values = await hosts.start(Login)
 
+    open_ones = list[asyncio.StreamWriter]()
+
     async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(30)
-        writer.close()
+        open_ones.append(writer)
 
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     with pytest.raises(ReachError, match="does not answer"):
         await open_machine({**values, "port": port}, ssh=True).run("true")
+    for writer in open_ones:
+        writer.close()
+        await writer.wait_closed()
     server.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -33,6 +34,26 @@ def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
         raise
+
+
+def back_up(path: Path) -> Path:
+    """Copy a file to the first of `.bak`, `.bak.1`, `.bak.2`, … that is free, and return that.
+
+    Raises:
+        OSError: if there is no room for it, or the folder is not writable.
+    """
+    content = path.read_bytes()
+    number = 0
+    while True:
+        backup = path.with_name(f"{path.name}.bak{f'.{number}' if number else ''}")
+        try:
+            with backup.open("xb") as file:
+                file.write(content)
+        except FileExistsError:
+            number += 1
+        else:
+            backup.chmod(stat.S_IMODE(path.stat().st_mode))
+            return backup
 
 
 def on_network(path: Path, table: Path = Path("/proc/self/mounts")) -> bool:

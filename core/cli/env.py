@@ -32,10 +32,10 @@ json_option = click.option(
 
 
 class _EnvGroup(click.Group):
-    """Imports `init` and `set`, and all that they need, only when they are asked for."""
+    """Imports the commands that write, and all that they need, only when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["init", *super().list_commands(ctx), "set"]
+        return ["init", *super().list_commands(ctx), "set", "rename", "delete"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "init":
@@ -46,12 +46,16 @@ class _EnvGroup(click.Group):
             from .env_set import set_command
 
             return set_command
+        if cmd_name in ("rename", "delete"):
+            from . import env_profiles
+
+            return env_profiles.rename if cmd_name == "rename" else env_profiles.delete
         return super().get_command(ctx, cmd_name)
 
 
 @click.group(cls=_EnvGroup)
 def env() -> None:
-    """Generate, check and explain env files."""
+    """Generate, check, explain and change env files."""
 
 
 @env.command()

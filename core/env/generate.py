@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..config.overrides import parse_override
 from ..errors import Place, UsageError
-from ..files import write_atomic
+from ..files import back_up, write_atomic
 from ..findings import Finding, Fix
 from ..keys import split_key
 from ..text import did_you_mean
@@ -158,7 +158,7 @@ def write(generated: Generated) -> Path | None:
         return None
     if found == generated.text:
         return None
-    backup = _back_up(path)
+    backup = back_up(path)
     write_atomic(path, generated.text, mode=stat.S_IMODE(path.stat().st_mode))
     return backup
 
@@ -219,19 +219,3 @@ def _defined_elsewhere(config: GeneratorConfig, path: Path) -> Iterator[Finding]
                 profile=both[0],
                 fix=Fix(f"Take {file.name} away, or name the file to use with --env-file."),
             )
-
-
-def _back_up(path: Path) -> Path:
-    """Copy the file to the first of `.bak`, `.bak.1`, `.bak.2`, … that is free."""
-    content = path.read_bytes()
-    number = 0
-    while True:
-        backup = path.with_name(f"{path.name}.bak{f'.{number}' if number else ''}")
-        try:
-            with backup.open("xb") as file:
-                file.write(content)
-        except FileExistsError:
-            number += 1
-        else:
-            backup.chmod(stat.S_IMODE(path.stat().st_mode))
-            return backup

@@ -135,6 +135,15 @@ def list_replays(cwd: Path | None = None) -> list[Listed]:
     return listed
 
 
+def replays_on(profile: str, cwd: Path | None = None) -> list[str]:
+    """The names of the replays that run on a profile."""
+    return [
+        one.name
+        for one in list_replays(cwd)
+        if one.replay is not None and one.replay.ingredients.profile == profile
+    ]
+
+
 def delete_replay(name: str, cwd: Path | None = None) -> Path:
     """Delete a replay's file, readable or not. Returns where it was.
 

@@ -26,8 +26,8 @@ asked_for: ContextVar[bool] = ContextVar("asked_for", default=False)
 class Errand:
     """Something asked of the network, in a thread with an event loop of its own.
 
-    Given up, it is cancelled; whatever still comes of it is dropped, also where a call cannot be
-    interrupted.
+    `what` may be changed while it goes on. Given up, it is cancelled; whatever still comes of it is
+    dropped, also where a call cannot be interrupted.
 
     Args:
         owner: gets what came of it, or `Failed`.
@@ -61,7 +61,12 @@ class Errand:
                 asked_for.reset(token)
             self._finish(tell(result))
 
-        threading.Thread(target=self._run, args=(errand,), daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=(errand,), daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._began = time.monotonic()
+        self._thread.start()
 
     @property
     def seconds(self) -> int:

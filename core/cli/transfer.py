@@ -10,6 +10,11 @@ from ..text import strip_controls
 _REDRAW_S = 0.1
 
 
+def transfer_words(verb: str, name: str, here: int, whole: int) -> str:
+    """How much of a file has gone or come, in words."""
+    return strip_controls(f"{verb} {name}: {here / 1e6:.1f} of {whole / 1e6:.1f} MB")
+
+
 class TransferLine:
     """One line on stderr, drawn over itself; nothing where that is no terminal.
 
@@ -29,8 +34,7 @@ class TransferLine:
         if not self._shows or (recently and here < whole):
             return
         self._drawn_at = now
-        text = f"{self._verb} {name}: {here / 1e6:.1f} of {whole / 1e6:.1f} MB"
-        sys.stderr.write(f"\r{strip_controls(text)}\x1b[K")
+        sys.stderr.write(f"\r{transfer_words(self._verb, name, here, whole)}\x1b[K")
         sys.stderr.flush()
 
     def clear(self) -> None:

@@ -55,7 +55,7 @@ def _faint(pilot: Pilot[None]) -> list[str]:
     """Words on the screen, after all filters, that are fainter than is allowed."""
     app = pilot.app
     found = []
-    dialogs = app.screen.query("#help, #dialog")
+    dialogs = app.screen.query("#dialog")
     region = dialogs.first().region if dialogs else app.screen.region  # what is behind is dimmed
     for row in app.screen._compositor.render_strips()[region.y : region.bottom]:
         strip = row.crop(region.x, region.right)

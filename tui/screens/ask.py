@@ -10,15 +10,15 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from ...core.text import strip_controls
 from ..words import cell
+from .dialog import Dialog
 
 
-class Confirm(ModalScreen[bool]):
+class Confirm(Dialog[bool]):
     """Asks before something that cannot be taken back.
 
     Args:
@@ -57,7 +57,7 @@ class Confirm(ModalScreen[bool]):
         self.dismiss(yes)
 
 
-class Choose(ModalScreen[str | None]):
+class Choose(Dialog[str]):
     """Asks for one of several; typing narrows them down.
 
     Args:
@@ -92,9 +92,7 @@ class Choose(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         """All choices at first."""
-        dialog = self.query_one("#dialog")
-        dialog.border_title = Content(strip_controls(self._title))
-        dialog.border_subtitle = "enter takes · esc leaves"
+        self.entitle(self._title, "enter takes · esc leaves")
         self._narrow("")
         self.query_one("#typed").focus()
 
@@ -145,7 +143,7 @@ class Choose(ModalScreen[str | None]):
         self.dismiss(event.option.id)
 
 
-class AskText(ModalScreen[str | None]):
+class AskText(Dialog[str]):
     """Asks for a line of text, and stays until it is right.
 
     Args:
@@ -183,10 +181,13 @@ class AskText(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         """Ready to type."""
-        dialog = self.query_one("#dialog")
-        dialog.border_title = Content(strip_controls(self._title))
-        dialog.border_subtitle = "enter takes · esc leaves it as it was"
+        self.entitle(self._title, "enter takes · esc leaves it as it was")
         self.query_one("#typed").focus()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something else is typed than was there at first."""
+        return self.query_one("#typed", Input).value != self._value
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
@@ -201,10 +202,10 @@ class AskText(ModalScreen[str | None]):
             self.dismiss(event.value)
         elif self._keeps_wrong and not self._refuses(event.value):
             self._insisted = event.value
-            self.query_one("#dialog").border_subtitle = "enter again keeps it all the same"
+            self.entitle(self._title, "enter again keeps it all the same")
 
 
-class AskLogin(ModalScreen[str | None]):
+class AskLogin(Dialog[str]):
     """Passes on what a login asks. The question is the other machine's: it is shown as text.
 
     Args:
@@ -226,10 +227,13 @@ class AskLogin(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         """Ready to type."""
-        dialog = self.query_one("#dialog")
-        dialog.border_title = "The login asks"
-        dialog.border_subtitle = "enter answers · esc does not log in"
+        self.entitle("The login asks", "enter answers · esc does not log in")
         self.query_one("#typed").focus()
+
+    @property
+    def unfinished(self) -> bool:
+        """Always: a login is not given up by a click that went astray."""
+        return True
 
     def leave(self) -> None:
         """Go: nobody waits for the answer any more."""

@@ -6,13 +6,12 @@ import threading
 from pathlib import Path
 from typing import ClassVar
 
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.message import Message
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -20,6 +19,7 @@ from ...core.data.browse import Entry, list_folder
 from ...core.errors import UsageError
 from ..background import begin
 from ..words import cell, safe, trouble
+from .dialog import Dialog
 
 _MARKS = {"folder": "▸", "data": "≡", "model": "◆", "file": " "}
 
@@ -32,7 +32,7 @@ class Listed(Message):
         self.folder, self.entries, self.error = folder, entries, error
 
 
-class Browse(ModalScreen[str | None]):
+class Browse(Dialog[str]):
     """Asks for a path: typed, or found by going through folders.
 
     Args:
@@ -70,17 +70,10 @@ class Browse(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         """Begin in the folder of what is there, where it is a file of this machine."""
-        dialog = self.query_one("#dialog")
-        dialog.border_title = Content(safe(self._title))
-        dialog.border_subtitle = "enter opens or takes · ← above · ctrl+t as typed · esc leaves"
+        self.entitle(self._title, "enter opens or takes · ← above · ctrl+t as typed · esc leaves")
         given = self._base / Path(self._value).expanduser() if self._value else self._base
         self._open(given.parent if given.exists() else self._base)
         self.query_one("#typed").focus()
-
-    def on_click(self, event: events.Click) -> None:
-        """A click beside the dialog leaves it."""
-        if event.widget is self:
-            self.dismiss(None)
 
     def _open(self, folder: Path) -> None:
         models = self._models

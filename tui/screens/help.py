@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen, Screen
+from textual.screen import Screen
 from textual.widgets import Static
 
+from .dialog import Dialog
 
-class HelpScreen(ModalScreen[None]):
+
+class HelpScreen(Dialog[None]):
     """Explains the screen below it.
 
     Args:
@@ -31,18 +32,12 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """One page of text."""
-        with VerticalScroll(id="help"):
+        with VerticalScroll(id="dialog", classes="page"):
             yield Static(Content("\n").join(list(self._text())), markup=False)
 
     def on_mount(self) -> None:
         """Let the arrow keys scroll."""
-        self.query_one("#help").border_title = "Help"
-        self.query_one("#help").border_subtitle = "esc closes"
-
-    def on_click(self, event: events.Click) -> None:
-        """A click beside the page closes it."""
-        if event.widget is self:
-            self.dismiss()
+        self.entitle("Help", "esc closes")
 
     def _text(self) -> Iterator[Content]:
         """Help texts from the focused widget outwards, then the keys, nearest first."""

@@ -13,10 +13,13 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import ContentSwitcher
 
+from ...core.backends.base import TellsUploads
 from ...core.choices import command_of, steps_for
+from ...core.cli.transfer import transfer_words
 from ...core.drafts import STAGES, Draft, Stage
 from ...core.runs.registry import Registry
 from ..background import begin
+from ..errand import Errand
 from ..keeper import Keeper
 from ..stages.config import ConfigStage
 from ..stages.environment import EnvironmentStage
@@ -225,14 +228,21 @@ class LaunchScreen(Page):
         self._sending = True
         prepared, forced = message.prepared, message.forced
 
+        plan, backend = prepared.plan, prepared.backend
+        what = f"Submitting {plan.run_id} to {plan.profile}"
+
         async def send() -> RunRecord:
             from ...core.launch import launch
 
-            plan, submission, backend = prepared.plan, prepared.submission, prepared.backend
-            return await launch(plan, submission, backend, Registry(), forced=forced)
+            return await launch(plan, prepared.submission, backend, Registry(), forced=forced)
 
-        what = f"Submitting {prepared.plan.run_id} to {prepared.plan.profile}"
-        self.begin_errand(what, send, Launched, NotSent())
+        def told(name: str, here: int, whole: int) -> None:
+            errand.what = what if here == whole else transfer_words("Uploading", name, here, whole)
+
+        errand = Errand(self, what, send, Launched, NotSent())
+        if isinstance(backend, TellsUploads):
+            backend.tell_uploads(told)
+        self.start_errand(errand)
 
     def on_failed(self) -> None:
         """What could not be sent may be sent again, once it is mended."""

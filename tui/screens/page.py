@@ -135,9 +135,14 @@ class Page(Screen[None]):
             owner: gets the messages; this screen by default.
         """
         errand = Errand(owner or self, what, work, tell, given_up)
-        self._errands.append(errand)
-        self._show_busy()
+        self.start_errand(errand)
         return errand
+
+    def start_errand(self, errand: Errand) -> None:
+        """Begin something that may tell how far it is; it is seen and given up like all others."""
+        self._errands.append(errand)
+        errand.start()
+        self._show_busy()
 
     def give_up(self) -> bool:
         """Give up what the network was last asked for; False where nothing goes on."""

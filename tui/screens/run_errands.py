@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...core.cli.transfer import transfer_words
 from ...core.runs.registry import Registry
 from ...core.runs.watch import backend_of, look
+from ..errand import Errand
 from ..words import safe
 from .ask import Confirm
 from .run_messages import Fetched, News, Troubled
@@ -67,6 +69,7 @@ def fetch(screen: RunScreen) -> None:
         return await fetch_files(record, backend_of(record), None, told)
 
     def told(name: str, here: int, whole: int) -> None:
-        errand.what = f"Fetching {safe(name)}: {here / 1e6:.1f} of {whole / 1e6:.1f} MB"
+        errand.what = transfer_words("Fetching", name, here, whole)
 
-    errand = screen.begin_errand(f"Fetching files of {record.run_id}", bring, Fetched)
+    errand = Errand(screen, f"Fetching files of {record.run_id}", bring, Fetched)
+    screen.start_errand(errand)

@@ -9,19 +9,17 @@ import argparse
 import importlib
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import ExitCode, TunedeckError
 from .config_file import RECIPES, load_config
-from .preempt import EXIT_PREEMPTED, RestartError, fall_deaf
+from .exit_file import tell
+from .preempt import EXIT_PREEMPTED, RestartError, StopRequest, fall_deaf
 from .quiet import quiet_loading
+from .rank_lines import mark_lines
 
-EXIT_FILE = "TUNEDECK_EXIT_FILE"
-"""Names the file that the exit code is written to: torchrun does not hand it on."""
 _RANK = int(os.environ["RANK"]) if os.environ.get("RANK", "").isdecimal() else None
-_STARTED = time.time()
 _GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process")
 _WAITED = "Timed out waiting"
 _LATE = "another process of the run did not come within dist_env.timeout_minutes"
@@ -61,12 +59,13 @@ def main(arguments: list[str] | None = None) -> int:
     # Lines are of many lengths: without it, memory that was freed by one does not fit the next.
     if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    code, restart = int(ExitCode.FAILURE), False
+    mark_lines()
+    code = int(ExitCode.FAILURE)
     try:
-        code = _run(options.recipe, options.config, overrides)
+        # What is imported from here on takes seconds, in which signals come as well.
+        code = _run(options.recipe, options.config, overrides, StopRequest())
     except RestartError as error:
         code = _complain(str(error), error.fix, EXIT_PREEMPTED)
-        restart = True
     except TunedeckError as error:
         code = _complain(str(error), error.fix, error.exit_code)
     except SystemExit as ended:
@@ -84,24 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             code = _complain(str(error).partition("\n")[0], _SMALLER, ExitCode.FAILURE)
     finally:
-        if file := os.environ.get(EXIT_FILE):
-            _tell(Path(file), code, restart=restart)
+        tell(code)
         fall_deaf()
     return code
-
-
-def _tell(file: Path, code: int, *, restart: bool) -> None:
-    """Write the exit code of the run: the first rank's, or that of the rank that failed first."""
-    failed = restart or code not in (ExitCode.OK, EXIT_PREEMPTED)
-    if not _is_of_this_run(file) if failed else not _RANK:
-        file.write_text(f"{code}\n")
-
-
-def _is_of_this_run(file: Path) -> bool:
-    try:
-        return file.stat().st_mtime >= _STARTED
-    except OSError:
-        return False
 
 
 def _others_ended(error: RuntimeError) -> bool:
@@ -120,7 +104,7 @@ def _use(tool: str, arguments: list[str]) -> int:
     return code
 
 
-def _run(recipe: str, file: Path, overrides: Sequence[str]) -> int:
+def _run(recipe: str, file: Path, overrides: Sequence[str], stop: StopRequest) -> int:
     config = load_config(recipe, file, overrides)
     run_dir = Path(os.environ.get("TUNEDECK_RUN_DIR") or Path.cwd())
     if recipe == "merge_lora":
@@ -129,14 +113,13 @@ def _run(recipe: str, file: Path, overrides: Sequence[str]) -> int:
         return merge.main(config, run_dir)
     from . import sft
 
-    return sft.main(config, run_dir)
+    return sft.main(config, run_dir, stop=stop)
 
 
 def _complain(message: str, fix: str, code: int) -> int:
     """Say what went wrong. What all ranks find in the config is said by one on each machine."""
     if _RANK and code == ExitCode.USAGE and os.environ.get("LOCAL_RANK", "0") != "0":
         return int(code)
-    message = f"rank {_RANK}: {message}" if _RANK else message
     sys.stderr.write(f"tunedeck: error: {message}\n")
     if fix:
         sys.stderr.write(f"tunedeck: fix: {fix}\n")

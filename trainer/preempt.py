@@ -7,11 +7,15 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from types import FrameType
+from typing import Any
 
 from ..core.errors import TunedeckError, UsageError
 
 EXIT_PREEMPTED = 75
 """EX_TEMPFAIL of sysexits.h: every backend reads it as 'requeue and resume'."""
+
+SIGNALS = ("SIGTERM", "SIGUSR1")
+"""What launchers send before they take the machine away, unless the config says otherwise."""
 
 _MARGIN = 1.5
 _DEADLINE = 1
@@ -34,12 +38,13 @@ class StopRequest:
 
     Args:
         signals: names of those that mean the machine will be taken away. SIGINT is a person's wish.
+            Without a config to say which, those that launchers send.
 
     Raises:
         UsageError: the deadline is no number.
     """
 
-    def __init__(self, signals: Iterable[str] = ("SIGTERM", "SIGUSR1")) -> None:
+    def __init__(self, signals: Iterable[str] = SIGNALS) -> None:
         self.agree: Callable[[int], int] = int
         """The greatest of what the ranks say; all ranks ask together once they train."""
         self.signal: signal.Signals | None = None
@@ -47,8 +52,15 @@ class StopRequest:
         self._deadline = _deadline()
         self._step_seconds = self._save_seconds = self._expected_save = 0.0
         self._agreed = 0
-        for number in (*(signal.Signals[name] for name in signals), signal.SIGINT):
-            signal.signal(number, self._notice)
+        self._before: dict[int, Any] = {}
+        self.listen(signals)
+
+    def listen(self, signals: Iterable[str]) -> None:
+        """Listen for these signals and SIGINT; others do again what they did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        numbers = (*(signal.Signals[name] for name in signals), signal.SIGINT)
+        self._before = {number: signal.signal(number, self._notice) for number in numbers}
 
     def _notice(self, number: int, _frame: FrameType | None) -> None:
         again = number == signal.SIGINT and self.signal is not None

@@ -52,6 +52,7 @@ def main(
     config: TrainConfig,
     run_dir: Path,
     *,
+    stop: StopRequest | None = None,
     then: Callable[[ModelAndOptimizerState], None] | None = None,
 ) -> int:
     """Train as the config says.
@@ -59,6 +60,7 @@ def main(
     Args:
         config: the run's config.
         run_dir: where `result.json` and, unless the config says otherwise, checkpoints go.
+        stop: has listened for signals so far; made here where nothing has.
         then: called with the model as it is when the training is over.
 
     Returns:
@@ -67,7 +69,8 @@ def main(
     Raises:
         TunedeckError: config or data are wrong, or training failed.
     """
-    stop = StopRequest(config.checkpoint.preempt_signals)
+    stop = stop or StopRequest()
+    stop.listen(config.checkpoint.preempt_signals)
     tracking.check(config.wandb)
     check_recipe(config)
     runtime = validate_and_prepare_config(config, None, rank=launched_rank())

@@ -1,41 +1,82 @@
 """`python -m tunedeck.trainer.torchrun`: torchrun, which says in one line which rank failed.
 
-Options and behaviour are those of torchrun. What a rank has to say it has said itself; the
-traceback of the launcher, which would follow, is about the launcher alone.
+Options and behaviour are those of torchrun, but for what SIGTERM and SIGUSR1 mean. What a rank has
+to say it has said itself; the traceback of the launcher, which would follow, is about the launcher
+alone.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING
 
-from torch.distributed import run
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from .exit_file import tell
+from .preempt import EXIT_PREEMPTED, SIGNALS
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+_PREEMPTING = tuple(signal.Signals[name] for name in SIGNALS)
+_PATIENCE_S = 24 * 3600
+"""How long ranks may take to save. Who takes the machine away has a limit of his own."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Start the ranks, wait for them, and return an exit code.
 
     Returns:
-        0; 1 if a rank failed, which may mean another code (see `TUNEDECK_EXIT_FILE`); 128 and the
-        signal that ended this process.
+        0; 75 if the ranks were told to save and end; 1 if a rank failed, which may mean another
+        code (see `exit_file`); 128 and the signal that ended this process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # Importing torch takes seconds. It listens for SIGTERM itself once it has ranks.
+    for number in _PREEMPTING:
+        signal.signal(number, _end)
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_PATIENCE_S))
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
     # It tells of each rank's end in several lines.
     logging.getLogger("torch.distributed.elastic.multiprocessing").setLevel(logging.CRITICAL)
     try:
         run.run(run.parse_args(given))
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        ended = f"signal {-failure.exitcode}" if failure.exitcode < 0 else str(failure.exitcode)
-        sys.stderr.write(f"tunedeck: rank {rank} ended first, with {ended}\n")
-        return 1
+        return _judge(error.failures)
     except SignalException as error:
         sys.stderr.write(f"tunedeck: torchrun was ended by {error.sigval.name}\n")
-        return 128 + int(error.sigval)
+        return EXIT_PREEMPTED if error.sigval in _PREEMPTING else 128 + int(error.sigval)
     return 0
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    """On the way out torch sends the ranks SIGTERM, and waits for them."""
+    raise SystemExit(EXIT_PREEMPTED)
+
+
+def _judge(failures: dict[int, ProcessFailure]) -> int:
+    """Say which rank ended first; see that the exit file tells of one that a signal ended."""
+    # Times are whole seconds, within which torchrun ends the other ranks by SIGTERM.
+    ended = [(f.timestamp, _by(f) == "SIGTERM", rank) for rank, f in failures.items()]
+    rank = min(ended)[-1]
+    first, killed = failures[rank], _by(failures[rank])
+    said = f"signal {-first.exitcode}" if killed else str(first.exitcode)
+    sys.stderr.write(f"tunedeck: rank {rank} ended first, with {said}\n")
+    # It could not tell, and the others were told to stop.
+    if killed:
+        code = EXIT_PREEMPTED if killed in SIGNALS else 128 - first.exitcode
+        tell(code, over=EXIT_PREEMPTED)
+    return 1
+
+
+def _by(failure: ProcessFailure) -> str:
+    """The name of the signal that ended a rank; empty if none did."""
+    return failure.signal_name() if failure.exitcode < 0 else ""
 
 
 if __name__ == "__main__":

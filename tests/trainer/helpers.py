@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,17 @@ def metric_lines(printed: str, key: str = "loss") -> list[dict[str, str]]:
         if key in values:
             lines.append(values)
     return lines
+
+
+def wait_until_it_listens(pid: int, number: int) -> None:
+    """Wait until a process has a handler for a signal."""
+    until = time.monotonic() + 60
+    listens = 0
+    while not listens >> (number - 1) & 1:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+        status = Path(f"/proc/{pid}/status").read_text()
+        listens = int(next(line for line in status.splitlines() if "SigCgt" in line).split()[1], 16)
 
 
 def losses(printed: str) -> list[str]:

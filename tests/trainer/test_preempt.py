@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,23 +12,26 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
-from tunedeck.trainer import sft, stepping
+from tunedeck.trainer import sft, stepping, torchrun
 from tunedeck.trainer.preempt import StopRequest
 from tunedeck.trainer.reporting import samples, validator
 
-from .helpers import metric_lines
+from .helpers import metric_lines, wait_until_it_listens
 
 Configure = Callable[..., TrainConfig]
 
 
 @pytest.fixture(autouse=True)
 def _other_signals() -> Any:
-    before = signal.getsignal(signal.SIGUSR2)
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGUSR2, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_the_signals_are_those_of_the_config(
@@ -172,3 +176,92 @@ sys.late = Late()
 {deaf}
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == ends
+
+
+def test_others_of_the_signals_do_again_what_they_did_before() -> None:
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    stop = StopRequest(["SIGUSR2"])
+    stop.listen(["SIGTERM"])
+    assert signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN
+    stop.training = True
+    signal.raise_signal(signal.SIGTERM)
+    assert stop()
+
+
+def test_a_wish_to_stop_that_a_library_swallowed_ends_the_first_step(
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = StopRequest()
+    with contextlib.suppress(SystemExit):
+        signal.raise_signal(signal.SIGUSR1)
+    assert sft.main(configure(), tmp_path, stop=stop) == 75
+    assert "stopped by SIGUSR1 after step 0" in capsys.readouterr().out
+
+
+def test_a_signal_is_heard_before_anything_is_loaded(tmp_path: Path) -> None:
+    # No one writes the config: the process waits for it, with torch not imported yet.
+    os.mkfifo(tmp_path / "config.yaml")
+    with subprocess.Popen(
+        [sys.executable, "-m", "tunedeck.trainer", "sft", "--config", "config.yaml"],
+        env={**os.environ, "TUNEDECK_EXIT_FILE": "exit"},
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_until_it_listens(process.pid, signal.SIGUSR1)
+        process.send_signal(signal.SIGUSR1)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert (tmp_path / "exit").read_text() == "75\n"
+    assert said == "tunedeck: error: asked to end before there was anything to save\n"
+
+
+def test_the_launcher_of_ranks_ends_as_they_would_while_it_loads_torch() -> None:
+    script = """
+import os, signal, sys
+class Told:
+    def find_spec(name, *_):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Told)
+from tunedeck.trainer.torchrun import main
+main([])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (75, b"")
+
+
+@pytest.mark.parametrize(
+    ("ended", "told", "first", "code"),
+    [
+        # Rank: exit code and second of its end; what a rank has told; what the run then means.
+        ({0: (-15, 1), 1: (2, 1)}, 2, "rank 1 ended first, with 2", 2),
+        ({0: (75, 1), 1: (-9, 1)}, 75, "rank 0 ended first, with 75", 75),
+        ({0: (75, 2), 1: (-9, 1)}, 75, "rank 1 ended first, with signal 9", 137),
+        ({0: (1, 2), 1: (-9, 1)}, 1, "rank 1 ended first, with signal 9", 1),
+        ({0: (-15, 1), 1: (-10, 1)}, None, "rank 1 ended first, with signal 10", 75),
+        ({0: (-15, 1), 1: (-15, 1)}, None, "rank 0 ended first, with signal 15", 75),
+    ],
+)
+def test_the_launcher_of_ranks_judges_by_the_one_that_ended_first(
+    ended: dict[int, tuple[int, int]],
+    told: int | None,
+    first: str,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_config: Any) -> None:
+        failures = {rank: ProcessFailure(rank, 0, end, "none") for rank, (end, _) in ended.items()}
+        for rank, (_, second) in ended.items():
+            failures[rank].timestamp = second
+        if told is not None:
+            (tmp_path / "exit").write_text(f"{told}\n")
+        raise ChildFailedError("trainer", failures)
+
+    monkeypatch.setattr(run, "run", fail)
+    monkeypatch.setenv("TUNEDECK_EXIT_FILE", str(tmp_path / "exit"))
+    assert torchrun.main(["train.py"]) == 1
+    assert first in capsys.readouterr().err
+    assert int((tmp_path / "exit").read_text()) == code

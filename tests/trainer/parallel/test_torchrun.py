@@ -17,7 +17,7 @@ import yaml
 
 from tunedeck.core.schema import TrainConfig
 
-from ..helpers import losses, metric_lines
+from ..helpers import losses, metric_lines, wait_until_it_listens
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -131,6 +131,22 @@ def test_a_signal_to_one_rank_ends_all_with_a_checkpoint_to_resume_from(
     assert (rest.end(), whole.end()) == (0, 0)
     # Dropout goes on where it was, on each rank.
     assert losses(part.text()) + losses(rest.text()) == losses(whole.text())
+
+
+def test_a_signal_to_one_rank_that_still_loads_asks_for_a_new_start(
+    configure: Callable[..., TrainConfig], launch: Launch, tmp_path: Path
+) -> None:
+    run = launch(configure(), tmp_path / "run", "--standalone", "--nproc-per-node=2")
+    until = time.monotonic() + 200
+    while len(run.ranks()) < 2:
+        assert run.process.poll() is None and time.monotonic() < until, run.text()
+        time.sleep(0.02)
+    last = run.ranks()[1]
+    wait_until_it_listens(last, signal.SIGUSR1)
+    os.kill(last, signal.SIGUSR1)
+    assert run.end() == 75
+    assert "Traceback" not in run.text()
+    assert "step=" not in run.text()
 
 
 def test_a_rank_that_is_killed_ends_the_run_and_no_one_hangs(

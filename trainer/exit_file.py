@@ -1,0 +1,35 @@
+"""The exit code that a run means. Torchrun does not hand it on: it makes a 1 of every failure."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+_VARIABLE = "TUNEDECK_EXIT_FILE"
+"""Names the file, if the launcher wants to know."""
+_STARTED = time.time()
+
+
+def tell(code: int, *, over: int | None = None) -> None:
+    """Write how this process ended, if that is how the run did.
+
+    A success is the first rank's to tell, any other end that of the rank that came to it first: it
+    ends the others, which lose their connection to it, or are told to stop by torchrun.
+
+    Args:
+        code: its exit code.
+        over: a code that may have been told, and is wrong.
+    """
+    file = os.environ.get(_VARIABLE)
+    if file and (_told() in (None, over) if code else os.environ.get("RANK", "0") == "0"):
+        Path(file).write_text(f"{code}\n")
+
+
+def _told() -> int | None:
+    """What was told since this process started."""
+    file = Path(os.environ[_VARIABLE])
+    try:
+        return int(file.read_text()) if file.stat().st_mtime >= _STARTED else None
+    except (OSError, ValueError):
+        return None

@@ -7,21 +7,20 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema.merge import MergeConfig
 from tunedeck.trainer.merging import merge, merge_plan
 from tunedeck.trainer.model.fingerprint import base_digest
 
+from .adapters import adapted, load, logits, make_adapter, run
+
 # PEFT asks for a name that transformers has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
-
-IDS = torch.arange(2 * 24).reshape(2, 24) % 60
 
 
 def make_base(folder: Path, *, tied: bool = False, seed: int = 0, **options: Any) -> Path:
@@ -39,44 +38,6 @@ def make_base(folder: Path, *, tied: bool = False, seed: int = 0, **options: Any
     model.save_pretrained(folder, **options)
     (folder / "tokenizer.json").write_text("{}")
     return folder
-
-
-def load(folder: Path) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model.eval()
-    return model
-
-
-@torch.inference_mode()
-def logits(model: torch.nn.Module) -> torch.Tensor:
-    result: torch.Tensor = model(input_ids=IDS).logits
-    return result
-
-
-def make_adapter(base: Path, folder: Path, **options: Any) -> Path:
-    """An adapter of PEFT's whose every trainable weight has been moved."""
-    model = load(base)
-    defaults: dict[str, Any] = {"target_modules": "all-linear", "r": 4, "lora_alpha": 12}
-    adapter = peft.get_peft_model(
-        model, peft.LoraConfig(task_type="CAUSAL_LM", **{**defaults, **options})
-    )
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in adapter.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    adapter.save_pretrained(str(folder))
-    return folder
-
-
-def run(adapter: Path, run_dir: Path, **config: Any) -> Path:
-    run_dir.mkdir(exist_ok=True)
-    assert merge.main(MergeConfig(lora_checkpoint=str(adapter), **config), run_dir) == 0
-    return Path(json.loads((run_dir / "result.json").read_text())["artifact"])
-
-
-def adapted(base: Path, adapter: Path) -> peft.PeftModel:
-    return peft.PeftModel.from_pretrained(load(base), str(adapter)).eval()
 
 
 @pytest.mark.parametrize(

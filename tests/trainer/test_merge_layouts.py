@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,13 +18,11 @@ from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
-    PreTrainedModel,
 )
 
 from tunedeck.core.errors import UsageError
-from tunedeck.core.schema.merge import MergeConfig
-from tunedeck.trainer.merging import merge
 
+from .adapters import adapted, load, logits, make_adapter, run
 from .helpers import SIZES
 
 # PEFT asks for a name that transformers has deprecated.
@@ -33,8 +30,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*_pattern keys did not match:RuntimeWarning"),
 ]
-
-IDS = torch.arange(2 * 24).reshape(2, 24) % 250
 
 
 def llava(folder: Path) -> Path:
@@ -51,39 +46,6 @@ def llava(folder: Path) -> Path:
     )
     AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
     return folder
-
-
-def load(folder: Path) -> PreTrainedModel:
-    seeing = "vision_config" in json.loads((folder / "config.json").read_text())
-    auto: Any = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
-    model: PreTrainedModel = auto.from_pretrained(folder, dtype=torch.float32)
-    model.train(False)
-    return model
-
-
-@torch.inference_mode()
-def logits(model: torch.nn.Module) -> torch.Tensor:
-    found: torch.Tensor = model(input_ids=IDS).logits
-    return found
-
-
-def make_adapter(base: Path, folder: Path, **options: Any) -> Path:
-    """An adapter of PEFT's whose every trained weight has been moved."""
-    settings: dict[str, Any] = {"r": 3, "lora_alpha": 12, "task_type": "CAUSAL_LM"}
-    adapter = peft.get_peft_model(load(base), peft.LoraConfig(**{**settings, **options}))
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in adapter.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    adapter.save_pretrained(str(folder))
-    return folder
-
-
-def merged(adapter: Path, folder: Path, **config: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    assert merge.main(MergeConfig(lora_checkpoint=str(adapter), **config), folder) == 0
-    return Path(json.loads((folder / "result.json").read_text())["artifact"])
 
 
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
@@ -107,9 +69,9 @@ def test_experts_and_routers_are_merged_into_the_pieces_that_the_files_hold(
     base = models_of(kind)
     adapter = make_adapter(base, tmp_path / "adapter", **options)
 
-    output = merged(adapter, tmp_path / "run")
+    output = run(adapter, tmp_path / "run")
 
-    expected = logits(peft.PeftModel.from_pretrained(load(base), str(adapter)))
+    expected = logits(adapted(base, adapter))
     assert (expected - logits(load(base))).abs().max() > 1e-3
     torch.testing.assert_close(logits(load(output)), expected, rtol=0, atol=2e-5)
     names = load_file(base / "model.safetensors").keys()
@@ -126,9 +88,9 @@ def test_the_language_part_of_a_model_with_images_is_merged(
     targets = r".*language_model.*\.(q_proj|down_proj)"
     adapter = make_adapter(base, tmp_path / "adapter", target_modules=targets, **options)
 
-    output = merged(adapter, tmp_path / "run")
+    output = run(adapter, tmp_path / "run")
 
-    expected = logits(peft.PeftModel.from_pretrained(load(base), str(adapter)))
+    expected = logits(adapted(base, adapter))
     assert (expected - logits(load(base))).abs().max() > 1e-3
     torch.testing.assert_close(logits(load(output)), expected, rtol=0, atol=2e-5)
     assert (output / "preprocessor_config.json").is_file()
@@ -140,7 +102,7 @@ def test_an_adapter_for_experts_does_not_fit_a_dense_model(
     options = ADAPTERS["experts"]
     adapter = make_adapter(models_of("mixtral"), tmp_path / "adapter", **options)
     with pytest.raises(UsageError, match="does not fit the base"):
-        merged(adapter, tmp_path / "run", base_hf_path=str(models_of("llama")))
+        run(adapter, tmp_path / "run", base_hf_path=str(models_of("llama")))
     assert list((tmp_path / "run").iterdir()) == []
 
 
@@ -152,7 +114,7 @@ def test_an_adapter_for_other_experts_is_refused_by_their_shape(
     config.num_experts = 8
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "other")
     with pytest.raises(UsageError, match=r"experts\.\w+' is \[8, .*adapter is for"):
-        merged(adapter, tmp_path / "run", base_hf_path=str(tmp_path / "other"))
+        run(adapter, tmp_path / "run", base_hf_path=str(tmp_path / "other"))
 
 
 def test_names_of_the_model_itself_are_found_in_files_as_well(tmp_path: Path) -> None:
@@ -165,9 +127,9 @@ def test_names_of_the_model_itself_are_found_in_files_as_well(tmp_path: Path) ->
     targets = r".*language_model.*\.(q_proj|v_proj)"
     adapter = make_adapter(base, tmp_path / "adapter", target_modules=targets)
 
-    output = merged(adapter, tmp_path / "run")
+    output = run(adapter, tmp_path / "run")
 
-    expected = logits(peft.PeftModel.from_pretrained(load(base), str(adapter)))
+    expected = logits(adapted(base, adapter))
     torch.testing.assert_close(logits(load(output)), expected, rtol=0, atol=2e-5)
     assert load_file(output / "model.safetensors").keys() == weights.keys()
 

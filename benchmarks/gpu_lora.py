@@ -39,8 +39,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu_roofline import measure  # type: ignore[import-not-found]  # beside this file
-from llama_8b import LLAMA_8B, TINY, write  # type: ignore[import-not-found]
+from gpu_roofline import measure
+from llama_8b import LLAMA_8B, TINY, write
 
 WARM_UP = 3
 RANK, ALPHA = 16, 32

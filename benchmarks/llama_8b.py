@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer_vs_trl import (  # type: ignore[import-not-found]  # beside this file
+from trainer_vs_trl import (
     TEMPLATE,
     made_up_rows,
 )

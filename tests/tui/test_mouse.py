@@ -185,6 +185,32 @@ async def test_a_question_is_answered_by_its_buttons(launched: Launcher) -> None
         await until(pilot, lambda: "✗ cancelled" in shown(pilot))
 
 
+async def test_a_click_beside_a_question_leaves_it_and_loses_nothing_that_is_typed(
+    launched: Launcher,
+) -> None:
+    record = launched("print('here', flush=True); import time; time.sleep(60)")
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        run = RunScreen(record)
+        await app.push_screen(run)
+        await until(pilot, lambda: "here" in shown(pilot))
+        for key, question in (("x", Confirm), ("t", Choose), ("slash", AskText)):
+            await pilot.press(key)
+            await until(pilot, lambda what=question: isinstance(app.screen, what))
+            frame = app.screen.query_one("#dialog").region
+            await pilot.click(offset=frame.offset)
+            assert isinstance(app.screen, question)
+            await pilot.click(offset=Offset(1, 1))
+            await until(pilot, lambda: app.screen is run)
+        assert not run.record.state.terminal
+        await pilot.press("slash", *"loss")
+        await pilot.click(offset=Offset(1, 1))
+        assert isinstance(app.screen, AskText)
+        assert "loss" in shown(pilot)
+        await pilot.press("escape", "x", "y")
+        await until(pilot, lambda: "✗ cancelled" in shown(pilot))
+
+
 async def test_the_command_is_copied_and_help_closed_by_a_click() -> None:
     app = WizardApp()
     async with app.run_test(size=(80, 24)) as pilot:

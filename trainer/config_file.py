@@ -1,14 +1,19 @@
-"""Reading the resolved config of a recipe."""
+"""Reading the config of a recipe: a resolved file, or values that are at hand."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..core.errors import Place, UsageError
+from ..core.errors import NOWHERE, Place, UsageError
 from ..core.schema import SCHEMAS
 from ..core.text import did_you_mean
+
+if TYPE_CHECKING:
+    from ..core.schema.base import Table
+
+AnyTable = TypeVar("AnyTable", bound="Table")
 
 RECIPES = ("sft", "merge_lora")
 """What the trainer runs."""
@@ -28,7 +33,6 @@ def load_config(recipe: str, file: Path, overrides: Sequence[str] = ()) -> Any:
     """
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-    from pydantic import ValidationError
     from yaml import YAMLError
 
     if recipe not in RECIPES:
@@ -42,12 +46,33 @@ def load_config(recipe: str, file: Path, overrides: Sequence[str] = ()) -> Any:
         said = OmegaConf.load(file)
         if not isinstance(said, DictConfig):
             raise UsageError("The config is not a mapping of keys to values.", place=place)
-        values = OmegaConf.to_container(OmegaConf.merge(said, given), resolve=True)
-        return SCHEMAS[recipe].model_validate(values)
+        values: Any = OmegaConf.to_container(OmegaConf.merge(said, given), resolve=True)
     except FileNotFoundError as error:
         raise UsageError("There is no such config.", place=place) from error
     except (YAMLError, OmegaConfBaseException) as error:
         raise UsageError(f"The config cannot be read: {error}", place=place) from error
+    return as_table(SCHEMAS[recipe], values, place)
+
+
+def as_table(
+    schema: type[AnyTable], values: AnyTable | Mapping[str, Any], place: Place = NOWHERE
+) -> AnyTable:
+    """A table of a config, from its values where it is none yet.
+
+    Args:
+        schema: the table.
+        values: one, or its keys and values.
+        place: where they were read, for messages.
+
+    Raises:
+        UsageError: they are no such table.
+    """
+    from pydantic import ValidationError
+
+    if isinstance(values, schema):
+        return values
+    try:
+        return schema.model_validate(values)
     except ValidationError as error:
         wrong = error.errors(include_url=False)
         words = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in wrong)

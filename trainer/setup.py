@@ -6,6 +6,7 @@ https://docs.nvidia.com/nemo/rl/latest/apidocs/nemo_rl/nemo_rl.models.automodel.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from ..core.schema import TrainConfig
 from ..core.schema.mesh import architecture_misfits
 from ..core.schema.model import TokenizerConfig
 from .checkpoints.published import Checkpoints, has_state
+from .config_file import as_table
 from .device import device_of, formats_for
-from .model.attention import SHARED, carries_state
+from .model.attention import SHARED, attends_by_document, carries_state
 from .model.build import (
     build_model,
     check_vocabulary,
@@ -33,7 +35,7 @@ from .model.build import (
 from .model.implementation import settle_implementation
 from .model.kinds import Kind, class_of, kind_of
 from .model.lean import use_lean_functions
-from .model.lora import add_adapter, load_adapter
+from .model.lora import adapter_settings, add_adapter, load_adapter
 from .model.quantize import check_quantized
 from .model.serving import not_served
 from .parallel.apply import parallelize
@@ -49,24 +51,33 @@ from .update.optim import build_optimizer
 from .update.schedule import Schedule
 
 
+class ConfigError(UsageError, ValueError, RuntimeError):
+    """A config that no run can be set up by; the page has it as ValueError and RuntimeError."""
+
+
 def get_tokenizer(
-    config: TokenizerConfig, get_processor: bool = False, *, trust_remote_code: bool = False
+    tokenizer_config: TokenizerConfig | Mapping[str, Any],
+    get_processor: bool = False,
+    *,
+    trust_remote_code: bool = False,
 ) -> Any:
     """Load the tokenizer, or the processor that holds it, with the chat template of the config.
 
     Args:
-        config: its name must be set. `chat_template` is `default` for the tokenizer's own, None
-            for the messages' contents alone, a `.jinja` file, or a template inline.
+        tokenizer_config: a table, or its keys; `name` must be set. `chat_template` is `default`
+            (as where it is absent) for the tokenizer's own, None for the messages' contents alone,
+            a `.jinja` file, or a template inline.
         get_processor: load a multimodal processor instead.
         trust_remote_code: run Python code that comes with it.
 
     Returns:
-        A fast tokenizer (or processor) with a pad token; its `apply_chat_template` has the
-        config's `chat_template_kwargs` bound.
+        A fast tokenizer with a pad token, or a processor, which has its special tokens and their
+        ids. Its `apply_chat_template` has the config's `chat_template_kwargs` bound.
 
     Raises:
         UsageError: it cannot be loaded, has no fast form, or has no template.
     """
+    config = as_table(TokenizerConfig, tokenizer_config)
     name = config.name
     if name is None:
         raise UsageError("tokenizer.name is not set.", fix="Name a folder or a hub id.")
@@ -77,7 +88,8 @@ def get_tokenizer(
         )
     except (OSError, ValueError, KeyError) as error:
         raise unloadable(name, "tokenizer", error) from error
-    tokenizer = loaded.tokenizer if get_processor else loaded
+    # Of a text model there is no processor, and the loader gives its tokenizer.
+    tokenizer = getattr(loaded, "tokenizer", loaded)
     if not tokenizer.is_fast:
         raise UsageError(
             f"The tokenizer '{name}' has no tokenizer.json.",
@@ -85,6 +97,10 @@ def get_tokenizer(
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if loaded is not tokenizer:
+        for token in ("pad_token", "eos_token", "bos_token"):
+            setattr(loaded, token, getattr(tokenizer, token))
+            setattr(loaded, f"{token}_id", getattr(tokenizer, f"{token}_id"))
     own = loaded.chat_template
     own = {"default": own} if isinstance(own, str) else dict(own or {})
     templates = resolve_templates(config.chat_template, own)
@@ -97,25 +113,40 @@ def get_tokenizer(
 
 
 def validate_and_prepare_config(
-    config: TrainConfig, processor: Any | None, rank: int
+    config: TrainConfig | Mapping[str, Any], processor: Any | None, rank: int
 ) -> RuntimeConfig:
     """Decide what the config leaves to the machine, before anything large is loaded.
 
     Args:
-        config: the run's config.
+        config: the run's config, or its keys.
         processor: a multimodal processor; None for text.
         rank: this process.
 
     Raises:
-        UsageError: the config asks for what this machine or this trainer cannot do.
+        ConfigError: the config is none, its settings contradict each other, or it asks for what
+            this machine or this trainer cannot do.
     """
+    try:
+        return _runtime(as_table(TrainConfig, config), processor, rank)
+    except UsageError as error:
+        raise ConfigError(error.message, place=error.place, fix=error.fix) from error
+
+
+def _runtime(config: TrainConfig, processor: Any | None, rank: int) -> RuntimeConfig:
     check_mesh(config)
     check_quantized(config, launched_world())
     device = device_of(rank)
-    model_config, remote = settle_implementation(config)
+    model_config, remote = settle_implementation(config, vision=processor is not None)
+    labels = model_config.num_labels
     kind = kind_of(config.model, model_config)
+    if processor is not None and kind is Kind.TEXT:
+        raise UsageError(
+            f"There is a processor, and '{model_config.model_type}' takes no images.",
+            fix="Give None for the processor, or choose a vision model.",
+        )
     model_class = class_of(kind, model_config, remote=remote)
-    if config.packed_sequence.packed_sequence_size and carries_state(model_class, model_config):
+    packs = config.packed_sequence.packed_sequence_size > 0
+    if packs and carries_state(model_class, model_config):
         raise UsageError(
             f"packed_sequence.packed_sequence_size: '{model_config.model_type}' has layers that "
             "carry one row into the next where rows share a sequence.",
@@ -138,54 +169,79 @@ def validate_and_prepare_config(
         model_config=model_config,
         model_class=model_class,
         dtype=dtype,
-        attn_implementation=attention or default_attention(model_class, model_config),
+        attn_impl=attention or default_attention(model_class, model_config),
         device=device,
         autocast=autocast,
         max_grad_norm=config.optimizer.max_grad_norm,
         kind=kind,
         own_code=remote,
+        hf_config_overrides=(
+            {} if model_config.num_labels == labels else {"num_labels": model_config.num_labels}
+        ),
+        allow_flash_attn_args=attends_by_document(model_class, model_config),
+        enable_seq_packing=packs,
+        cpu_offload=config.distributed.cpu_offload,
     )
 
 
-def setup_distributed(config: TrainConfig, runtime_config: RuntimeConfig) -> DistributedContext:
+def setup_distributed(
+    config: TrainConfig | Mapping[str, Any], runtime_config: RuntimeConfig
+) -> DistributedContext:
     """Join the other processes of the run, which torchrun started, and lay out the mesh.
 
     Raises:
         UsageError: the mesh does not fit the number of processes.
         TunedeckError: the others could not be met in time.
     """
-    return join(config, runtime_config.device)
+    return join(as_table(TrainConfig, config), runtime_config.device)
 
 
 def setup_model_and_optimizer(
-    config: TrainConfig,
+    config: TrainConfig | Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,
     runtime_config: RuntimeConfig,
     distributed_context: DistributedContext,
     checkpoint_manager: Checkpoints,
-    *,
-    total_steps: int,
+    is_vlm: bool = False,
     init_optimizer: bool = True,
-    weights_path: Path | None = None,
-    optimizer_path: Path | None = None,
+    weights_path: str | Path | None = None,
+    optimizer_path: str | Path | None = None,
+    *,
+    total_steps: int | None = None,
 ) -> ModelAndOptimizerState:
     """Load the model, put adapters in, apply parallelism from outside, and build the optimizer.
 
     Args:
-        config: the run's config.
+        config: the run's config, or its keys.
         tokenizer: the model's tokenizer.
         runtime_config: from `validate_and_prepare_config`.
         distributed_context: from `setup_distributed`.
         checkpoint_manager: restores `weights_path` and `optimizer_path`.
-        total_steps: the length of the run, which the learning rate is spread over.
+        is_vlm: the caller means a model that takes images, and any other is refused.
         init_optimizer: build optimizer and learning rate; off for inference.
         weights_path: checkpoint folder whose weights are used in place of the model's own: its
             shards, else its Hugging Face or PEFT form.
         optimizer_path: checkpoint folder whose optimizer state is used.
+        total_steps: the length of the run, which the learning rate is spread over; None takes
+            `step_scheduler.max_steps`.
 
     Raises:
-        UsageError: weights do not fit, or nothing is trainable.
+        UsageError: weights do not fit, nothing is trainable, or the run's length is not known.
     """
+    config = as_table(TrainConfig, config)
+    if is_vlm and runtime_config.kind is not Kind.VISION:
+        raise UsageError(
+            f"is_vlm is set, and '{runtime_config.model_config.model_type}' takes no images.",
+            fix="Choose a vision model.",
+        )
+    steps = total_steps or config.step_scheduler.max_steps
+    if init_optimizer and steps is None:
+        raise UsageError(
+            "The length of the run is not known, which the learning rate is spread over.",
+            fix="Set step_scheduler.max_steps, or give total_steps.",
+        )
+    weights_path = Path(weights_path) if weights_path is not None else None
+    optimizer_path = Path(optimizer_path) if optimizer_path is not None else None
     check_vocabulary(runtime_config.model_config, len(tokenizer))
     source: str | None = config.model.pretrained_model_name_or_path
     has_shards = weights_path is not None and has_state(weights_path)
@@ -195,12 +251,16 @@ def setup_model_and_optimizer(
     # A whole model that is continued has all its weights from the checkpoint.
     continued = has_shards and config.peft is None
     quantization = config.peft.quantization if config.peft is not None else None
-    # Weights in four or eight bits lie whole on every rank.
-    whole = (alone or quantization is not None) and not continued
+    # Weights in four or eight bits lie whole on every rank; new ones are made after the adapters,
+    # on any number of ranks, so that both are the same.
+    whole = quantization is not None or (alone and source is not None and not continued)
+    if config.peft is not None or not whole:
+        model = empty_model(runtime_config)
+    if config.peft is not None:
+        # Wrong names are found before anything is loaded.
+        adapter_settings(model, config.peft, config.model)
     if whole:
         model = build_model(config.model, runtime_config, source, quantization)
-    else:
-        model = empty_model(runtime_config)
     if runtime_config.kind is Kind.REWARD:
         # The score is read off each row's last token that is none.
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
@@ -227,6 +287,9 @@ def setup_model_and_optimizer(
             fill_copies(model)
         else:
             load_weights(model, source, config.model.revision, device)
+        if alone:
+            # Adapters were made on the CPU.
+            model.to(runtime_config.device)
         place_tables(model, runtime_config.device)
         if source is not None:
             generates_as(model, source, config.model.revision)
@@ -236,12 +299,12 @@ def setup_model_and_optimizer(
         elif adapter is not None:
             load_adapter(adapter, weights_path)
     optimizer = scheduler = None
-    if init_optimizer:
+    if init_optimizer and steps is not None:
         optimizer = build_optimizer(model, config.optimizer)
-        scheduler = Schedule(config.optimizer.lr, config.lr_phases(), total_steps)
+        scheduler = Schedule(config.optimizer.lr, config.lr_phases(), steps)
         if optimizer_path is not None:
             checkpoint_manager.load_optimizer(optimizer, model, optimizer_path)
-    return ModelAndOptimizerState(model, adapter, optimizer, scheduler)
+    return ModelAndOptimizerState(model, adapter, optimizer, scheduler, runtime_config)
 
 
 def setup_reference_model_state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -104,8 +104,7 @@ def layout_of(
     config: TrainConfig, chat: ChatTokenizer, runtime: RuntimeConfig, sources: int = 1
 ) -> Layout:
     """Rows in one line wherever the attention keeps them apart: no padding is computed."""
-    packed = config.packed_sequence.packed_sequence_size > 0
-    in_line = packed or attends_in_line(runtime.attn_implementation)
+    in_line = runtime.enable_seq_packing or attends_in_line(runtime.attn_impl)
     return Layout(chat.pad_id or 0, in_line, sources, _MULTIPLE)
 
 

@@ -66,7 +66,7 @@ def build_model(
     """
     options: dict[str, Any] = {
         "dtype": runtime.dtype,
-        "attn_implementation": runtime.attn_implementation,
+        "attn_implementation": runtime.attn_impl,
         "trust_remote_code": runtime.own_code,
         **loading_options(quantization, runtime.dtype, runtime.device),
     }

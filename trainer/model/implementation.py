@@ -19,12 +19,18 @@ if TYPE_CHECKING:
     from ...core.schema.model import ModelConfig
 
 
-def settle_implementation(config: TrainConfig) -> tuple[PretrainedConfig, bool]:
+def settle_implementation(
+    config: TrainConfig, *, vision: bool = False
+) -> tuple[PretrainedConfig, bool]:
     """Load the architecture and decide by whose code it is built, before anything large is loaded.
 
     A model may come with its own implementation, which runs with `trust_remote_code`. `force_hf`
     takes transformers' one instead; not set, it does so with a warning where the model's own
     cannot give its weights tensor by tensor, and false is refused there.
+
+    Args:
+        config: the run's config.
+        vision: the model is to take images, whatever its files say.
 
     Returns:
         The architecture, and whether the model's own implementation is used.
@@ -34,6 +40,7 @@ def settle_implementation(config: TrainConfig) -> tuple[PretrainedConfig, bool]:
     """
     architecture = load_model_config(config.model)
     facts = _facts(config.model, architecture)
+    facts = facts._replace(vision=vision or facts.vision)
     for found in conditions_of(config, facts):
         if found.severity == "error":
             raise UsageError(f"{found.key}: {found.message}", fix=found.fix)

@@ -26,7 +26,7 @@ def empty_model(runtime: RuntimeConfig) -> PreTrainedModel:
         built: Any = loader_of(runtime.kind).from_config(
             runtime.model_config,
             dtype=runtime.dtype,
-            attn_implementation=runtime.attn_implementation,
+            attn_implementation=runtime.attn_impl,
             trust_remote_code=runtime.own_code,
         )
     return cast(PreTrainedModel, built)

@@ -6,7 +6,7 @@ import asyncio
 
 from .backends.base import Backend
 from .backends.suspend import unmarked
-from .errors import TunedeckError
+from .errors import ReachError, TunedeckError
 from .plan import Plan
 from .runs.record import RunRecord
 from .runs.recover import GIVEN_UP
@@ -35,22 +35,30 @@ async def launch(
         forced: whether errors that preflight found were passed over.
 
     Raises:
+        ReachError: if the backend went out of reach; whether it took the run is not known then.
         TunedeckError: if the backend did not take it; the record then says failed, and why.
     """
     registry.add(RunRecord.of(plan, forced=forced))
     try:
         handle = await backend.submit(submission)
+    except ReachError as error:
+        registry.update(plan.run_id, Status(RunState.SUBMITTING, GIVEN_UP, str(error)))
+        asks = f"Whether {plan.run_id} arrived: tunedeck runs show {plan.run_id}"
+        error.fix = f"{error.fix} {asks}".lstrip()
+        raise
     except (TunedeckError, OSError) as error:
         registry.update(plan.run_id, Status(RunState.FAILED, "not submitted", str(error)))
         raise
     except asyncio.CancelledError:
-        # Whether it arrived is not known; whoever looks at the run next asks the backend.
         registry.update(plan.run_id, Status(RunState.SUBMITTING, GIVEN_UP, _UNKNOWN))
         raise
     record = registry.update(plan.run_id, handle=handle)
     if record.state is RunState.CANCELLED:  # by someone else, while it was on its way
         return registry.update(plan.run_id, await backend.cancel(handle))
-    return registry.update(plan.run_id, await backend.status(handle))
+    try:
+        return registry.update(plan.run_id, await backend.status(handle))
+    except ReachError:  # it was taken; whoever looks at it next sees how it is
+        return record
 
 
 async def cancel(record: RunRecord, backend: Backend, registry: Registry) -> RunRecord:

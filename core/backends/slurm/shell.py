@@ -15,14 +15,16 @@ export SLURM_TIME_FORMAT=%s
 """
 """Sites put Slurm on the PATH of login shells; ours is none."""
 
-_AWAY = (
+AWAY = (
     "Unable to contact slurm controller",
     "slurm_load_jobs error: Unable",
     "Socket timed out",
     "Connection refused",
+    "Connection timed out",
     "Zero Bytes were transmitted",
     "Slurm controller is not responding",
 )
+"""What Slurm's commands say where its controller does not answer them."""
 
 
 async def run_slurm(machine: Machine, script: str) -> Done:
@@ -49,7 +51,7 @@ def raise_if_away(text: str, machine: Machine) -> None:
     Raises:
         ReachError: then.
     """
-    if any(words in text for words in _AWAY):
+    if any(words in text for words in AWAY):
         raise ReachError(
             f"Slurm's controller does not answer on {machine.name}: {last_line(text)}",
             fix="It may be down for a moment; jobs go on without it. Try again.",

@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...errors import ReachError
 from ...states import RunState, Status
 from .script import SECRETS, SENTINEL
+from .shell import AWAY
 
 PREEMPTED = 75
 """EX_TEMPFAIL: saved, and to be resumed."""
@@ -41,6 +43,10 @@ _CLEANING_UP_S = 180.0
 """How long Slurm may take over a job that has ended before its own last word counts. A node that
 is down, or an epilog that hangs, keeps a job in COMPLETING."""
 
+_SACCT_LIMIT_S = 30
+_TIMED_OUT = "124"
+"""What timeout(1) ends with."""
+
 _TASK = re.compile(r"[_+]")
 _FIELD = re.compile(r"(\w+)=(\S+)")
 
@@ -54,6 +60,7 @@ class Seen:
         reason: Slurm's reason.
         exit_code, started_at, ended_at: by Slurm.
         sentinel: the run's own last word.
+        unanswered: what a command said that could not tell whether it knows the job.
         secrets_left: whether its file of secrets is still there.
         asked_at: Unix seconds, by the clock over there.
     """
@@ -64,6 +71,7 @@ class Seen:
     started_at: float | None = None
     ended_at: float | None = None
     sentinel: Mapping[str, Any] | None = None
+    unanswered: str = ""
     secrets_left: bool = False
     asked_at: float | None = None
     tasks: list[str] = field(default_factory=list)
@@ -85,7 +93,13 @@ for job in {ids}; do
       told=$(scontrol show job -o "$job" 2>&1)
       case "$told" in
         JobId=*) printf '%s\\n' "$told" | sed 's/^/C|/' ;;
-        *) missing=$missing,$job; printf '%s\\n' "$told" | grep -v 'Invalid job id' >&2 ;;
+        *'Invalid job id'* | *'not found'*) missing=$missing,$job ;;
+        *)
+          missing=$missing,$job
+          printf '%s\\n' "$told" >&2
+          told=${{told##*error: }}
+          echo "U|$job|${{told:-scontrol says nothing}}"
+          ;;
       esac
       ;;
   esac
@@ -105,8 +119,11 @@ for job in {ids}; do
   if [ -e "$folder/{SECRETS}" ]; then echo "S|$job"; fi
 done
 if [ -n "$missing" ]; then
-  sacct -X -P -n -j "${{missing#,}}" -o JobID,State,ExitCode,Start,End 2> /dev/null |
-    sed 's/^/A|/'
+  told=$(timeout {_SACCT_LIMIT_S} sacct -X -P -n -j "${{missing#,}}" \\
+    -o JobID,State,ExitCode,Start,End 2>&1)
+  code=$?
+  printf '%s\\n' "$told" | grep '|' | sed 's/^/A|/'
+  [ "$code" = 0 ] || echo "D|$code|$(printf '%s\\n' "$told" | grep -v '|' | tail -n 1)"
 fi
 exit 0
 """
@@ -127,10 +144,19 @@ def answers(text: str, jobs: Sequence[str]) -> dict[str, Seen]:
 
 
 def judge(seen: Seen) -> Status:
-    """The state of a job from everything that is known of it."""
+    """The state of a job from everything that is known of it.
+
+    Raises:
+        ReachError: if nothing is, and not everyone who may know could be asked.
+    """
     word = seen.word
     if word in _ENDED or (not word and seen.sentinel) or _ends_without_more_words(seen):
         return _ended(seen)
+    if not word and seen.unanswered:
+        raise ReachError(
+            f"Slurm cannot tell what has become of the job: {seen.unanswered}",
+            fix="Its accounting may be down for a moment. Try again.",
+        )
     if not word:
         return Status(RunState.LOST, "", "Slurm has purged its record, and the job left no word")
     state = _LIVE.get(word, RunState.QUEUED)
@@ -224,6 +250,20 @@ def _from_sacct(found: dict[str, Seen], rest: str) -> None:
     seen.started_at, seen.ended_at = _moment(started), _moment(ended)
 
 
+def _unknown_to_scontrol(found: dict[str, Seen], rest: str) -> None:
+    job, _, said = rest.partition("|")
+    if job in found:
+        found[job].unanswered = said
+
+
+def _without_sacct(found: dict[str, Seen], rest: str) -> None:
+    """A site without accounting ends sacct as well: that is an answer."""
+    code, _, said = rest.partition("|")
+    if code == _TIMED_OUT or any(words in said for words in (*AWAY, "talking to the database")):
+        for seen in found.values():
+            seen.unanswered = said or "sacct does not answer"
+
+
 def _from_sentinel(found: dict[str, Seen], rest: str) -> None:
     job, _, text = rest.partition("|")
     if job in found:
@@ -242,6 +282,8 @@ _READERS = {
     "Q": _from_squeue,
     "C": _from_scontrol,
     "A": _from_sacct,
+    "U": _unknown_to_scontrol,
+    "D": _without_sacct,
     "X": _from_sentinel,
     "S": _secrets_left,
 }

@@ -11,6 +11,7 @@ import os
 import secrets
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from ...bundle import bundle
@@ -23,7 +24,7 @@ from .layout import Upload
 from .options import LOG, comment_of
 from .refusals import sbatch_error
 from .script import SCRIPT, SECRETS, SENTINEL
-from .shell import refused, run_slurm
+from .shell import AWAY, refused, run_slurm
 
 JOB_ID = "job_id"
 
@@ -51,8 +52,14 @@ async def submit(machine: Machine, root: str, submission: Submission) -> Handle:
 
 
 async def find(machine: Machine, run_dir: str, run_id: str) -> Handle | None:
-    """The job of a run, by what it left in its folder or by its comment; None if there is none."""
+    """The job of a run, by what it left in its folder or by its comment; None if there is none.
+
+    Raises:
+        TunedeckError: if that cannot be told.
+    """
     done = await run_slurm(machine, f"cd {shlex.quote(run_dir)} || exit 0\n{_known_job(run_id)}")
+    if done.code:
+        raise refused(machine, done, f"Looking for the job of {run_id}")
     return _handle(run_id, run_dir, done.out) if done.out.strip() else None
 
 
@@ -64,7 +71,12 @@ async def _attempt(machine: Machine, root: str, submission: Submission) -> Handl
     there = await _look(machine, run_dir, incoming, uploads)
     missing = [upload for index, upload in enumerate(uploads) if str(index) not in there]
     if "run" not in there:
-        await _send(machine, incoming, missing, submission)
+        try:
+            await _send(machine, incoming, missing, submission)
+        except TunedeckError:
+            with suppress(TunedeckError):  # secrets may be in it; a later attempt removes it too
+                await machine.run(f"rm -rf {shlex.quote(incoming)}")
+            raise
     tasks = payload.get("tasks") or []
     script = _put_in_place(run_dir, incoming, missing, submission.run_id, tasks)
     done = await run_slurm(machine, script)
@@ -78,8 +90,16 @@ async def _attempt(machine: Machine, root: str, submission: Submission) -> Handl
 async def _look(
     machine: Machine, run_dir: str, incoming: str, uploads: Sequence[Upload]
 ) -> set[str]:
-    """What is there already, `run` for the run itself; makes the folder for what is not."""
-    lines = [f"if [ -e {shlex.quote(run_dir)} ]; then echo run; fi"]
+    """What is there already, `run` for the run itself; makes the folder for what is not.
+
+    What attempts have left that were cut off goes: this run's, and those of other days.
+    """
+    drafts, mine = shlex.quote(str(PurePosixPath(incoming).parent)), PurePosixPath(run_dir).name
+    lines = [
+        f"find {drafts} -mindepth 1 -maxdepth 1 '(' -name '{mine}-*' -o -mtime +2 ')' "
+        "-exec rm -rf {} + 2> /dev/null",
+        f"if [ -e {shlex.quote(run_dir)} ]; then echo run; fi",
+    ]
     for index, upload in enumerate(uploads):
         lines.append(f"if [ -e {shlex.quote(upload.target)} ]; then echo {index}; fi")
     lines.append(f"mkdir -p {shlex.quote(incoming + '/run')}")
@@ -143,6 +163,8 @@ def _put_in_place(
     return "\n".join([*lines, submit])
 
 
+_AWAY = shlex.join(f"-e{words}" for words in AWAY)
+
 _SUBMIT = f"""\
 if [ ! -e "$run_dir" ]; then mv -T "$incoming"/run "$run_dir" || exit 1; fi
 cd "$run_dir" || exit 1
@@ -155,16 +177,20 @@ if ! mkdir .submitting 2> /dev/null; then
 fi
 @known@
 unset SLURM_TIME_FORMAT  # sbatch hands its environment on to the job
-if ! sbatch --parsable {SCRIPT} 9>&- > .{JOB_ID}; then
-  cd / && rm -rf "$run_dir"
+if ! sbatch --parsable {SCRIPT} 9>&- > .{JOB_ID} 2> .said; then
+  cat .said >&2
+  # A controller that does not answer in time may have taken the job: it is looked for again then.
+  if ! grep -qF {_AWAY} .said; then cd / && rm -rf "$run_dir"; fi
   exit {_SBATCH_FAILED}
 fi
+rm -f .said
 mv .{JOB_ID} {JOB_ID}
 cat {JOB_ID}
-# Of jobs that were killed, and of whose end no launcher has heard.
+# Of runs that never became a job, and of jobs that were killed and whose end no launcher has heard.
 for left in ../*/{SECRETS}; do
   other=${{left%/*}}
-  [ -e "$other/{SENTINEL}" ] && [ -s "$other/{JOB_ID}" ] || continue
+  if [ ! -s "$other/{JOB_ID}" ]; then find "$left" -mtime +0 -delete; continue; fi
+  [ -e "$other/{SENTINEL}" ] || continue
   grep -q "^$(cut -d ';' -f 1 "$other/{JOB_ID}")|" .jobs || rm -f "$left"
 done
 rm -f .jobs

@@ -6,6 +6,7 @@ import asyncio
 import shlex
 from dataclasses import dataclass, field
 
+from ...errors import ReachError
 from ...ssh import Machine
 from ...ssh.background import over_there
 from ...states import Status
@@ -59,4 +60,7 @@ async def _answer(machine: Machine, key: str, current: _Round) -> dict[str, Seen
     await asyncio.sleep(_MOMENT_S)
     del _rounds[key]  # what is asked from now on goes into the next round
     done = await run_slurm(machine, question(current.jobs))
+    if done.code:  # ended in the middle: what it did not come to say means nothing
+        text = f"{machine.name} did not say all about its jobs (exit code {done.code})."
+        raise ReachError(text, fix="Its shells may be limited or killed. Try again.")
     return answers(done.out, list(current.jobs))

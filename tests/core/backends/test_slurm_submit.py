@@ -1,0 +1,140 @@
+"""Submission and status against commands that stand in for a Slurm that has its troubles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.core.conftest import PlanMaker
+from tunedeck.core.backends.base import Handle
+from tunedeck.core.backends.slurm import submit as sending
+from tunedeck.core.backends.slurm.backend import SlurmBackend
+from tunedeck.core.errors import ReachError, TunedeckError
+from tunedeck.core.plan import Plan
+from tunedeck.core.states import RunState, Status
+from tunedeck.core.submission import Submission
+
+Say = Callable[..., None]
+
+SQUEUE = 'case "$*" in *"%F|%k"*) cat "$BED/jobs" 2> /dev/null || true ;; *) {jobs} ;; esac'
+ACCEPT = 'grep "^#SBATCH --comment" job.sh | sed "s/.*=/4711|/" >> "$BED/jobs"; echo 4711'
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Say:
+    """Puts commands on the PATH by what they do."""
+    bed = tmp_path / "bed"
+    bed.mkdir()
+    monkeypatch.setenv("BED", str(bed))
+    monkeypatch.setenv("PATH", f"{bed}:{os.environ['PATH']}")
+    monkeypatch.setattr(sending, "_PAUSES_S", (0.0, 0.0))
+
+    def say(**commands: str) -> None:
+        for name, text in commands.items():
+            (bed / name).write_text(f"#!/bin/bash\n{text}\n")
+            (bed / name).chmod(0o755)
+
+    say(
+        sbatch=ACCEPT,
+        squeue=SQUEUE.format(jobs=":"),
+        scontrol="echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1",
+        sacct="echo 'Slurm accounting storage is disabled' >&2; exit 1",
+        sleep=":",
+    )
+    return say
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "with a space" / "größe"
+
+
+@pytest.fixture
+def backend(root: Path) -> SlurmBackend:
+    return SlurmBackend({"executor": "slurm", "tunnel": "local", "remote_job_dir": str(root)})
+
+
+@pytest.fixture
+def submission(make_plan: PlanMaker, root: Path, backend: SlurmBackend) -> Submission:
+    plan: Plan = make_plan(
+        "print('hello')", executor="slurm", profile_values={**backend._values, "time": "00:10:00"}
+    )
+    return backend.render(plan)
+
+
+async def test_a_job_that_was_taken_though_sbatch_was_not_answered_is_found(
+    slurm: Say, backend: SlurmBackend, submission: Submission
+) -> None:
+    late = "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv' >&2"
+    slurm(sbatch=f"{ACCEPT} > /dev/null; {late}; exit 1")
+    handle = await backend.submit(submission)
+    assert handle.job_id == "4711"
+    assert (Path(handle.data["run_dir"]) / "job.sh").is_file()
+    assert Path(os.environ["BED"], "jobs").read_text().count("4711") == 1
+
+
+async def test_a_job_that_was_refused_leaves_nothing_behind(
+    slurm: Say, backend: SlurmBackend, submission: Submission, root: Path
+) -> None:
+    slurm(sbatch="echo 'sbatch: error: Invalid account' >&2; exit 1")
+    with pytest.raises(TunedeckError, match="account"):
+        await backend.submit(submission)
+    assert [path.name for path in root.iterdir()] == [".tunedeck"]
+    assert list((root / ".tunedeck" / "incoming").iterdir()) == []
+
+
+async def test_what_an_attempt_left_that_was_cut_off_is_removed_by_the_next(
+    slurm: Say, backend: SlurmBackend, submission: Submission, root: Path
+) -> None:
+    left = root / ".tunedeck" / "incoming" / f"{submission.run_id}-0123" / "run"
+    left.mkdir(parents=True)
+    (left / "secrets.sh").write_text("export HF_TOKEN=secret\n")
+    await backend.submit(submission)
+    assert list((root / ".tunedeck" / "incoming").iterdir()) == []
+
+
+async def test_where_the_queue_cannot_be_asked_no_run_is_said_to_have_no_job(
+    slurm: Say, backend: SlurmBackend, submission: Submission, root: Path
+) -> None:
+    (root / submission.run_id).mkdir(parents=True)
+    slurm(squeue="echo 'squeue: fatal: no memory' >&2; exit 1")
+    with pytest.raises(TunedeckError, match="no memory"):
+        await backend.find(submission.run_id, Path("/none"))
+
+
+async def asked(backend: SlurmBackend, root: Path, job: str = "7") -> Status:
+    return await backend.status(Handle("run", job, {"run_dir": str(root / "run")}))
+
+
+async def test_a_job_that_nobody_knows_any_more_is_lost(
+    slurm: Say, backend: SlurmBackend, root: Path
+) -> None:
+    assert (await asked(backend, root)).state is RunState.LOST
+    slurm(sacct="exit 127", scontrol="echo 'bash: scontrol: command not found' >&2; exit 127")
+    assert (await asked(backend, root)).state is RunState.LOST
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        {"sacct": "echo 'sacct: error: Problem talking to the database: refused'; exit 1"},
+        {"sacct": "exit 124"},
+        {"scontrol": "echo 'scontrol: error: something new'; exit 1"},
+        {"scontrol": "kill -9 0"},
+    ],
+    ids=["accounting is down", "accounting is slow", "an unknown refusal", "the shell was killed"],
+)
+async def test_a_job_is_not_lost_because_someone_could_not_be_asked(
+    slurm: Say, backend: SlurmBackend, root: Path, commands: dict[str, str]
+) -> None:
+    slurm(**commands)
+    with pytest.raises(ReachError):
+        await asked(backend, root)
+    (root / "run").mkdir(parents=True)
+    word = '{"exit_code": 0, "started_at": 1, "ended_at": 2, "terminated": 0, "lost": ""}'
+    (root / "run" / "exit.json").write_text(word)
+    if "kill" not in str(commands):
+        assert (await asked(backend, root)).state is RunState.SUCCEEDED

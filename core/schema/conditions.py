@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
 from .model_facts import ModelFacts
@@ -80,6 +81,27 @@ CONDITIONS: tuple[Condition, ...] = (
         ),
         "The model has no experts that could be spread over ranks.",
         "Set distributed.ep_size=1; fsdp2 shards any model.",
+    ),
+    Condition(
+        "experts_adapted",
+        "peft.target_modules",
+        lambda config, model: any(
+            _means_experts(pattern, model)
+            for pattern in (config.peft.target_modules if config.peft is not None else ())
+        ),
+        "The experts of a mixture-of-experts model cannot be adapted, and the names mean them.",
+        "Name layers of the attention (q_proj, k_proj, v_proj, o_proj), or set "
+        "peft.modules_to_save=[experts] to train the experts whole.",
+    ),
+    Condition(
+        "experts_unadapted",
+        "peft.match_all_linear",
+        lambda config, model: (
+            config.peft is not None and config.peft.match_all_linear and bool(model.experts)
+        ),
+        "The experts of the model get no adapters, nor do dense layers that PEFT takes for them.",
+        "Set peft.modules_to_save=[experts] to train the experts whole.",
+        severity="warning",
     ),
     Condition(
         "encoder_decoder",
@@ -185,6 +207,13 @@ def uses_own_code(config: TrainConfig, model: ModelFacts) -> bool:
 
 def _cannot_convert(config: TrainConfig, model: ModelFacts) -> bool:
     return model.own_code and config.model.trust_remote_code and not model.converts
+
+
+def _means_experts(pattern: str, model: ModelFacts) -> bool:
+    parts = pattern.split(".")
+    experts = any("experts" in part and "shared" not in part for part in parts)
+    layers = any(fnmatchcase(name, parts[-1]) for name in model.expert_layers)
+    return bool(model.experts) and (experts or layers)
 
 
 def _packs(config: TrainConfig) -> bool:

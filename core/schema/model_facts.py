@@ -30,6 +30,18 @@ _RECURRENT = frozenset(
 spaces, convolutions, linear or chunked or compressed attention): several of them leave the kinds of
 their layers out of `config.json`."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_EXPERT_LAYERS = {
+    ("gate_up_proj", "down_proj", "w1", "w2", "w3"): ("minimax", "minimax_m2", "mixtral"),
+    ("gate_up_proj", "down_proj", "gate_proj", "up_proj"): (
+        *("afmoe", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1"),
+        *("ernie4_5_moe", "exaone_moe", "flex_olmo", "glm4_moe", "glm4_moe_lite", "glm4v_moe"),
+        *("glm_moe_dsa", "hunyuan_v1_moe", "longcat_flash", "mellum", "olmoe", "qwen3_moe"),
+        *("qwen3_next", "qwen3_omni_moe", "qwen3_omni_moe_text", "qwen3_omni_moe_thinker"),
+        "solar_open",
+    ),
+}
+"""What PEFT takes for the experts of a layer, which transformers keeps in one tensor, also where a
+dense layer is called so; and in which architectures."""
 
 
 class ModelFacts(NamedTuple):
@@ -41,6 +53,7 @@ class ModelFacts(NamedTuple):
         carries: whether it has layers that carry one row into the next where rows share a sequence.
         translates: whether it is an encoder with a decoder, which predicts no next token.
         experts: how many experts a layer has; None where its config does not say that.
+        expert_layers: names of linear layers that mean the experts of a layer.
         own_code: whether it comes with its own implementation of itself, in Python.
         converts: whether that implementation can give its weights tensor by tensor in Hugging
             Face's form: it stores them so, or has an adapter with `convert_single_tensor_to_hf`.
@@ -52,6 +65,7 @@ class ModelFacts(NamedTuple):
     carries: bool = False
     translates: bool = False
     experts: int | None = None
+    expert_layers: tuple[str, ...] = ()
     own_code: bool = False
     converts: bool = True
 
@@ -65,12 +79,14 @@ def model_facts(config: Mapping[str, Any], code: str | None = None) -> ModelFact
     """
     text = config.get("text_config")
     text = text if isinstance(text, Mapping) else config
+    kind = str(config.get("model_type") or "")
     return ModelFacts(
-        str(config.get("model_type") or ""),
+        kind,
         vision=isinstance(config.get("vision_config"), Mapping),
         carries=_carries(config) or _carries(text),
         translates=config.get("is_encoder_decoder") is True,
         experts=next((text[k] for k in _EXPERTS if isinstance(text.get(k), int)), None),
+        expert_layers=next((names for names, of in _EXPERT_LAYERS.items() if kind in of), ()),
         own_code=_CAUSAL in (config.get("auto_map") or {}),
         converts=code is None or _converts(code),
     )

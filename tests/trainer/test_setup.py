@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.core.schema.model import FreezeConfig, TokenizerConfig
+from tunedeck.core.schema.model_facts import model_facts
 from tunedeck.trainer.checkpoints.published import Checkpoints
 from tunedeck.trainer.model.build import freeze
 from tunedeck.trainer.setup import (
@@ -202,18 +203,49 @@ def test_layers_that_peft_takes_for_experts_are_left_out_and_it_is_said(
         if parameter.requires_grad
     }
     assert names == {"q_proj", "k_proj", "v_proj", "o_proj"}
-    assert "experts get no adapters, nor do layers of their names (down_proj, gate_proj" in (
-        capsys.readouterr().out
-    )
+    assert "The experts of the model get no adapters, nor do dense" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("target", ["gate_proj", "*_proj", "layers.0.mlp.down_proj"])
-def test_layers_that_peft_takes_for_experts_cannot_be_asked_for(
-    target: str, configure: Configure, models_of: Callable[[str], Path], tmp_path: Path
+@pytest.mark.parametrize(
+    "target", ["gate_proj", "*_proj", "layers.0.mlp.down_proj", "experts", "*.experts.gate_up_proj"]
+)
+def test_experts_and_what_peft_takes_for_them_cannot_be_asked_for(
+    target: str, configure: Configure, models_of: Callable[[str], Path]
 ) -> None:
     config = configure(peft={"target_modules": target}, **mixed_model(models_of))
-    with pytest.raises(UsageError, match="would mean the experts of 'qwen3_moe'"):
-        build(config, tmp_path, models_of("qwen3_moe"))
+    with pytest.raises(UsageError, match=r"peft.target_modules: The experts .* cannot be adapted"):
+        validate_and_prepare_config(config, None, 0)
+
+
+def test_the_names_that_mean_experts_are_those_of_peft() -> None:
+    from peft.utils import transformers_weight_conversion as conversion
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    named = {
+        kind: {name for name in conversion._MOE_TARGET_MODULE_MAPPING[like] if name != "gate"}
+        for kind, like in conversion._MODEL_TO_CONVERSION_PATTERN.items()
+        if kind == kind.lower()  # the rest are classes
+        and like in conversion._MOE_TARGET_MODULE_MAPPING
+        and get_checkpoint_conversion_mapping(kind) is not None
+    }
+    assert {"mixtral", "qwen3_moe"} <= named.keys()
+    for kind, names in named.items():
+        found = set(model_facts({"model_type": kind}).expert_layers)
+        assert found == names | {"gate_up_proj", "down_proj"}, kind
+    assert not model_facts({"model_type": "qwen2_moe"}).expert_layers
+
+
+def test_a_layer_that_is_not_there_is_found_before_anything_is_loaded(
+    configure: Configure, tmp_path: Path, llama: Path
+) -> None:
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(llama / name, tmp_path)
+    config = configure(
+        model={"pretrained_model_name_or_path": str(tmp_path)}, peft={"target_modules": "q_prj"}
+    )
+    with pytest.raises(UsageError, match="called 'q_prj'") as caught:
+        build(config, tmp_path, tmp_path)
+    assert "Did you mean 'q_proj'" in caught.value.fix
 
 
 def test_norms_and_biases_do_not_decay(configure: Configure, tmp_path: Path, llama: Path) -> None:

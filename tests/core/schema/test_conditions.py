@@ -29,6 +29,7 @@ TEXT = model_facts({"model_type": "llama"})
 CANNOT = model_facts(OWN, ADAPTED)
 HYBRID = {"model_type": "new", "layer_types": ["linear_attention", "full_attention"]}
 EXPERTS = model_facts({"model_type": "qwen3_moe", "num_experts": 4})
+SHARED = model_facts({"model_type": "qwen2_moe", "num_experts": 4})
 REMOTE = {"trust_remote_code": True}
 PACKED = {"packed_sequence_size": 64}
 REWARD = {"reward_model_cfg": {"enabled": True}}
@@ -76,6 +77,13 @@ def config(**tables: Any) -> TrainConfig:
         ({"distributed": {"tp_size": 2}, "peft": {"use_dora": True}}, TEXT, set()),
         ({"distributed": {"tp_size": 2}, "peft": {}}, TEXT, set()),
         ({"peft": {"use_dora": True}}, TEXT, set()),
+        ({"peft": {}}, EXPERTS, {"experts_unadapted"}),
+        ({"peft": {"target_modules": "q_proj,*.o_proj,mlp.shared_experts"}}, EXPERTS, set()),
+        ({"peft": {"target_modules": "q_proj,experts"}}, EXPERTS, {"experts_adapted"}),
+        ({"peft": {"target_modules": "layers.0.mlp.down_proj"}}, EXPERTS, {"experts_adapted"}),
+        ({"peft": {"target_modules": "*_proj"}}, EXPERTS, {"experts_adapted"}),
+        ({"peft": {"target_modules": "*_proj,w1"}}, TEXT, set()),
+        ({"peft": {"target_modules": "down_proj"}}, SHARED, set()),
         (
             {"distributed": {"tp_size": 2}, "peft": {"quantization": "nf4"}},
             TEXT,

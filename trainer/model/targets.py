@@ -1,0 +1,127 @@
+"""Which modules of a model an adapter stands beside, and which are trained whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+import peft
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from ...core.errors import UsageError
+from ...core.schema.adapter import LoraConfig
+from ...core.text import did_you_mean
+from .kinds import SCORE
+
+
+def target_modules(
+    model: PreTrainedModel, config: LoraConfig, frozen: Sequence[str] = ()
+) -> list[str]:
+    """The adapted layers: the last parts of their names where these say it all, else full names.
+
+    Args:
+        model: the base.
+        config: which of its layers are wanted.
+        frozen: names of modules that are left untrained, and so get no adapters either.
+
+    Raises:
+        UsageError: no layer, or a layer to exclude, has the name asked for.
+    """
+    head = score_of(model) or model.get_output_embeddings()
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+    if config.match_all_linear:
+        chosen = {name for name, module in linear.items() if module is not head}
+    else:
+        chosen = {n for pattern in config.target_modules for n in _matching(linear, pattern)}
+    for pattern in config.exclude_modules:
+        chosen -= set(_matching(linear, pattern))
+    if not chosen:
+        raise UsageError(
+            "peft.exclude_modules leaves no layer to adapt.", fix="Exclude fewer layers."
+        )
+    chosen = {name for name in chosen if not f"{name}.".startswith(tuple(f"{f}." for f in frozen))}
+    if not chosen:
+        raise UsageError(
+            f"peft.target_modules names layers of '{frozen[0]}' alone, which model.freeze leaves "
+            "untrained.",
+            fix="Name layers of the language model, or set model.freeze for that part to false.",
+        )
+    leaves = {_leaf(name) for name in chosen}
+    # PEFT looks at the names of all modules: a number is a layer here and a block there.
+    covered = {name for name, _ in model.named_modules() if _leaf(name) in leaves}
+    return sorted(leaves if covered == chosen else chosen)
+
+
+def without_experts(model: PreTrainedModel, config: LoraConfig, targets: list[str]) -> list[str]:
+    """The adapted layers without those whose names PEFT takes for the experts of a layer.
+
+    Where transformers keeps the experts of a layer in one tensor, PEFT reads the names that they
+    had before (`gate_proj`, `w1`) as theirs, also where a dense layer or a shared expert has them.
+
+    Raises:
+        UsageError: such a layer was asked for by name.
+    """
+    tried = peft.LoraConfig(target_modules=targets)
+    try:
+        convert_peft_config_for_transformers(tried, model, None)
+        lost = sorted(set(targets) - set(tried.target_modules or ()))
+    except ValueError:
+        lost = sorted(targets)
+    if not lost:
+        return targets
+    named = ", ".join(sorted({_leaf(name) for name in lost}))
+    if not config.match_all_linear:
+        raise UsageError(
+            f"peft.target_modules: {named} would mean the experts of '{model.config.model_type}', "
+            "which cannot be adapted.",
+            fix="Name layers of the attention, or set peft.modules_to_save to train experts whole.",
+        )
+    return [name for name in targets if name not in lost]
+
+
+def _matching(names: Iterable[str], pattern: str) -> list[str]:
+    """Names that a wildcard matches in full, or that end with what was written."""
+    found = [
+        name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
+    ]
+    if not found:
+        leaves = sorted({_leaf(name) for name in names})
+        raise UsageError(
+            f"No linear layer of the model is called '{pattern}'.",
+            fix=f"{did_you_mean(pattern, leaves)} It has {', '.join(leaves)}.".strip(),
+        )
+    return found
+
+
+def score_of(model: PreTrainedModel) -> nn.Module | None:
+    """What a reward model has in place of an output head."""
+    score = getattr(model, SCORE, None)
+    return score if isinstance(score, nn.Module) else None
+
+
+def saved_whole(model: PreTrainedModel, config: LoraConfig) -> list[str]:
+    """The modules that are trained in full: those of the config, and a score, which is new."""
+    names = _existing(model, config.modules_to_save)
+    return names if score_of(model) is None or SCORE in names else [*names, SCORE]
+
+
+def _existing(model: nn.Module, names: Sequence[str]) -> list[str]:
+    known = {_leaf(name) for name, _ in model.named_modules() if name}
+    for name in names:
+        if _leaf(name) not in known:
+            raise UsageError(
+                f"peft.modules_to_save names '{name}', which the model does not have.",
+                fix=did_you_mean(name, known) or f"It has {', '.join(sorted(known))}.",
+            )
+    return list(names)
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]

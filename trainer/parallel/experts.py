@@ -22,7 +22,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from ...core.errors import UsageError
 from .collectives import Group, add_up, exchange, hand_out
 from .context import DistributedContext
-from .local import lay, local_weights
+from .local import copies_of, lay, local_weights
 
 _STYLE = "ep_dispatch_experts"
 
@@ -70,15 +70,16 @@ def spread_experts(
         for name, style in (model.ep_plan or {}).items()
         if style == _STYLE
     ]
-    for name, module in model.named_modules():
+    for name, module in list(model.named_modules()):
         if not any(pattern.fullmatch(name) for pattern in patterns):
             continue
-        total: Any = module.num_experts
-        if total % mesh.size() == 0:
-            for weight in list(module._parameters):
-                lay(module, weight, mesh, Shard(0), made)
-            _Dispatch(module, mesh.get_group(), copies)
-            found.append(module)
+        for experts in copies_of(module):
+            total: Any = experts.num_experts
+            if total % mesh.size() == 0:
+                for weight in list(experts._parameters):
+                    lay(experts, weight, mesh, Shard(0), made)
+                _Dispatch(experts, mesh.get_group(), copies)
+                found.append(experts)
     return found
 
 

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
@@ -21,6 +22,7 @@ from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
 from ...core.errors import UsageError
+from ..model.kinds import SCORE
 from .meta import fill
 from .tensors import piece_of, whole
 
@@ -59,7 +61,11 @@ def load_weights(
             from ..model.build import unloadable
 
             raise unloadable(source, "model", error) from error
-        missing = sorted(loading.missing_keys - model.all_tied_weights_keys.keys())
+        found = model.all_tied_weights_keys.keys() | _empty(model)
+        # A reward model's score begins anew on top of a language model.
+        missing = sorted(
+            name for name in loading.missing_keys - found if not name.startswith(f"{SCORE}.")
+        )
         wrong = sorted(name for name, *_ in loading.mismatched_keys)
         if missing or wrong:
             what = "lacks" if missing else "has weights of another shape than"
@@ -71,6 +77,18 @@ def load_weights(
         fill(model, device)
     _copy_mapped(model)
     fill_copies(model)
+
+
+def _empty(model: nn.Module) -> set[str]:
+    """The weights of which this rank has nothing: experts, where there are more ranks than those.
+
+    transformers joins the experts that a rank reads, and does not count none of them as loaded.
+    """
+    return {
+        name
+        for name, weight in model.state_dict().items()
+        if isinstance(weight, DTensor) and not weight.to_local().numel()
+    }
 
 
 def _stored_otherwise(model: PreTrainedModel) -> list[Any]:

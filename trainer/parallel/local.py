@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft.utils import AuxiliaryTrainingWrapper
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate
@@ -42,6 +43,14 @@ def lay(
         )
         made[id(parameter)] = nn.Parameter(whole, parameter.requires_grad)  # type: ignore[assignment]
     module._parameters[name] = made[id(parameter)]  # type: ignore[assignment]
+
+
+def copies_of(module: nn.Module) -> list[nn.Module]:
+    """A module itself, or those that an adapter's saved copy of it is made of."""
+    if isinstance(module, AuxiliaryTrainingWrapper):
+        saved: Any = module.modules_to_save
+        return [module.original_module, *saved.values()]
+    return [module]
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
@@ -25,7 +24,7 @@ from .context import DistributedContext
 from .dora import SplitMagnitude
 from .exchanges import Exchanges
 from .fsdp import blocks
-from .local import compute_locally, lay, local_weights
+from .local import compute_locally, copies_of, lay, local_weights
 from .vocabulary import split_vocabulary
 
 _STYLES = {"colwise": Shard(0), "rowwise": Shard(1)}
@@ -91,14 +90,6 @@ def _plan(model: PreTrainedModel) -> Callable[[str], str | None]:
     return style_of
 
 
-def _copies(module: nn.Module) -> list[nn.Module]:
-    """A module itself, or those that an adapter's saved copy of it is made of."""
-    if isinstance(module, AuxiliaryTrainingWrapper):
-        saved: Any = module.modules_to_save
-        return [module.original_module, *saved.values()]
-    return [module]
-
-
 class _Split:
     """Puts the ranks' exchanges around the parts of a model.
 
@@ -154,7 +145,7 @@ class _Split:
         for name, module in names.items():
             style = plan(name)
             if style in _STYLES and not name.endswith(".base_layer"):
-                for one in _copies(module):
+                for one in copies_of(module):
                     self._linear(one, style)
         for module in child.modules():
             self._plain(module, summed=True)

@@ -15,8 +15,8 @@ from .workers import Workers
 
 @pytest.fixture(scope="session")
 def workers() -> Iterator[Workers]:
-    """Four processes, started with the first test that needs them."""
-    with Workers(4) as started:
+    """Processes that are started by the first test that needs so many."""
+    with Workers() as started:
         yield started
 
 

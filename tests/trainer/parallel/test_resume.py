@@ -178,12 +178,12 @@ def test_a_rank_that_is_killed_in_a_save_loses_no_published_checkpoint(
     folder.mkdir()
     checkpoints = folder / "checkpoints"
     config = configure(**tables, optimizer={"lr": 1e-2, "eps": 1e-3})
-    with Workers(2) as group:
+    with Workers() as group:
         group.send(2, train_here, config, folder)
         until(lambda: len(list(checkpoints.glob("step_*"))) > 2)
         until(lambda: list(checkpoints.glob("*.in_progress")))
         os.kill(group.pid(1), signal.SIGKILL)
-        with pytest.raises((AssertionError, EOFError), match=r"closed by peer|^$"):
+        with pytest.raises(AssertionError, match="rank 1: its process ended with code -9"):
             group.take(2)
     whole = [path for path in checkpoints.glob("step_*") if path.suffix == ""]
     assert (checkpoints / "latest").resolve() in whole

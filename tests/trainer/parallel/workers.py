@@ -13,20 +13,23 @@ import os
 import socket
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 LIMIT = 300.0
+"""Seconds for all ranks to answer."""
+GRACE = 5.0
+"""Seconds for the others to answer when one has failed; what they wait for may never come."""
 
 
 class Workers:
     """Processes on this machine that can meet as the ranks of a run, over and over."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self) -> None:
         self._processes: list[Any] = []
         self._pipes: list[Connection[Any, Any]] = []
 
@@ -40,12 +43,13 @@ class Workers:
             process.join(10)
             process.kill()
 
-    def _start(self) -> None:
+    def _start(self, count: int) -> None:
         context = multiprocessing.get_context("spawn")
-        while len(self._processes) < self._count:
+        while len(self._processes) < count:
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs,), daemon=True)
             process.start()
+            theirs.close()
             self._processes.append(process)
             self._pipes.append(ours)
 
@@ -56,7 +60,7 @@ class Workers:
 
     def send(self, ranks: int, function: Callable[..., Any], *arguments: Any) -> None:
         """Let so many ranks call a function of a module; `take` gets what comes of it."""
-        self._start()
+        self._start(ranks)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -71,25 +75,35 @@ class Workers:
         """What each rank returned and printed.
 
         Raises:
-            AssertionError: a rank raised, or did not answer in time.
+            AssertionError: a rank raised, ended, or did not answer in time.
         """
-        answers, errors = [], []
-        for rank in range(ranks):
-            if not self._pipes[rank].poll(LIMIT):
-                errors.append(f"rank {rank} does not answer")
-                continue
-            value, printed, error = self._pipes[rank].recv()
-            answers.append((value, printed))
-            if error:
-                errors.append(f"rank {rank}: {error}")
+        heard: dict[int, tuple[Any, str, str]] = {}
+        waited: dict[Any, int] = {pipe: rank for rank, pipe in enumerate(self._pipes[:ranks])}
+        until = time.monotonic() + LIMIT
+        while waited and (left := until - time.monotonic()) > 0:
+            for pipe in wait(list(waited), left):
+                rank = waited.pop(pipe)
+                heard[rank] = self._hear(rank)
+                if heard[rank][2]:
+                    until = min(until, time.monotonic() + GRACE)
+        errors = [f"rank {rank}: {error}" for rank, (_, _, error) in sorted(heard.items()) if error]
+        errors += [f"rank {rank} does not answer" for rank in waited.values()]
         if errors:
-            # Those that wait for a rank that failed would wait until the end of time.
             for process in self._processes:
                 process.kill()
             self._processes.clear()
             self._pipes.clear()
         assert not errors, "\n".join(errors)
-        return answers
+        return [heard[rank][:2] for rank in range(ranks)]
+
+    def _hear(self, rank: int) -> tuple[Any, str, str]:
+        """What a rank returned, printed and raised."""
+        try:
+            answer: tuple[Any, str, str] = self._pipes[rank].recv()
+        except (EOFError, OSError):
+            self._processes[rank].join(10)
+            return None, "", f"its process ended with code {self._processes[rank].exitcode}"
+        return answer
 
     def run(self, ranks: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """What each rank returned."""

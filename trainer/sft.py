@@ -100,12 +100,12 @@ def _train(
     path = config.checkpoint.restore_from
     restored = Restored(path, context) if path else None
     restored_from = restored.folder if restored is not None else None
-    order = data_order(config)
-    if restored is not None:
-        restored.check_order(order)
     tokenizer = get_tokenizer(
         tokenizer_config(config), trust_remote_code=config.model.trust_remote_code
     )
+    order = data_order(config, tokenizer.chat_template)
+    if restored is not None:
+        restored.check_order(order)
     chat_format = ChatFormat.of(tokenizer, config.tokenizer.chat_template_kwargs)
     chat = chat_format.open()
     data: TrainingRows | StreamedRows

@@ -13,6 +13,7 @@ from .templates import Rendered
 from .tokenizer import (
     ChatTokenizer,
     Encoding,
+    folder_templates,
     open_chat_tokenizer,
     resolve_templates,
     wrap_tokenizer,
@@ -43,6 +44,7 @@ __all__ = [
     "count_rows",
     "data_findings",
     "find_sources",
+    "folder_templates",
     "inspect_row",
     "inspect_rows",
     "iter_rows",

@@ -154,8 +154,8 @@ def open_chat_tokenizer(
             fix="Give the folder of a model; a hub id is downloaded first, where the run is.",
         )
     tokenizer = _load(folder / "tokenizer.json")
-    config = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
-    templates = resolve_templates(chat_template, folder_templates(folder, config))
+    config = _settings(folder)
+    templates = resolve_templates(chat_template, folder_templates(folder))
     return ChatTokenizer(
         tokenizer,
         templates,
@@ -223,8 +223,8 @@ def resolve_templates(chat_template: str | None, own: Mapping[str, str]) -> dict
     return {"default": chat_template}
 
 
-def folder_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """A folder's templates by name: files first, then `tokenizer_config.json`.
+def folder_templates(folder: Path) -> dict[str, str]:
+    """The templates of a tokenizer's folder by name: files first, then `tokenizer_config.json`.
 
     Raises:
         UsageError: a template file cannot be read.
@@ -235,11 +235,16 @@ def folder_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     found = {name: _read(file) for name, file in files.items() if file.is_file()}
     if found:
         return found
-    entry = config.get("chat_template") or _json(folder / "chat_template.json").get("chat_template")
+    settings = _settings(folder) | _json(folder / "chat_template.json")
+    entry = settings.get("chat_template")
     if isinstance(entry, str):
         return {"default": entry}
     named = entry if isinstance(entry, list) else []
     return {item["name"]: item["template"] for item in named}
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    return _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:

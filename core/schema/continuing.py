@@ -6,6 +6,8 @@ place; after a change it is another place, or none.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,19 +20,23 @@ if TYPE_CHECKING:
 
 STATE_FILE = "state/training_state.json"
 """Below a checkpoint: where the run stood. Torch is not needed to read it."""
-ROWS = "dataset.path_or_dataset_id"
+ROWS, TEMPLATE = "dataset.path_or_dataset_id", "tokenizer.chat_template"
 _UNITS = ("packed_sequence.packed_sequence_size", "dataset.streaming")
 """What decides what a sample is."""
+_SHIFTED = "and some may be trained on twice and some not at all"
 _ORDER = {
-    ROWS: "other rows",
-    "dataset.split": "other rows",
-    "dataset.shuffle": "the rows in another order",
-    "dataloader.shuffle": "the rows in another order",
-    "rng.seed": "the rows in another order",
-    "dataset.seq_length": "rows of other lengths",
-    "dataset.truncation": "rows of other lengths",
+    ROWS: f"other rows, {_SHIFTED}",
+    "dataset.split": f"other rows, {_SHIFTED}",
+    "dataset.shuffle": f"the rows in another order, {_SHIFTED}",
+    "dataloader.shuffle": f"the rows in another order, {_SHIFTED}",
+    "rng.seed": f"the rows in another order, {_SHIFTED}",
+    "dataset.seq_length": f"rows of other lengths, {_SHIFTED}",
+    "dataset.truncation": f"rows of other lengths, {_SHIFTED}",
     "dataset.mask": "other tokens of the rows",
-    "step_scheduler.global_batch_size": "steps of another size",
+    TEMPLATE: "conversations rendered in another way",
+    "tokenizer.chat_template_kwargs": "conversations rendered in another way",
+    "step_scheduler.global_batch_size": "steps of another size, and the learning rate follows "
+    "their new number",
 }
 """What decides which sample comes when, and what a change of it means."""
 
@@ -53,16 +59,42 @@ class Change(NamedTuple):
     value: Any = None
 
 
+_STOOD_FOR = {
+    ROWS: Change(
+        ROWS,
+        refused=False,
+        message="The rows are not those that the checkpoint was trained on: some may be trained on "
+        "twice and some not at all.",
+        fix="Name the same files as before, unchanged.",
+    ),
+    TEMPLATE: Change(
+        TEMPLATE,
+        refused=False,
+        message="The chat template is not the one that the checkpoint was trained with: the run "
+        f"continues with {_ORDER[TEMPLATE]}.",
+        fix="Set it to the checkpoint's own chat_template.jinja to continue exactly.",
+    ),
+}
+"""What is recorded as a digest, which says nothing to a person, or as None."""
+
+
 def candidates(path: str) -> tuple[Path, ...]:
     """The folders that `checkpoint.restore_from` may mean, the likeliest first."""
     folder = Path(path).expanduser()
     return folder, folder / "latest", folder / "checkpoints" / "latest"
 
 
-def data_order(config: TrainConfig) -> dict[str, Any]:
+def data_order(
+    config: TrainConfig, templates: str | Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """All that the order of samples depends on, as plain values by dotted key.
 
-    The rows are stood for by a digest, or by None if they cannot be looked at from here.
+    The rows and the chat template are stood for by a digest, or by None if they cannot be looked at
+    from here.
+
+    Args:
+        config: of the run.
+        templates: the tokenizer's, one or several by name, if it is at hand.
     """
     order: dict[str, Any] = {}
     for key in (*_UNITS, *_ORDER):
@@ -70,7 +102,22 @@ def data_order(config: TrainConfig) -> dict[str, Any]:
         for name in key.split("."):
             value = getattr(value, name)
         order[key] = value
-    return order | {ROWS: _rows(config.dataset)}
+    return order | {ROWS: _rows(config.dataset), TEMPLATE: _template(config, templates)}
+
+
+def _template(config: TrainConfig, templates: str | Mapping[str, str] | None) -> str | None:
+    from ..chat import folder_templates, resolve_templates
+
+    if templates is None:
+        name = config.tokenizer.name or config.model.pretrained_model_name_or_path
+        name = name or config.model.config
+        try:
+            own = folder_templates(Path(name).expanduser()) if isinstance(name, str) else {}
+            templates = resolve_templates(config.tokenizer.chat_template, own)
+        except UsageError:
+            return None
+    by_name = {"default": templates} if isinstance(templates, str) else dict(templates)
+    return hashlib.sha256(json.dumps(by_name, sort_keys=True).encode()).hexdigest()
 
 
 def _rows(dataset: DatasetConfig) -> str | None:
@@ -109,27 +156,15 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Chang
     for key, meaning in _ORDER.items():
         if key not in before or before[key] == now[key]:
             continue
-        if key == ROWS:
-            if before[key] is None or now[key] is None:
-                continue
-            yield Change(
-                key,
-                refused=False,
-                message="The rows are not those that the checkpoint was trained on: some may be "
-                "trained on twice and some not at all.",
-                fix="Name the same files as before, unchanged.",
-            )
+        if key in _STOOD_FOR:
+            if before[key] is not None and now[key] is not None:
+                yield _STOOD_FOR[key]
             continue
-        lost = (
-            "the learning rate follows the new number of steps"
-            if key == "step_scheduler.global_batch_size"
-            else "some may be trained on twice and some not at all"
-        )
         yield Change(
             key,
             refused=False,
             message=f"It is {_said(now[key])}, and was {_said(before[key])} when the checkpoint "
-            f"was saved: the run continues with {meaning}, and {lost}.",
+            f"was saved: the run continues with {meaning}.",
             fix=f"Set {key}={_said(before[key])} to continue exactly.",
             value=before[key],
         )
@@ -137,6 +172,4 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Chang
 
 def _said(value: Any) -> str:
     """A value as it is written in a config."""
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value) if isinstance(value, str) else json.dumps(value)

@@ -20,7 +20,7 @@ from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import sft
 from tunedeck.trainer.__main__ import main
 
-from .helpers import KINDS, SIZES, digests, losses, rows, saved, write_rows
+from .helpers import KINDS, SIZES, TEMPLATE, digests, losses, rows, saved, write_rows
 
 Configure = Callable[..., TrainConfig]
 LORA = {"dim": 4, "alpha": 8}
@@ -37,10 +37,10 @@ def trained(configure: Configure, tmp_path: Path) -> Path:
     return run
 
 
-def test_another_unit_of_samples_is_refused_before_anything_is_loaded(
+def test_another_unit_of_samples_is_refused_before_data_and_model_are_loaded(
     trained: Path, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sft, "get_tokenizer", pytest.fail)
+    monkeypatch.setattr(sft, "training_rows", pytest.fail)
     restore = {"restore_from": str(saved(trained, 2))}
     packed = {"packed_sequence": {"packed_sequence_size": 128}}
     key = "packed_sequence.packed_sequence_size"
@@ -56,12 +56,17 @@ def test_other_rows_and_another_order_are_said(
     other = write_rows(tmp_path / "other.jsonl", rows(24, seed=1))
     tables = {"peft": LORA, "step_scheduler": STEPS, "checkpoint": restore}
     capsys.readouterr()
-    config = configure(**tables, rng={"seed": 4}, dataset={"path_or_dataset_id": str(other)})
-    assert sft.main(config, tmp_path) == 0
+    changed = {
+        "rng": {"seed": 4},
+        "dataset": {"path_or_dataset_id": str(other)},
+        "tokenizer": {"chat_template": TEMPLATE.replace("\n", "\n\n")},
+    }
+    assert sft.main(configure(**tables, **changed), tmp_path) == 0
     warned = re.findall(r"warning: ([\w.]+): ", capsys.readouterr().out)
-    assert warned == ["dataset.path_or_dataset_id", "rng.seed"]
-    # Nothing is said of a run that goes on as it was.
-    assert sft.main(configure(**tables), tmp_path) == 0
+    assert warned == ["dataset.path_or_dataset_id", "rng.seed", "tokenizer.chat_template"]
+    # Nothing is said of a run that goes on as it was, also by the template that was saved.
+    as_it_was = {"chat_template": str(saved(trained, 2) / "chat_template.jinja")}
+    assert sft.main(configure(**tables, tokenizer=as_it_was), tmp_path) == 0
     assert "warning" not in capsys.readouterr().out
 
 

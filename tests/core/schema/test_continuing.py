@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tunedeck.core.schema import TrainConfig
-from tunedeck.core.schema.continuing import ROWS, changes, data_order
+from tunedeck.core.schema.continuing import ROWS, TEMPLATE, changes, data_order
 
 BASE: dict[str, Any] = {
     "model": {"pretrained_model_name_or_path": "m"},
@@ -40,6 +40,11 @@ def rows(tmp_path: Path) -> Path:
         ({"dataset": {"seq_length": 64}}, "dataset.seq_length", False),
         ({"dataset": {"split": "train[:5]"}}, "dataset.split", False),
         ({"dataset": {"mask": "all"}}, "dataset.mask", False),
+        (
+            {"tokenizer": {"chat_template_kwargs": {"enable_thinking": False}}},
+            "tokenizer.chat_template_kwargs",
+            False,
+        ),
         ({"dataloader": {"shuffle": False}}, "dataloader.shuffle", False),
         ({"rng": {"seed": 7}}, "rng.seed", False),
         (
@@ -84,6 +89,27 @@ def test_rows_are_known_by_what_they_are_and_not_by_their_place(rows: Path, tmp_
     # What cannot be looked at here is not judged.
     moved.unlink()
     assert not list(changes(order(rows), order(moved)))
+
+
+def test_the_chat_template_is_known_by_its_text(rows: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    named = {"model": {"pretrained_model_name_or_path": str(model)}}
+    (model / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    before = order(rows, **named)
+    (model / "chat_template.jinja").write_text("{{ messages }}")
+    inline = {"tokenizer": {"chat_template": "{{ messages }}"}}
+    for now in (order(rows, **named), order(rows, **named, **inline)):
+        assert not list(changes(before, now))
+    (model / "chat_template.jinja").write_text("{{ messages[0] }}")
+    passthrough = {"tokenizer": {"chat_template": None}}
+    for now in (order(rows, **named), order(rows, **named, **passthrough)):
+        (change,) = changes(before, now)
+        assert (change.key, change.refused) == (TEMPLATE, False)
+    # What cannot be looked at here is not judged.
+    (model / "chat_template.jinja").unlink()
+    (model / "tokenizer_config.json").unlink()
+    assert not list(changes(before, order(rows, **named)))
 
 
 def test_rows_of_a_stream_are_counted_however_they_are_packed(rows: Path) -> None:

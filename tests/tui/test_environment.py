@@ -16,7 +16,7 @@ from tunedeck.core.drafts import Draft
 from tunedeck.core.errors import ReachError
 from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
-from tunedeck.tui.screens.ask import Confirm
+from tunedeck.tui.screens.ask import AskText, Confirm
 from tunedeck.tui.screens.env_file import EnvFileScreen
 from tunedeck.tui.screens.launch import LaunchScreen
 from tunedeck.tui.screens.profile import ProfileScreen
@@ -64,8 +64,9 @@ async def test_read_only_mends_and_writes_nothing(env_file: Path) -> None:
     async with WizardApp(read_only=True).run_test(size=(80, 24)) as pilot:
         await _environment(pilot)
         await until(pilot, lambda: "x fixes" in shown(pilot))
-        await pilot.press("x")
-        await until(pilot, lambda: "--read-only" in said(pilot))
+        for key, what in (("x", "Mending"), ("f2", "Renaming"), ("delete", "Deleting")):
+            await pilot.press(key)
+            await until(pilot, lambda words=what: f"{words} is off" in said(pilot))
     assert env_file.read_text() == _ENV
 
 
@@ -98,6 +99,42 @@ async def test_a_profile_is_edited_and_written_only_when_asked(env_file: Path) -
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, LaunchScreen))
     assert env_file.read_text() == _ENV.replace("per_node = 1", "per_node = 2")
+
+
+async def test_a_profile_is_renamed_and_those_that_extend_it_follow(env_file: Path) -> None:
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await _environment(pilot, "base")
+        await pilot.press("f2")
+        await until(pilot, lambda: isinstance(app.screen, AskText))
+        await pilot.press("ctrl+u", *"kid", "enter")
+        assert "'kid' already" in shown(pilot)
+        await pilot.press("ctrl+u", *"site", "enter")
+        await until(pilot, lambda: "'base' is 'site' now, for kid too." in said(pilot))
+        assert "$ tunedeck env rename base site" in said(pilot)
+        await until(pilot, lambda: screen.selection.profile == "site" and "✓ site" in shown(pilot))
+    assert env_file.read_text() == _ENV.replace("[base]", "[site]").replace('"base"', '"site"')
+    assert env_file.with_name("env.toml.bak").read_text() == _ENV
+
+
+async def test_a_profile_is_taken_out_only_when_sure_and_not_while_others_extend_it(
+    env_file: Path,
+) -> None:
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await _environment(pilot, "base")
+        await pilot.press("delete")
+        await until(pilot, lambda: "kid extends it" in said(pilot))
+        await pilot.press("down")
+        for answer in ("n", "y"):
+            assert env_file.read_text() == _ENV
+            await pilot.press("delete")
+            await until(pilot, lambda: isinstance(app.screen, Confirm))
+            await pilot.press(answer)
+            await until(pilot, lambda: app.screen is screen)
+        await until(pilot, lambda: "'kid' is out of env.toml" in said(pilot))
+        await until(pilot, lambda: "kid" not in shown(pilot).replace("kid' is", ""))
+    assert env_file.read_text() == _ENV[: _ENV.index("\n[kid]")]
 
 
 async def test_the_built_in_profile_says_why_it_cannot_be_edited() -> None:

@@ -114,7 +114,8 @@ def test_an_env_file_is_made_and_what_is_wrong_in_one_is_mended(
         '[lab]\nexecutor = "slurm"\nhost = "h"\naccount = "a"\npartition = "p"\n'
         'remote_job_dir = "/x"\ntime = "2h"\n'
     )
-    done = prompts(*_TO_FIELDS, "", "fix lab", "new local")
+    done = prompts(*_TO_FIELDS, "", "fix lab", "new local", "rename lab", "site")
+    assert "[site]" in (working_folder / "env.toml").read_text()
     assert 'time = "02:00:00"' in (working_folder / "env.toml").read_text()
     assert (working_folder / "env.local.toml").exists(), done.output
 
@@ -149,10 +150,10 @@ def test_a_launch_is_sent_told_of_and_cancelled(prompts: Prompts, working_folder
 def test_read_only_changes_nothing_and_says_why(prompts: Prompts, working_folder: Path) -> None:
     (working_folder / "env.toml").write_text('[here]\nexecutor = "local"\n')
     done = prompts(
-        *_TO_FIELDS, "", "edit here", "new slurm", "fix here", "here", "save x", "submit",
-        read_only=True,
+        *_TO_FIELDS, "", "edit here", "new slurm", "fix here", "rename here",
+        "delete here", "here", "save x", "submit", read_only=True,
     )  # fmt: skip
-    assert done.output.count("--read-only") >= 5
+    assert done.output.count("--read-only") >= 7
     assert Registry().list() == []
     assert list_drafts() == []
     assert sorted(path.name for path in working_folder.iterdir()) == ["env.toml"]

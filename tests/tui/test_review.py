@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,6 +140,28 @@ async def test_submitting_asks_first_and_stops_at_what_it_is_told(
         await until(pilot, lambda: "The account is closed." in shown(pilot))
         await until(pilot, lambda: "Not submitted" in said(pilot))
     assert Registry().list() == []
+
+
+async def test_what_has_gone_of_an_upload_is_told_while_a_launch_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def tells(self: LocalBackend, told: Callable[[str, int, int], None]) -> None:
+        tellers.append(told)
+
+    async def sends(self: LocalBackend, submission: object) -> None:
+        tellers[0]("data\x1b[2J.jsonl", 1_500_000, 12_000_000)
+        await asyncio.sleep(3600)
+
+    tellers: list[Callable[[str, int, int], None]] = []
+    monkeypatch.setattr(LocalBackend, "tell_uploads", tells, raising=False)
+    monkeypatch.setattr(LocalBackend, "submit", sends)
+    async with WizardApp().run_test(size=(80, 24)) as pilot:
+        await pilot.app.push_screen(LaunchScreen(Draft.begin(TINY, "review")))
+        await until(pilot, lambda: "✓ Ready" in shown(pilot))
+        await pilot.press("s")
+        await until(pilot, lambda: "Uploading data.jsonl: 1.5 of 12.0 MB" in shown(pilot))
+        tellers[0]("data.jsonl", 12_000_000, 12_000_000)
+        await until(pilot, lambda: "Submitting r" in shown(pilot))
 
 
 async def test_a_submission_that_hangs_can_be_given_up_and_is_not_lost(

@@ -9,12 +9,14 @@ from ...core.errors import UsageError
 from ...core.profiles import ProfileLook, Profiles, look_at_profiles
 from ...core.selection import Selection
 from ...core.text import did_you_mean
-from .ask import BACK, Session, choose, command
+from .ask import BACK, Session, ask, choose, command
 from .profile import edit_keys
 
 _ACTIONS = {
     "show NAME": "tells a profile's values and what is wrong",
     "edit NAME": "sets its keys",
+    "rename NAME": "gives it another name, also where others extend it",
+    "delete NAME": "takes it out of its file",
     "fix NAME": "makes the mends that are beyond doubt",
     "free NAME": "asks what it has free now",
     "new KIND": "makes an env file: local, slurm, lepton, dgxcloud or hf_jobs",
@@ -66,6 +68,10 @@ def choose_place(session: Session, selection: Selection) -> tuple[Selection, boo
                 from ...core.cli.output import print_error
 
                 print_error(error)
+        elif first == "rename" and session.may_change("Renaming"):
+            command("env", "rename", name, ask("Its new name"), *file)
+        elif first == "delete" and session.may_change("Deleting"):
+            command("env", "delete", name, *file)
         elif first == "fix" and session.may_change("Mending"):
             profile = next(one for one in found.profiles if one.name == name)
             keys = [f"{one.profile}.{one.key}" for one in profile.findings if _mendable(one)]

@@ -190,7 +190,7 @@ class ConfigStage(StageView):
             for text in event.value.split():
                 changed = with_override(changed, text)
         except UsageError as error:
-            self.walk.wizard.say(trouble(error), severity="error")
+            self.wizard.say(trouble(error), severity="error")
             return
         event.input.value = ""
         self.post_message(Chosen(changed))
@@ -224,14 +224,14 @@ class ConfigStage(StageView):
         try:
             self.post_message(Chosen(with_value(self.walk.selection, row.info, text)))
         except UsageError as error:
-            self.walk.wizard.say(trouble(error), severity="error")
+            self.wizard.say(trouble(error), severity="error")
 
     def action_reset(self) -> None:
         """Put the marked field back to what the config says."""
         if (row := self._row) is not None and row.changed:
             self.post_message(Chosen(without_value(self.walk.selection, row.info.key)))
         else:
-            self.walk.wizard.say("Nothing to put back: this field is as the config has it.")
+            self.wizard.say("Nothing to put back: this field is as the config has it.")
 
     def action_config(self) -> None:
         """Choose another of the step's configs, or a file."""
@@ -268,7 +268,7 @@ class ConfigStage(StageView):
     def action_look(self) -> None:
         """Look at the data that the config names."""
         if self.form is None or not self.form.origins or not self.form.values.get("dataset"):
-            self.walk.wizard.say("There is no data to look at: mend what is marked ✗ first.")
+            self.wizard.say("There is no data to look at: mend what is marked ✗ first.")
             return
         from ..screens.data import DataScreen
 
@@ -278,7 +278,7 @@ class ConfigStage(StageView):
         """Show the whole config as YAML, with the lines that are changed."""
         catalog, form = self.walk.catalog, self.form
         if catalog is None or form is None or not form.values:
-            self.walk.wizard.say("There is no config to show yet.")
+            self.wizard.say("There is no config to show yet.")
             return
         from ..screens.yaml import YamlScreen
 

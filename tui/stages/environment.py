@@ -22,12 +22,8 @@ from ..words import safe, trouble
 from .environment_free import Counted, Free
 from .environment_list import ProfileList
 from .environment_mend import Mended, mend_one
-from .environment_rows import (
-    file_words,
-    finding_lines,
-    finding_row,
-    value_lines,
-)
+from .environment_names import Renamed, ask_delete, ask_rename
+from .environment_rows import file_words, finding_lines, finding_row, value_lines
 from .stage import Chosen, StageView
 
 
@@ -47,7 +43,8 @@ class EnvironmentStage(StageView):
         "always there; the others come from the env files that are named above, / finds one. What "
         "is wrong with the marked one, or with what it inherits, stands below the list with its "
         "line: enter on a finding edits its key, x makes its mend where it is mechanical. e edits "
-        "the profile, g makes an env file, i asks the backend what it has free now."
+        "the profile, f2 renames it, delete takes it out; g makes an env file, i asks the backend "
+        "what it has free now."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "next", "Next", id="environment.next", tooltip="On to the review"),
@@ -58,6 +55,22 @@ class EnvironmentStage(StageView):
             "slash", "search", "Search", show=False, id="environment.search", tooltip="Find one"
         ),
         Binding("i", "inventory", "Free", id="environment.inventory", tooltip="What is free there"),
+        Binding(
+            "f2",
+            "rename",
+            "Rename",
+            show=False,
+            id="environment.rename",
+            tooltip="Give the profile another name",
+        ),
+        Binding(
+            "delete",
+            "delete",
+            "Delete",
+            show=False,
+            id="environment.delete",
+            tooltip="Take the profile out of its file",
+        ),
         Binding(
             "r",
             "reload",
@@ -218,14 +231,14 @@ class EnvironmentStage(StageView):
     def _choose(self, event: OptionList.OptionSelected) -> None:
         name = event.option.id or "local"
         if self._profiles.profile_named(name) is None:
-            self.walk.wizard.say("Mend the file in an editor, then r reads it again.")
+            self.wizard.say("Mend the file in an editor, then r reads it again.")
         else:
             self.post_message(Chosen(replace(self.walk.selection, profile=name), "review"))
 
     @on(OptionList.OptionSelected, "#profile-findings")
     def _edit_found(self) -> None:
         finding = self._finding
-        if finding is not None:
+        if finding is not None and finding.profile is not None:
             self._open_profile(finding.key, finding.profile)
 
     def action_next(self) -> None:
@@ -238,26 +251,56 @@ class EnvironmentStage(StageView):
 
     def action_edit(self) -> None:
         """Set keys of the marked profile."""
-        self._open_profile(None)
+        if (profile := self._marked_in_file) is not None:
+            self._open_profile(None, profile.name)
 
     def go_to(self, key: str) -> None:
         """Open the profile that was chosen at a key."""
         self._open_profile(key, self.walk.selection.profile)
 
-    def _open_profile(self, key: str | None, name: str | None = None) -> None:
-        marked = self._marked
-        name = name or (marked.name if marked else None)
-        if name is None:
-            self.walk.wizard.say("Mark a profile first.")
-            return
-        profile = self._profiles.profile_named(name)
-        if profile is not None and not profile.place.file:
-            self.walk.wizard.say(f"'{name}' is built in: g makes an env file that defines it anew.")
-            return
+    def _open_profile(self, key: str | None, name: str) -> None:
         from ..screens.profile import ProfileScreen
 
-        selection = self.walk.selection
-        self.app.push_screen(ProfileScreen(name, selection.cwd, selection.env_file, key))
+        profile, selection = self._profiles.profile_named(name), self.walk.selection
+        if profile is None or self._is_in_file(profile):
+            self.app.push_screen(ProfileScreen(name, selection.cwd, selection.env_file, key))
+
+    def _is_in_file(self, profile: ProfileLook) -> bool:
+        """Whether a profile stands in a file; if not, say so."""
+        if not profile.place.file:
+            self.wizard.say(
+                f"'{profile.name}' is built in: g makes an env file that defines it anew."
+            )
+        return bool(profile.place.file)
+
+    @property
+    def _marked_in_file(self) -> ProfileLook | None:
+        """The marked profile, if there is one that stands in a file; if not, say so."""
+        profile = self._marked
+        if profile is None:
+            self.wizard.say("Mark a profile first.")
+        return profile if profile is not None and self._is_in_file(profile) else None
+
+    def action_rename(self) -> None:
+        """Give the marked profile another name."""
+        profile = self._marked_in_file
+        if profile is not None and self.wizard.may_change("Renaming"):
+            ask_rename(self, profile)
+
+    def action_delete(self) -> None:
+        """Ask, then take the marked profile out of its file."""
+        profile = self._marked_in_file
+        if profile is not None and self.wizard.may_change("Deleting"):
+            ask_delete(self, profile)
+
+    @on(Renamed)
+    def _say_renamed(self, message: Renamed) -> None:
+        self.wizard.say(message.words)
+        if message.name == self.walk.selection.profile:
+            profile = message.new or "local"
+            self.post_message(Chosen(replace(self.walk.selection, profile=profile)))
+        else:
+            self.show()
 
     def action_generate(self) -> None:
         """Make an env file with the site's values."""
@@ -272,14 +315,14 @@ class EnvironmentStage(StageView):
 
     @on(Mended)
     def _say_mended(self, message: Mended) -> None:
-        self.walk.wizard.say(message.words)
+        self.wizard.say(message.words)
         self.show()
 
     def action_inventory(self) -> None:
         """Ask the marked profile's backend what it has now."""
         profile = self._marked
         if profile is None or not profile.executor:
-            self.walk.wizard.say("This profile names no executor that could be asked.")
+            self.wizard.say("This profile names no executor that could be asked.")
             return
         self._free.ask(self, profile)
 
@@ -288,7 +331,7 @@ class EnvironmentStage(StageView):
         self._free.took(message)
         profile = self._marked
         if profile is None or profile.name != message.name:
-            self.walk.wizard.say(f"{safe(message.name)} has answered: mark it to see what is free.")
+            self.wizard.say(f"{safe(message.name)} has answered: mark it to see what is free.")
             return
         self._free.first = profile.name
         self._describe()

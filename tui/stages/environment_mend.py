@@ -31,7 +31,7 @@ def mend_one(stage: StageView, profile: ProfileLook | None, marked: Finding | No
         profile: that is marked; None where the finding is about a file.
         marked: the finding.
     """
-    wizard = stage.walk.wizard
+    wizard = stage.wizard
     if not wizard.may_change("Mending"):
         return
     if profile is None:

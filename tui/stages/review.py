@@ -192,9 +192,9 @@ class ReviewStage(StageView):
         if with_field:
             self.walk.go_to_field(with_field[0])
         elif self._findings:
-            self.walk.wizard.say("None of this is about a field: see what is said to do.")
+            self.wizard.say("None of this is about a field: see what is said to do.")
         else:
-            self.walk.wizard.say("Nothing is in the way.")
+            self.wizard.say("Nothing is in the way.")
 
     def _draw_page(self) -> None:
         if self.prepared is None:
@@ -214,33 +214,33 @@ class ReviewStage(StageView):
     def action_copy(self) -> None:
         """Copy the exact script, payload or command."""
         if self.prepared is None:
-            self.walk.wizard.say("There is nothing to copy yet: see what is said above.")
+            self.wizard.say("There is nothing to copy yet: see what is said above.")
             return
         self.app.copy_to_clipboard(copied(self.prepared.submission))
-        self.walk.wizard.say("Copied what is sent, without the values of secrets.")
+        self.wizard.say("Copied what is sent, without the values of secrets.")
 
     def action_save(self) -> None:
         """Save the launch as a replay."""
         if self.prepared is None:
-            self.walk.wizard.say("There is nothing to save yet: see what is said above.")
-        elif self.walk.wizard.may_change("Saving"):
+            self.wizard.say("There is nothing to save yet: see what is said above.")
+        elif self.wizard.may_change("Saving"):
             from ..saving import ask_and_save
 
             plan = self.prepared.plan
-            ask_and_save(self.walk.wizard, plan.to_json(), plan.name)
+            ask_and_save(self.wizard, plan.to_json(), plan.name)
 
     def action_ask(self) -> None:
         """Ask the backend what it says of the plan: its preflight and its price."""
         if self.prepared is None:
-            self.walk.wizard.say("There is nothing to ask about yet: see what is said above.")
+            self.wizard.say("There is nothing to ask about yet: see what is said above.")
         elif not self.prepared.backend.capabilities.remote:
-            self.walk.wizard.say("It runs on this machine, which has been asked already.")
+            self.wizard.say("It runs on this machine, which has been asked already.")
         else:
             self._ask(self.prepared, send=False)
 
     def _ask(self, prepared: Prepared, *, send: bool) -> None:
         if self._errand is not None and not self._errand.done:
-            self.walk.wizard.say(f"{safe(prepared.plan.profile)} is being asked; esc gives it up.")
+            self.wizard.say(f"{safe(prepared.plan.profile)} is being asked; esc gives it up.")
             return
         self.walk.show_command(self.walk.command_line.replace("--dry-run", "--dry-run --online"))
         self._errand = self.walk.begin_errand(
@@ -260,7 +260,7 @@ class ReviewStage(StageView):
         if not message.send:
             return
         if blocking(message.prepared.findings):
-            self.walk.wizard.say("Not submitted: see what stands in the way.", severity="warning")
+            self.wizard.say("Not submitted: see what stands in the way.", severity="warning")
         else:
             self.post_message(Submit(message.prepared, forced=False))
 
@@ -273,8 +273,8 @@ class ReviewStage(StageView):
     def action_submit(self) -> None:
         """Send what is shown, unless something stands in the way."""
         if self.prepared is None:
-            self.walk.wizard.say("There is nothing to submit yet: see what is said above.")
-        elif not self.walk.wizard.may_change("Submitting"):
+            self.wizard.say("There is nothing to submit yet: see what is said above.")
+        elif not self.wizard.may_change("Submitting"):
             return
         elif blocking(self.prepared.findings):
             self._ask_force(self.prepared)

@@ -11,6 +11,7 @@ from ...core.drafts import Stage
 
 if TYPE_CHECKING:
     from ...core.selection import Selection
+    from ..app import WizardApp
     from ..screens.launch import LaunchScreen
 
 
@@ -36,6 +37,11 @@ class StageView(Vertical):
     def walk(self) -> LaunchScreen:
         """The screen that the stage is on."""
         return cast("LaunchScreen", self.screen)
+
+    @property
+    def wizard(self) -> WizardApp:
+        """The application, by its own type."""
+        return self.walk.wizard
 
     def show(self) -> None:
         """Bring the stage up to date; called whenever it comes to be seen."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from itertools import islice
 from typing import Literal, TypeAlias
 
 from .masks import Mask, Notes, TokenizedChat, tokenize_rows
-from .reading import SourceRow, scan_rows
+from .reading import LOOKED_AT, FirstRows, SourceRow, scan_rows
 from .report import DataReport, Refused
 from .rows import Refusal, RowError, to_messages, to_tools
-from .sources import DataSpec, Source, find_sources
-from .splits import Split, parse_split
+from .sources import DataSpec, find_sources
+from .splits import parse_split
 from .tokenizer import ChatTokenizer
 from .turns import is_trained
 
@@ -22,7 +22,7 @@ Truncation: TypeAlias = Literal["right", "drop", "error"]
 """What becomes of a row over `seq_length`: its end is cut off, it is left out, or refused."""
 
 DEFAULT_LIMIT = 10_000
-"""Rows looked at before a launch: a few seconds on one core."""
+"""Rows looked at before a launch, where they are short."""
 
 _EXAMPLES = 10
 _BATCH = 1024
@@ -47,7 +47,8 @@ def check_dataset(
         seq_length: `dataset.seq_length`.
         mask: `dataset.mask`.
         truncation: `dataset.truncation`.
-        limit: the most rows, shared evenly by the sources; None for all.
+        limit: the most rows, shared evenly by the sources, as `LOOKED_AT` characters are; None for
+            all.
 
     Raises:
         UsageError: files are missing or of a kind that is not read (packed Parquet), the split is
@@ -56,11 +57,13 @@ def check_dataset(
     part = parse_split(split)
     sources = find_sources(spec, split=part.name)
     local = [source for source in sources if source.files]
-    share = None if limit is None else max(1, limit // max(1, len(local)))
+    share = text = None
+    if limit is not None:
+        share, text = (max(1, most // max(1, len(local))) for most in (limit, LOOKED_AT))
     tally = _Tally()
     complete = True
     for source in local:
-        rows = _Counted(source, part, share)
+        rows = FirstRows(scan_rows(source.files, part), most=share, text=text)
         if tokenizer is None:
             tally.read(rows, mask)
         else:
@@ -88,19 +91,6 @@ def check_dataset(
         stop=stop,
         stop_tokens=len(tokenizer.encode(stop).ids) if tokenizer else 0,
     )
-
-
-class _Counted:
-    """The first rows of a source, and whether there were more."""
-
-    def __init__(self, source: Source, part: Split, limit: int | None) -> None:
-        self._rows = scan_rows(source.files, part)
-        self._limit = limit
-        self.exhausted = True
-
-    def __iter__(self) -> Iterator[SourceRow | RowError]:
-        yield from islice(self._rows, self._limit)
-        self.exhausted = next(self._rows, None) is None
 
 
 @dataclass

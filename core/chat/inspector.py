@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 from ..errors import Place
 from .masks import NO_NOTES, Mask, Notes, label_chat, tokenize_chat
-from .reading import SourceRow, scan_rows
+from .reading import LOOKED_AT, FirstRows, SourceRow, scan_rows
 from .rows import RowError, to_messages, to_tools
 from .sources import DataSpec, find_sources
 from .splits import parse_split
@@ -87,7 +86,8 @@ def inspect_rows(
         split: `dataset.split`.
         seq_length: tokens beyond it are dropped.
         mask: what is trained.
-        limit: the most rows of the whole data set; None for all.
+        limit: the most rows of the whole data set, of at most `LOOKED_AT` characters together;
+            None for all.
 
     Raises:
         UsageError: the files cannot be found, or the template is unusable.
@@ -95,7 +95,7 @@ def inspect_rows(
     part = parse_split(split)
     sources = find_sources(spec, split=part.name)
     rows = (row for source in sources for row in scan_rows(source.files, part))
-    for row in islice(rows, limit):
+    for row in FirstRows(rows, most=limit, text=None if limit is None else LOOKED_AT):
         yield inspect_row(row, tokenizer, seq_length=seq_length, mask=mask)
 
 

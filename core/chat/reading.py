@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +21,56 @@ _MARKS = {
 }
 
 
+LOOKED_AT = 8 << 20
+"""Characters of text that are looked at before a launch: about five seconds on one core."""
+
+
 class SourceRow(NamedTuple):
     """A row and where it stands: the line of a JSON-lines file, the item of an array, from 1."""
 
     file: str
     number: int
     row: dict[str, Any]
+
+
+class FirstRows:
+    """The first rows of some, and whether there were more.
+
+    Args:
+        rows: from `scan_rows`.
+        most: how many of them; None for all.
+        text: characters of text that they may have together; None for any number.
+
+    Attributes:
+        exhausted: whether there were no more, once they were gone through.
+    """
+
+    def __init__(
+        self, rows: Iterator[SourceRow | RowError], *, most: int | None, text: int | None
+    ) -> None:
+        self._rows, self._most, self._room = rows, most, text
+        self.exhausted = True
+
+    def __iter__(self) -> Iterator[SourceRow | RowError]:
+        for row in islice(self._rows, self._most):
+            if self._room is not None and isinstance(row, SourceRow):
+                self._room -= _characters(row.row)
+                if self._room < 0:
+                    self.exhausted = False
+                    return
+            yield row
+        self.exhausted = next(self._rows, None) is None
+
+
+def _characters(value: Any) -> int:
+    """How much text a decoded JSON value holds."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return 0
+    return sum(map(_characters, value))
 
 
 def iter_rows(files: Iterable[Path], split: Split = WHOLE) -> Iterator[SourceRow]:

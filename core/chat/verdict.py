@@ -31,7 +31,7 @@ def data_findings(report: DataReport, table: str = "dataset") -> list[Finding]:
 def _errors(report: DataReport, table: str) -> list[Finding]:
     path = f"{table}.path_or_dataset_id"
     errors = [_refusal(path, refused) for refused in report.refused.values()]
-    if not report.rows and not report.hub_ids:
+    if not report.rows and not report.hub_ids and report.complete:
         fix = Fix(f"Check {path} and {table}.split.")
         errors.append(_finding("error", path, "The data set is empty.", fix))
     elif report.rows and not report.trainable_rows and not errors:
@@ -134,7 +134,7 @@ def _remarks(report: DataReport, path: str) -> list[Finding]:
             f"Earlier turns that the template writes differently than when they are last, mostly "
             f"without their thinking: {turns}. They are trained as they are rendered.",
         ),
-        (not report.complete, path, f"Only the first {report.rows} rows were checked."),
+        (not report.complete, path, _checked_in_part(report.rows)),
         (
             bool(report.hub_ids),
             path,
@@ -142,6 +142,12 @@ def _remarks(report: DataReport, path: str) -> list[Finding]:
         ),
     )
     return [_finding("info", key, text) for count, key, text in said if count]
+
+
+def _checked_in_part(rows: int) -> str:
+    if rows:
+        return f"Only the first {rows} rows were checked."
+    return "No row was checked: the first ones are too long to be looked at before a launch."
 
 
 def _finding(

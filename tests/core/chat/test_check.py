@@ -178,3 +178,27 @@ def test_the_inspector_shows_every_token_with_its_fate(
     assert unanswered.refused is not None
     assert (malformed.place.line, unanswered.place.line) == (2, 3)
     assert json.loads(json.dumps([whole.to_json(), malformed.to_json()]))[1]["refused"]["message"]
+
+
+def test_long_rows_are_looked_at_up_to_a_number_of_characters(
+    chatml: ChatTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = [{"role": "user", "content": "a" * 400}, {"role": "assistant", "content": "b" * 50}]
+    file = write(tmp_path / "a.jsonl", *[{"messages": long}] * 5)
+    monkeypatch.setattr("tunedeck.core.chat.check.LOOKED_AT", 1000)
+    monkeypatch.setattr("tunedeck.core.chat.inspector.LOOKED_AT", 1000)
+    report = check_dataset(file, chatml)
+    assert (report.rows, report.complete) == (2, False)
+    assert len(list(inspect_rows(file, chatml))) == 2
+    whole = check_dataset(file, chatml, limit=None)
+    assert (whole.rows, whole.complete) == (5, True)
+    assert len(list(inspect_rows(file, chatml, limit=None))) == 5
+
+
+def test_a_first_row_that_is_too_long_to_be_looked_at_blocks_nothing(
+    chatml: ChatTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunedeck.core.chat.check.LOOKED_AT", 5)
+    findings = data_findings(check_dataset(write(tmp_path / "a.jsonl", GOOD), chatml))
+    assert [one.severity for one in findings] == ["info"]
+    assert "too long" in findings[0].message

@@ -9,7 +9,7 @@ from .record import RunRecord
 from .registry import Registry
 
 GIVEN_UP = "given up"
-"""The word of a run whose launcher lives and no longer waits for the backend's answer."""
+"""The word of a run of which its launcher does not know whether it arrived."""
 
 
 async def recover(record: RunRecord, backend: Backend, registry: Registry) -> RunRecord:

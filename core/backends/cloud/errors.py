@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
+
 from ...errors import AuthenticationError, NotFoundError, ReachError, TunedeckError, UsageError
 from ...secrets import mask_text
 from ...text import strip_controls
 
 _LONGEST = 400
+
+_WORDS = ("error", "message", "detail", "details", "reason")
+"""Where services put what they have to say of a refusal."""
+
+_PAGE = re.compile(r"\s*<(?:!doctype html|html|head|body)\b", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_MARKUP = re.compile(
+    r"<(?:style|script)\b.*?</(?:style|script)>|<[^>]*>", re.IGNORECASE | re.DOTALL
+)
 
 
 class Passing(ReachError):
@@ -33,29 +46,30 @@ class Taken(UsageError):
 
 
 def refusal(
-    service: str, status: int, words: str, *, sign_in: str, after_s: float | None = None
+    service: str, status: int, answer: str, *, sign_in: str, after_s: float | None = None
 ) -> TunedeckError:
     """The error for an HTTP status of 400 and above.
 
     Args:
         service: the service's name.
         status: the HTTP status.
-        words: what the service said.
+        answer: the body of its answer.
         sign_in: what to do about a credential that is refused.
         after_s: its Retry-After, in seconds.
     """
-    said = f"{service} answered {status}: {said_by(words) or 'without a reason'}"
+    said = f"{service} answered {status}: {said_by(_words_of(answer)) or 'without a reason'}"
     if status == 401:
         return AuthenticationError(said, fix=sign_in)
     if status == 403:
         return AuthenticationError(said, fix=f"The credential lacks a permission. {sign_in}")
     if status == 402:
         return AuthenticationError(said, fix="The account has no credit or no plan for this.")
-    if status in (404, 410):
+    if status in (404, 410) and not _PAGE.match(answer):
         return NotFoundError(said)
     if status == 429:
         return Passing(said, acted=False, after_s=after_s, fix="Try again in a few minutes.")
-    if status == 408 or status >= 500:
+    # A page for people is of what stands before the service: it does not know what there is.
+    if status in (404, 408, 410) or status >= 500:
         return Passing(said, acted=True, after_s=after_s, fix="Try again in a few minutes.")
     return Taken(said) if status == 409 else UsageError(said)
 
@@ -64,3 +78,17 @@ def said_by(words: str) -> str:
     """A service's words in one line, cut to a length, without secrets or control characters."""
     line = " ".join(strip_controls(mask_text(words)).split())
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"
+
+
+def _words_of(answer: str) -> str:
+    """What an answer says: of JSON its message, of a page its title or else its text."""
+    if _PAGE.match(answer):
+        title = _TITLE.search(answer)
+        return html.unescape(title[1] if title else _MARKUP.sub(" ", answer))
+    try:
+        said = json.loads(answer)
+    except ValueError:
+        return answer
+    while isinstance(said, dict):
+        said = next((said[key] for key in _WORDS if said.get(key)), json.dumps(list(said.values())))
+    return said if isinstance(said, str) else json.dumps(said)

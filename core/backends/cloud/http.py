@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -22,9 +21,6 @@ ANSWER_S = 60.0
 
 _SAFE = {"GET", "HEAD", "PUT", "DELETE"}
 """Methods that are as once when done twice (RFC 9110, 9.2.2)."""
-
-_WORDS = ("error", "message", "detail", "details", "reason")
-"""Where services put what they have to say of a refusal."""
 
 Headers = Callable[[], Awaitable[Mapping[str, str]]]
 
@@ -163,7 +159,7 @@ class Service:
         return refusal(
             self.name,
             response.status_code,
-            words_of(response.text),
+            response.text,
             sign_in=self.sign_in,
             after_s=retry_after(response.headers),
         )
@@ -184,17 +180,6 @@ def tls() -> ssl.SSLContext:
     import httpx
 
     return httpx.create_ssl_context()
-
-
-def words_of(text: str) -> str:
-    """What an answer says in words: of JSON its message, else all of it."""
-    try:
-        said = json.loads(text)
-    except ValueError:
-        return text
-    while isinstance(said, dict):
-        said = next((said[key] for key in _WORDS if said.get(key)), json.dumps(list(said.values())))
-    return said if isinstance(said, str) else json.dumps(said)
 
 
 def _why(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from ...states import RunState, Status
@@ -71,7 +71,9 @@ async def _more(runai: RunAI, handle: Handle) -> dict[str, Any]:
 
 
 def _moment(text: Any) -> float | None:
+    """Unix seconds; the service's clock is UTC where it does not say."""
     try:
-        return datetime.fromisoformat(str(text)).timestamp() if text else None
+        moment = datetime.fromisoformat(str(text))
     except ValueError:
         return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

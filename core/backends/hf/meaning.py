@@ -10,7 +10,6 @@ from typing import Any
 
 from ...errors import AuthenticationError, NotFoundError, ReachError, TunedeckError
 from ..cloud.errors import Passing, refusal, said_by
-from ..cloud.http import words_of
 from ..cloud.retry import retry_after
 
 SERVICE = "Hugging Face"
@@ -44,7 +43,7 @@ def meaning(error: Exception, *, storage: bool = False) -> TunedeckError | None:
         return refusal(
             SERVICE,
             response.status_code,
-            words_of(str(getattr(error, "server_message", None) or response.text)),
+            str(getattr(error, "server_message", None) or response.text),
             sign_in=SIGN_IN,
             after_s=retry_after(response.headers),
         )

@@ -12,7 +12,7 @@ _ASK = """\
 echo "V|$(sbatch --version)"
 sinfo -h -o 'P|%R|%a|%l|%D|%F|%G|%c|%m'
 sinfo -h -N -O 'Partition:|,NodeList:|,StateLong:|,Gres:|,GresUsed:' 2> /dev/null | sed 's/^/N|/'
-squeue -h -u "$(id -un)" -o 'J|%i|%j|%P|%T|%r|%S|%M|%l|%D|%b'
+squeue -h -u "$(id -un)" -o 'J|%i|%P|%T|%r|%S|%M|%l|%D|%j'
 squeue -h -o 'W|%P|%T'
 """
 _GPUS = re.compile(r"gpu(?::[\w.-]+)?:(\d+)")
@@ -77,11 +77,11 @@ def _node(found: dict[str, Any], rest: list[str]) -> None:
 
 
 def _job(found: dict[str, Any], rest: list[str]) -> None:
-    job, name, partition, state, reason, starts, elapsed, limit, nodes, _gres = rest[:10]
+    job, partition, state, reason, starts, elapsed, limit, nodes, *name = rest
     found["jobs"].append(
         {
             "job_id": job,
-            "name": name,
+            "name": "|".join(name),  # last, because people may put a bar into it
             "partition": partition,
             "state": state,
             "reason": "" if reason == "None" else reason,

@@ -55,6 +55,19 @@ def test_a_refusal_shows_no_secret_and_no_control_character() -> None:
     assert len(str(error)) < 500
 
 
+@pytest.mark.parametrize("status", [404, 410, 429, 500, 502, 503, 504])
+def test_a_page_for_people_is_told_by_its_title_and_says_nothing_of_what_there_is(
+    status: int,
+) -> None:
+    style = "<style>body { color: red }</style>"
+    page = f"<!DOCTYPE html><html><head>{style}<title>Bad &amp; gone</title></head><p>x</p></html>"
+    error = refusal("It", status, page, sign_in="")
+    assert isinstance(error, Passing)
+    assert str(error) == f"It answered {status}: Bad & gone"
+    untitled = refusal("It", status, f"<html>{style}<h1>Upstream</h1> is away</html>", sign_in="")
+    assert str(untitled) == f"It answered {status}: Upstream is away"
+
+
 @pytest.mark.parametrize(
     ("acted", "safe", "tries"), [(False, False, 3), (True, True, 3), (True, False, 1)]
 )

@@ -36,7 +36,9 @@ def command_words(
         for key in ("setup_lines", "startup_commands")
         for line in as_list(profile_values.get(key))
     ]
-    if template := _template(launch, profile_values):
+    if launch.workdir:
+        setup.append(f"cd {shlex.quote(launch.workdir)}")
+    if template := str(profile_values.get("run_command") or launch.command):
         text = template.replace("{script}", shlex.join(script))
         setup.append(text.replace("{config}", shlex.quote(config)))
         return ("bash", "-c", _script(setup))
@@ -60,11 +62,6 @@ def as_list(value: Any) -> list[str]:
     if value is None:
         return []
     return [str(item) for item in (value if isinstance(value, list | tuple) else [value])]
-
-
-def _template(launch: Launch, profile_values: Mapping[str, Any]) -> str:
-    own = launch.module if launch.kind == "command" else ""
-    return str(profile_values.get("run_command") or own)
 
 
 def _script(lines: Sequence[str]) -> str:

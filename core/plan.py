@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,11 @@ class Launch:
     Attributes:
         kind: `python` (one process a node), `torchrun` (one a GPU) or `command` (the profile's
             `run_command`, or a command line of a foreign step's own).
-        module: a Python module that is run with `-m`, the path of a `.py` file, or for `command`
-            the step's command line with the fields `{script}` and `{config}`.
+        module: a Python module that is run with `-m`, or the path of a `.py` file.
         args: its arguments before `--config`.
         nodes, nproc_per_node, gpus_per_node: the shape; the world size is nodes × nproc_per_node.
+        command: the step's own command line, with the fields `{script}` and `{config}`.
+        workdir: the folder that a foreign step starts in; the run's own unless given.
     """
 
     kind: str
@@ -81,11 +82,19 @@ class Launch:
     nodes: int = 1
     nproc_per_node: int = 1
     gpus_per_node: int = 0
+    command: str = ""
+    workdir: str = ""
 
     @property
     def world_size(self) -> int:
         """Ranks in all."""
         return self.nodes * self.nproc_per_node
+
+    def to_json(self) -> dict[str, Any]:
+        """The launch as plain data; what only foreign steps have, where it is given."""
+        facts = {**asdict(self), "args": list(self.args), "world_size": self.world_size}
+        unset = {key for key in ("command", "workdir") if not facts[key]}
+        return {key: value for key, value in facts.items() if key not in unset}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +147,7 @@ class Plan:
             "profile": self.profile,
             "executor": self.executor,
             "profile_values": self.profile_values,
-            "launch": {
-                "kind": self.launch.kind,
-                "module": self.launch.module,
-                "args": list(self.launch.args),
-                "nodes": self.launch.nodes,
-                "nproc_per_node": self.launch.nproc_per_node,
-                "gpus_per_node": self.launch.gpus_per_node,
-                "world_size": self.launch.world_size,
-            },
+            "launch": self.launch.to_json(),
             "env": dict(self.env),
             "secrets": [secret.name for secret in self.secrets],
             "inputs": [

@@ -59,7 +59,7 @@ def resolve(selection: Selection, catalog: Catalog | None = None) -> Plan:
             "step": {"id": step.id, "digest": step.digest},
             "config": _portable(values, inputs),
             "profile": {k: v for k, v in profile.values.items() if k not in MACHINE_KEYS},
-            "launch": [launch.kind, launch.module, launch.args, launch.world_size],
+            "launch": [launch.kind, step.launch.module, launch.args, launch.world_size],
             "inputs": [[item.key, item.digest] for item in inputs],
             "secrets": [secret.name for secret in secrets],
         }
@@ -181,11 +181,13 @@ def _launch(step: Step, profile: ResolvedProfile) -> Launch:
     processes = next((int(value) for value in (*named, gpus) if value), 1)
     return Launch(
         kind=kind,
-        module=facts.module or facts.command or str(facts.script or ""),
+        module=facts.module or str(facts.script or ""),
         args=tuple(facts.args),
         nodes=int(values.get("nodes") or 1) if several else 1,
         nproc_per_node=processes if several else 1,
         gpus_per_node=gpus,
+        command=facts.command or "",
+        workdir=facts.workdir or "",
     )
 
 

@@ -8,11 +8,10 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .step import LaunchFacts
 
 _DISTRIBUTION = "tunedeck"
@@ -27,6 +26,8 @@ def lacking(launch: LaunchFacts) -> str | None:
         )
     if launch.module and not _importable(launch.module, sys.path):
         return f"the Python module {launch.module} is not installed here"
+    if launch.workdir and not Path(launch.workdir).is_dir():
+        return f"it starts in {launch.workdir}, a folder of its container, which is not here"
     if launch.script is not None:
         return _lacking_for_script(launch.script)
     return None

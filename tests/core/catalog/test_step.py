@@ -126,6 +126,15 @@ def test_what_a_foreign_script_imports_must_be_here_to_run_it_here(
     assert step.not_runnable("slurm") is None
 
 
+def test_a_step_that_starts_in_a_folder_of_its_container_cannot_be_run_without(
+    theirs: Callable[[str], Step], tmp_path: Path
+) -> None:
+    assert "/opt/none" in (
+        theirs(header(more='# workdir = "/opt/none"')).not_runnable("local") or ""
+    )
+    assert theirs(header(more=f'# workdir = "{tmp_path}"')).not_runnable("local") is None
+
+
 def test_a_step_that_needs_an_extra_says_how_to_get_it(
     own: Path, step_in: WriteStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:

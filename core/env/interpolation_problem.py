@@ -96,7 +96,8 @@ def _unknown_resolver(value: Any, error: str) -> InterpolationProblem | None:
     return InterpolationProblem(
         f"{_shown(value)} asks for '{unknown[1]}', which is no interpolation known here.",
         did_you_mean(unknown[1], _RESOLVERS)
-        or "Environment variables are read with ${oc.env:NAME,default}.",
+        or "Write what it stands for: in the file, or for this launch with run.env.KEY=VALUE. "
+        "Environment variables are read with ${oc.env:NAME,default}.",
     )
 
 

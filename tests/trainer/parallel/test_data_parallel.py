@@ -17,7 +17,7 @@ LORA: dict[str, Any] = {**FULL, "peft": {"dim": 4, "alpha": 8}}
 
 
 @pytest.mark.parametrize("tables", [FULL, LORA], ids=["full", "lora"])
-def test_two_and_four_shards_and_two_by_two_replicas_train_as_one_process(
+def test_two_and_four_shards_train_as_one_process(
     tables: dict[str, Any], trained: Trained, chat_file: Path
 ) -> None:
     check = {"path_or_dataset_id": str(chat_file), "split": "train[:5]"}
@@ -25,8 +25,6 @@ def test_two_and_four_shards_and_two_by_two_replicas_train_as_one_process(
     alone = trained(1, **tables)
     trained(2, **tables).assert_equals(alone)
     trained(4, **tables).assert_equals(alone)
-    replicas = {"distributed": {"dp_replicate_size": 2}}
-    trained(4, name="hsdp", **tables, **replicas).assert_equals(alone)
 
 
 def test_the_loss_on_each_source_is_that_of_all_ranks(trained: Trained, tmp_path: Path) -> None:

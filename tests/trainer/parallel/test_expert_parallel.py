@@ -22,7 +22,7 @@ def test_spread_experts_train_as_those_of_one_process(
     tables = {"model": model, "peft": peft, "step_scheduler": STEPS}
     alone = trained(1, **tables)
     trained(2, **tables, distributed={"ep_size": 2}).assert_equals(alone)
-    trained(4, **tables, distributed={"ep_size": 2}).assert_equals(alone)
+    trained(4, **tables, distributed={"ep_size": 4}).assert_equals(alone)
 
 
 @pytest.mark.parametrize("sequence", [False, True], ids=["", "sequence"])
@@ -39,15 +39,20 @@ def test_experts_under_tensor_parallelism_train_as_those_of_one_process(
     trained(4, **tables, distributed={**mesh, "ep_size": 2}).assert_equals(alone)
 
 
-@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
-def test_adapters_beside_spread_experts_train_with_split_layers(
-    dora: bool, models_of: Callable[[str], Path], trained: Trained
+@pytest.mark.parametrize(
+    ("ranks", "mesh"),
+    [
+        (2, {"tp_size": 2}),
+        (4, {"tp_size": 2, "ep_size": 2, "sequence_parallel": True}),
+    ],
+)
+def test_experts_that_are_trained_whole_beside_adapters_are_spread_too(
+    ranks: int, mesh: dict[str, Any], models_of: Callable[[str], Path], trained: Trained
 ) -> None:
     model = {"pretrained_model_name_or_path": str(models_of("mixtral"))}
-    peft = {"dim": 4, "alpha": 8, "use_dora": dora}
+    peft = {"dim": 4, "target_modules": ["q_proj"], "modules_to_save": ["experts"]}
     tables = {"model": model, "peft": peft, "step_scheduler": STEPS}
-    mesh = {"tp_size": 2, "ep_size": 2, "sequence_parallel": True}
-    trained(4, **tables, distributed=mesh).assert_equals(trained(1, **tables))
+    trained(ranks, **tables, distributed=mesh).assert_equals(trained(1, **tables))
 
 
 def test_experts_that_tensor_parallel_ranks_cannot_share_are_left_whole(
@@ -60,24 +65,6 @@ def test_experts_that_tensor_parallel_ranks_cannot_share_are_left_whole(
         mesh = {"tp_size": 2, "sequence_parallel": sequence}
         split = trained(2, name=f"split_{sequence}", **tables, distributed=mesh)
         split.assert_equals(trained(1, name=f"whole_{sequence}", **tables))
-
-
-def test_replicas_have_experts_of_their_own(
-    models_of: Callable[[str], Path], trained: Trained
-) -> None:
-    model = {"pretrained_model_name_or_path": str(models_of("mixtral"))}
-    tables = {"model": model, "step_scheduler": STEPS}
-    mesh = {"ep_size": 2, "dp_replicate_size": 2}
-    trained(4, **tables, distributed=mesh).assert_equals(trained(1, **tables))
-
-
-def test_experts_and_sequences_are_spread_together(
-    models_of: Callable[[str], Path], trained: Trained
-) -> None:
-    model = {"pretrained_model_name_or_path": str(models_of("qwen3_moe"))}
-    tables = {"model": model, "step_scheduler": STEPS}
-    spread = trained(4, **tables, distributed={"ep_size": 2, "cp_size": 2})
-    spread.assert_equals(trained(1, **tables))
 
 
 def test_a_rank_whose_experts_no_token_chooses_goes_along(

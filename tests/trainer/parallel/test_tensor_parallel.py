@@ -30,7 +30,6 @@ def test_split_layers_train_as_whole_ones(
     alone = trained(1, **tables)
     mesh = {"tp_size": 2, "sequence_parallel": sequence}
     trained(2, **tables, distributed=mesh).assert_equals(alone)
-    trained(4, **tables, distributed=mesh).assert_equals(alone)
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "mistral", "gemma2", "gemma3_text", "phi3"])
@@ -55,19 +54,19 @@ def test_magnitudes_of_split_layers_train_as_whole_ones(
     split = trained(2, **tables, distributed=mesh)
     split.assert_equals(alone)
     assert any("magnitude" in name for name in split.weights())
-    trained(4, **tables, distributed=mesh).assert_equals(alone)
 
 
-def test_magnitudes_of_a_new_model_are_those_of_its_weights(
+def test_a_new_model_and_its_adapters_are_the_same_on_any_ranks(
     new_model: Callable[[str], dict[str, Any]], trained: Trained
 ) -> None:
-    """So an adapter that is new as well adds nothing, as one without magnitudes does not."""
+    """New adapters add nothing, with magnitudes or without: these are those of the new weights."""
     tables = {**new_model("qwen2"), "step_scheduler": STEPS}
-    plain = trained(2, name="plain", **tables, peft=LORA)
+    plain = trained(1, name="plain", **tables, peft=LORA)
+    trained(2, name="shards", **tables, peft=LORA).assert_equals(plain)
     dora = {**LORA, "use_dora": True}
-    shards = trained(2, name="shards", **tables, peft=dora)
-    assert shards.values("loss")[0] == pytest.approx(plain.values("loss")[0], abs=LOSS)
-    trained(2, **tables, peft=dora, distributed={"tp_size": 2}).assert_equals(shards)
+    alone = trained(1, **tables, peft=dora)
+    assert alone.values("loss")[0] == pytest.approx(plain.values("loss")[0], abs=LOSS)
+    trained(2, **tables, peft=dora, distributed={"tp_size": 2}).assert_equals(alone)
 
 
 def test_whole_copies_of_split_layers_train_as_whole_ones(trained: Trained) -> None:

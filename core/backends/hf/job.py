@@ -12,7 +12,7 @@ from ...errors import UsageError
 from ...plan import Plan
 from ...secrets import MASK
 from ..cloud.start import Script, Start, clone, render_start, unpack
-from ..slurm.layout import Layout, Upload
+from ..layout import Layout, Upload
 from .deliver import deliver
 from .place import Storage, place_variable, storage_of, volumes_of
 from .settings import (

@@ -11,7 +11,7 @@ from ...submission import Submission
 from ..base import Handle
 from ..cloud.errors import Passing
 from ..cloud.once import submit_once
-from ..slurm.layout import Upload
+from ..layout import Upload
 from .client import Hub
 from .job import RUN_LABEL
 from .place import PLACE, Storage

@@ -13,7 +13,7 @@ from typing import Any
 from ...bundle import bundle
 from ...errors import UsageError
 from ...inputs import content_digest, files_below
-from ..slurm.layout import Upload
+from ..layout import Upload
 from .client import Hub
 from .place import Storage
 

@@ -7,7 +7,7 @@ import shlex
 
 from ...command import as_list
 from ...plan import Plan
-from .layout import Layout
+from ..layout import Layout
 
 
 def runtime(plan: Plan) -> str:

@@ -8,9 +8,7 @@ from typing import Any
 from ... import locations
 from ...errors import UsageError
 from ...plan import Plan
-from ..layout import Layout, Upload
-
-__all__ = ["Layout", "Upload", "job_root", "layout_of", "uses_ssh"]
+from ..layout import Layout
 
 
 def layout_of(plan: Plan) -> Layout:
@@ -36,9 +34,10 @@ def job_root(values: Mapping[str, Any], profile: str) -> str:
         )
     if not root:
         return str(locations.state_dir() / "slurm")
-    if not root.startswith("/"):
+    if not root.startswith("/") or "$" in root:
+        why = "in which nothing expands '$'" if "$" in root else "which is not absolute"
         raise UsageError(
-            f"remote_job_dir of profile '{profile}' is '{root}', which is not absolute.",
+            f"remote_job_dir of profile '{profile}' is '{root}', {why}.",
             fix="Write the whole path, as all nodes see it.",
         )
     return root

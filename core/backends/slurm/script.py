@@ -18,8 +18,8 @@ from typing import Any
 from ...bundle import requirements
 from ...command import as_list, command_words, script_words
 from ...plan import Plan
+from ..layout import Layout
 from .container import container_words, srun_options
-from .layout import Layout
 from .options import max_requeues, sbatch_lines, sbatch_options, warning_signal
 
 SECRETS = "secrets.sh"

@@ -20,7 +20,7 @@ from ...inputs import content_digest
 from ...ssh import Machine
 from ...submission import Submission
 from ..base import Handle
-from .layout import Upload
+from ..layout import Upload
 from .options import LOG, comment_of
 from .refusals import sbatch_error
 from .script import SCRIPT, SECRETS, SENTINEL

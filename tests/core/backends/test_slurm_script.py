@@ -162,6 +162,8 @@ def test_a_value_of_two_lines_is_refused(make_plan: MakePlan) -> None:
 def test_a_folder_for_jobs_must_be_absolute(make_plan: MakePlan) -> None:
     with pytest.raises(UsageError, match="not absolute"):
         script(make_plan, remote_job_dir="jobs")
+    with pytest.raises(UsageError, match=r"nothing expands '\$'"):
+        script(make_plan, remote_job_dir="/lustre/$USER/jobs")
     with pytest.raises(UsageError, match="does not say where"):
         script(make_plan, remote_job_dir="")
 

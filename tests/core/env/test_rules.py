@@ -66,7 +66,7 @@ def test_a_complete_profile_has_nothing_to_complain_of(check: Check, text: str) 
         # paths
         (SLURM, 'venv = "venvs/a"', "error", "venv", "absolute", None),
         (SLURM, 'build_cache_dir = "~/cache"', "error", "build_cache_dir", "absolute", None),
-        (SLURM, 'build_cache_dir = "/a/$USER"', "error", "build_cache_dir", "expanded", None),
+        (SLURM, 'build_cache_dir = "/lustre/$USER"', "error", "build_cache_dir", "expanded", None),
         # counts
         (SLURM, "nproc_per_node = 16", "error", "nproc_per_node", "share", None),
         (SLURM, "nprocs_per_node = 16", "error", "nprocs_per_node", "share", None),

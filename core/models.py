@@ -86,26 +86,18 @@ def local_models(folder: Path) -> list[str]:
     ]
 
 
-def model_shape(config: Mapping[str, Any]) -> ModelShape | None:
-    """The sizes of a training config's model, where its `config.json` is on this machine."""
+def model_folder(config: Mapping[str, Any]) -> Path | None:
+    """Where the weights of a training config's model lie on this machine, if they do."""
     name = (config.get("model") or {}).get("pretrained_model_name_or_path")
-    folder = local_model_dir(name) if name else None
-    if folder is None:
-        return None
-    try:
-        return ModelShape.from_config(json.loads((folder / "config.json").read_text("utf-8")))
-    except (OSError, ValueError):
-        return None
+    return local_model_dir(name) if name else None
 
 
 def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The `config.json` of a training config's model; empty where it is not on this machine."""
-    table = config.get("model") or {}
-    given = table.get("config")
+    given = (config.get("model") or {}).get("config")
     if isinstance(given, Mapping):
         return dict(given)
-    name = given or table.get("pretrained_model_name_or_path")
-    folder = local_model_dir(name) if name else None
+    folder = local_model_dir(given) if given else model_folder(config)
     if folder is None:
         return {}
     try:
@@ -115,25 +107,19 @@ def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
+def model_shape(config: Mapping[str, Any]) -> ModelShape | None:
+    """The sizes of a training config's model, where its `config.json` is on this machine."""
+    return ModelShape.from_config(architecture_of(config))
+
+
 def facts_of(config: Mapping[str, Any]) -> ModelFacts:
     """What a training config's model says of itself, as far as its files are on this machine."""
-    table = config.get("model") or {}
-    given = table.get("config")
-    if isinstance(given, Mapping):
-        return model_facts(given)
-    name = given or table.get("pretrained_model_name_or_path")
-    folder = local_model_dir(name) if name else None
-    if folder is None:
-        return model_facts({})
-    try:
-        values = json.loads((folder / "config.json").read_text("utf-8"))
-        file = own_code_file(values)
-        code = None
-        if file is not None and (folder / file).is_file():
-            code = (folder / file).read_text("utf-8", errors="replace")
-        return model_facts(values, code)
-    except (OSError, ValueError, AttributeError):
-        return model_facts({})
+    architecture, folder = architecture_of(config), model_folder(config)
+    file = own_code_file(architecture) if folder is not None else None
+    code = None
+    if folder is not None and file is not None and (folder / file).is_file():
+        code = (folder / file).read_text("utf-8", errors="replace")
+    return model_facts(architecture, code)
 
 
 def gpu_memory(plan: Plan) -> float | None:

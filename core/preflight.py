@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .backends.base import Backend, Remarks
+from .checks.adapter import adapter
 from .checks.continuing import continuing
 from .checks.fit import batch_and_mesh, memory, output_room, profile_file, setup
 from .checks.inputs import dataset, model, secrets_present, step_rules, tokenizer
@@ -32,6 +33,7 @@ CHECKS: tuple[Check, ...] = (
     dataset,
     model,
     tokenizer,
+    adapter,
     continuing,
     output_room,
     batch_and_mesh,

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..core.chat import resolve_templates
@@ -38,6 +37,7 @@ from .model.lean import use_lean_functions
 from .model.lora import adapter_settings, add_adapter, load_adapter
 from .model.quantize import check_quantized
 from .model.serving import not_served
+from .model.targets import excluding_nothing
 from .parallel.apply import parallelize
 from .parallel.experts import check_expert_parallel
 from .parallel.load import fill_copies, load_weights
@@ -45,6 +45,7 @@ from .parallel.mesh import check_mesh, join, launched_world
 from .parallel.meta import empty_model, fill, generates_as, hollow, place_tables, stand_ins
 from .parallel.sequences import check_context_parallel
 from .parallel.tensor import check_tensor_parallel
+from .parallel.tensors import local
 from .reporting.metrics import say
 from .runtime import DistributedContext, ModelAndOptimizerState, RuntimeConfig
 from .update.optim import build_optimizer
@@ -259,6 +260,11 @@ def setup_model_and_optimizer(
     if config.peft is not None:
         # Wrong names are found before anything is loaded.
         adapter_settings(model, config.peft, config.model)
+        for name in excluding_nothing(model, config.peft):
+            say(
+                "tunedeck: warning: peft.exclude_modules: no linear layer of the model is called "
+                f"'{name}'"
+            )
     if whole:
         model = build_model(config.model, runtime_config, source, quantization)
     if runtime_config.kind is Kind.REWARD:
@@ -317,7 +323,7 @@ def setup_reference_model_state(model: nn.Module) -> dict[str, torch.Tensor]:
     pinned = torch.cuda.is_available()
     copies = {}
     for name, tensor in model.state_dict().items():
-        piece = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        piece = local(tensor)
         copy = torch.empty_like(piece, device="cpu", pin_memory=pinned)
         copies[name] = copy.copy_(piece)
     return copies

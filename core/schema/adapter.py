@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -89,6 +90,14 @@ class LoraConfig(Table):
                 },
             )
         return self
+
+
+def matching(names: Iterable[str], pattern: str) -> list[str]:
+    """The layers that an entry of `target_modules` or `exclude_modules` means.
+
+    A wildcard matches a full name, or its end from a dot on.
+    """
+    return [name for name in names if fnmatchcase(f".{name}", f"*.{pattern}")]
 
 
 Peft = Annotated[

@@ -167,3 +167,39 @@ def test_a_checkpoint_whose_place_is_none_in_the_data_is_refused_without_torch(
     assert [e.key for e in _errors(f"checkpoint.restore_from={tmp_path}/nowhere")] == [
         "checkpoint.restore_from"
     ]
+
+
+@pytest.mark.parametrize(
+    ("override", "severity", "said", "fix"),
+    [
+        (
+            "peft.target_modules=[q_prj]",
+            "error",
+            "No linear layer of the model is called 'q_prj'",
+            "Did you mean 'q_proj'? It has down_proj, gate_proj, k_proj",
+        ),
+        ("peft.exclude_modules=['*vision*']", "warning", "called '*vision*'", "q_proj"),
+        ("peft.modules_to_save=[embed_token]", "error", "No module", "'embed_tokens'?"),
+    ],
+)
+def test_layers_that_the_model_has_not_are_found_without_torch(
+    override: str, severity: str, said: str, fix: str
+) -> None:
+    (found,) = (one for one in _findings(override) if one.key == override.partition("=")[0])
+    assert found.severity == severity
+    assert said in found.message
+    assert found.fix is not None and fix in found.fix.words
+
+
+def test_layers_of_a_model_of_a_table_are_found_by_its_kind() -> None:
+    table = "model.config={model_type: qwen2, num_hidden_layers: 2, vocab_size: 600}"
+    overrides = ("model.pretrained_model_name_or_path=null", table)
+    named = [f.key for f in _errors(*overrides, "peft.target_modules=[c_attn, layers.1.*]")]
+    assert "peft.target_modules" in named
+    named = [f.key for f in _errors(*overrides, "peft.target_modules=[q_proj, layers.1.*]")]
+    assert "peft.target_modules" not in named
+
+
+def test_the_layers_of_the_shipped_model_are_told_as_they_are() -> None:
+    (none,) = ([f for f in _findings("peft.target_modules=['*_proj']") if f.severity != "info"],)
+    assert none == []

@@ -279,6 +279,15 @@ def test_a_layer_that_is_not_there_is_refused_with_those_that_are(
         build(configure(peft=table), tmp_path, llama)
 
 
+def test_what_excludes_no_layer_is_said_once(
+    configure: Configure, tmp_path: Path, llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    excluded = ["*vision*", "down_proj"]
+    build(configure(peft={"match_all_linear": True, "exclude_modules": excluded}), tmp_path, llama)
+    printed = capsys.readouterr().out
+    assert printed.count("peft.exclude_modules") == printed.count("called '*vision*'") == 1
+
+
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
     configure: Configure, tmp_path: Path, llama: Path
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 
 import peft
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
@@ -12,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ...core.errors import UsageError
-from ...core.schema.adapter import LoraConfig
+from ...core.schema.adapter import LoraConfig, matching
 from ...core.text import did_you_mean
 from .kinds import SCORE
 
@@ -28,20 +27,16 @@ def target_modules(
         frozen: names of modules that are left untrained, and so get no adapters either.
 
     Raises:
-        UsageError: no layer, or a layer to exclude, has the name asked for.
+        UsageError: no layer has the name asked for, or none is left.
     """
     head = score_of(model) or model.get_output_embeddings()
-    linear = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D)
-    }
+    linear = _linear(model)
     if config.match_all_linear:
         chosen = {name for name, module in linear.items() if module is not head}
     else:
-        chosen = {n for pattern in config.target_modules for n in _matching(linear, pattern)}
+        chosen = {n for pattern in config.target_modules for n in _named(linear, pattern)}
     for pattern in config.exclude_modules:
-        chosen -= set(_matching(linear, pattern))
+        chosen -= set(matching(linear, pattern))
     if not chosen:
         raise UsageError(
             "peft.exclude_modules leaves no layer to adapt.", fix="Exclude fewer layers."
@@ -57,6 +52,11 @@ def target_modules(
     # PEFT looks at the names of all modules: a number is a layer here and a block there.
     covered = {name for name, _ in model.named_modules() if _leaf(name) in leaves}
     return sorted(leaves if covered == chosen else chosen)
+
+
+def excluding_nothing(model: PreTrainedModel, config: LoraConfig) -> list[str]:
+    """The entries of `exclude_modules` that mean no layer of the model."""
+    return [pattern for pattern in config.exclude_modules if not matching(_linear(model), pattern)]
 
 
 def without_experts(model: PreTrainedModel, config: LoraConfig, targets: list[str]) -> list[str]:
@@ -86,11 +86,16 @@ def without_experts(model: PreTrainedModel, config: LoraConfig, targets: list[st
     return [name for name in targets if name not in lost]
 
 
-def _matching(names: Iterable[str], pattern: str) -> list[str]:
-    """Names that a wildcard matches in full, or that end with what was written."""
-    found = [
-        name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
-    ]
+def _linear(model: PreTrainedModel) -> dict[str, nn.Module]:
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+
+
+def _named(names: Iterable[str], pattern: str) -> list[str]:
+    found = matching(names, pattern)
     if not found:
         leaves = sorted({_leaf(name) for name in names})
         raise UsageError(

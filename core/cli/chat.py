@@ -12,6 +12,7 @@ import click
 from ..errors import ExitCode
 from ..text import strip_controls
 from .complete import complete_run
+from .options import examples, json_option
 from .output import line, note, print_json, print_json_line, width
 
 if TYPE_CHECKING:
@@ -21,10 +22,15 @@ _SIDE_BY_SIDE = 60
 """On a narrower terminal the answers stand below each other."""
 
 
-@click.command()
+@click.command(
+    epilog=examples("""
+    tunedeck chat demo
+    tunedeck chat demo --prompt 'What is 27 plus 45?' --json
+    """),
+)
 @click.argument("run", shell_complete=complete_run)
 @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Ask this. Repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@json_option
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=1),

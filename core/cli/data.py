@@ -9,18 +9,24 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import ExitCode, UsageError
-from .complete import complete_config, complete_override, complete_step
+from .options import (
+    catalog_option,
+    config_option,
+    examples,
+    json_option,
+    overrides_argument,
+    step_argument,
+)
 from .output import color_wanted, print_findings, print_json
 
 if TYPE_CHECKING:
     from ..data.look import DataLook
 
-_EPILOG = """\b
-Examples:
+_EPILOG = examples("""
   tunedeck data look peft/automodel -c tiny
   tunedeck data look sft/automodel -c my.yaml dataset.seq_length=1024 --rows 10
   tunedeck data look peft/automodel -c my.yaml --validation --json
-"""
+""")
 
 
 @click.group()
@@ -29,14 +35,9 @@ def data() -> None:
 
 
 @data.command("look", short_help="Counts, lengths, and rows token by token.", epilog=_EPILOG)
-@click.argument("step_id", metavar="STEP", shell_complete=complete_step)
-@click.argument("overrides", nargs=-1, metavar="[key=value]...", shell_complete=complete_override)
-@click.option(
-    "-c",
-    "--config",
-    shell_complete=complete_config,
-    help="A config of the step by name, or a path to a YAML file.",
-)
+@step_argument
+@overrides_argument
+@config_option
 @click.option("--validation", is_flag=True, help="Look at validation_dataset instead.")
 @click.option(
     "--rows",
@@ -46,14 +47,8 @@ def data() -> None:
     help="Rows that are shown token by token.",
 )
 @click.option("--all", "whole", is_flag=True, help="Count every row, however many there are.")
-@click.option(
-    "--catalog",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Another folder of steps. Repeatable; also TUNEDECK_STEPS.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@catalog_option
+@json_option
 def look(
     step_id: str,
     overrides: tuple[str, ...],

@@ -7,12 +7,18 @@ from pathlib import Path
 import click
 
 from .complete import complete_profile
+from .options import env_file_option, examples, json_option
 
 
-@click.command()
+@click.command(
+    epilog=examples("""
+    tunedeck doctor
+    tunedeck doctor slurm_peft_automodel
+    """),
+)
 @click.argument("profile", required=False, shell_complete=complete_profile)
-@click.option("--env-file", type=click.Path(path_type=Path), help="Use this env file.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@env_file_option
+@json_option
 def doctor(profile: str | None, env_file: Path | None, as_json: bool) -> int:
     """Check the installation, the folders, tokens, and whether PROFILE's backend can be reached."""
     from ..doctor import examine

@@ -10,6 +10,7 @@ import click
 from ..errors import ExitCode
 from .complete import complete_profile
 from .env_print import print_findings, print_mended, print_summary, short, shown, side_by_side, told
+from .options import env_file_option, examples, json_option, profile_argument
 from .output import line, note, print_json, print_table
 
 if TYPE_CHECKING:
@@ -19,16 +20,6 @@ if TYPE_CHECKING:
     from ..findings import Finding
 
 _ROUNDS = 20  # one mend may bring another mistake to light
-
-env_file_option = click.option(
-    "--env-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Use this env file instead of those that are found; also TUNEDECK_ENV_FILE.",
-)
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
-)
 
 
 class _EnvGroup(click.Group):
@@ -58,7 +49,12 @@ def env() -> None:
     """Generate, check, explain and change env files."""
 
 
-@env.command()
+@env.command(
+    epilog=examples("""
+    tunedeck env check
+    tunedeck env check env.slurm.toml --fix --strict
+    """),
+)
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @env_file_option
 @click.option("--strict", is_flag=True, help="Take warnings for errors.")
@@ -101,7 +97,7 @@ def check(
     return ExitCode.USAGE if any(f.severity in failing for f in findings) else ExitCode.OK
 
 
-@env.command("list")
+@env.command("list", epilog=examples("tunedeck env list --json"))
 @env_file_option
 @json_option
 def list_command(env_file: Path | None, as_json: bool) -> int:
@@ -145,8 +141,11 @@ def list_command(env_file: Path | None, as_json: bool) -> int:
     return ExitCode.OK
 
 
-@env.command(short_help="Show a profile and where its values come from.")
-@click.argument("profile", shell_complete=complete_profile)
+@env.command(
+    short_help="Show a profile and where its values come from.",
+    epilog=examples("tunedeck env show slurm_peft_automodel"),
+)
+@profile_argument
 @env_file_option
 @json_option
 def show(profile: str, env_file: Path | None, as_json: bool) -> int:
@@ -175,7 +174,7 @@ def show(profile: str, env_file: Path | None, as_json: bool) -> int:
     return ExitCode.OK
 
 
-@env.command()
+@env.command(epilog=examples("tunedeck env diff slurm_base slurm_peft_automodel"))
 @click.argument("a", shell_complete=complete_profile)
 @click.argument("b", shell_complete=complete_profile)
 @env_file_option

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ExitCode
+from .options import examples, json_option, yes_option
 
 if TYPE_CHECKING:
     from ..env.generate import Generated
     from ..env.generate_config import GeneratorConfig
 
-_EPILOG = """\b
-Examples:
+_EPILOG = examples("""
   tunedeck env init -c slurm
   tunedeck env init -c slurm force=true sections.slurm_base.account=nlp
   tunedeck env init -c lepton output_path=env.toml sections.lepton_base.node_group=h100-pool
-"""
+""")
 
 
 @click.command("init", epilog=_EPILOG)
@@ -33,9 +33,9 @@ Examples:
     show_default=True,
     help="local, slurm, lepton, dgxcloud, hf_jobs, or the path of a generator config.",
 )
-@click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
+@yes_option
 @click.option("-d", "--dry-run", is_flag=True, help="Show the file and write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@json_option
 def init_command(
     overrides: tuple[str, ...], config: str, yes: bool, dry_run: bool, as_json: bool
 ) -> int:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import ExitCode, UsageError
-from .complete import complete_profile
-from .env import env_file_option, json_option
+from ..errors import ExitCode
 from .env_print import print_mended, short
+from .options import confirmed, env_file_option, examples, json_option, profile_argument, yes_option
 from .output import note, print_json
 
 if TYPE_CHECKING:
@@ -21,8 +19,12 @@ if TYPE_CHECKING:
 _dry_run = click.option("-d", "--dry-run", is_flag=True, help="Show the diff and write nothing.")
 
 
-@click.command("rename", short_help="Give a profile another name.")
-@click.argument("profile", shell_complete=complete_profile)
+@click.command(
+    "rename",
+    short_help="Give a profile another name.",
+    epilog=examples("tunedeck env rename slurm_peft_automodel h100"),
+)
+@profile_argument
 @click.argument("new")
 @_dry_run
 @env_file_option
@@ -35,9 +37,13 @@ def rename(profile: str, new: str, dry_run: bool, env_file: Path | None, as_json
     return _finish(changed, profile, dry_run=dry_run, as_json=as_json)
 
 
-@click.command("delete", short_help="Take a profile out of its file.")
-@click.argument("profile", shell_complete=complete_profile)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.command(
+    "delete",
+    short_help="Take a profile out of its file.",
+    epilog=examples("tunedeck env delete slurm_curate --dry-run"),
+)
+@profile_argument
+@yes_option
 @_dry_run
 @env_file_option
 @json_option
@@ -46,16 +52,9 @@ def delete(profile: str, yes: bool, dry_run: bool, env_file: Path | None, as_jso
     from ..env.profile_tables import delete_profile
 
     changed = delete_profile(_files(env_file), profile)
-    if not (yes or dry_run):
-        where = short(changed.files[0].path)
-        if not sys.stdin.isatty():
-            raise UsageError(
-                f"Deleting '{profile}' ({where}) has to be confirmed.",
-                fix="Add --yes, or use a terminal.",
-            )
-        if not click.confirm(f"Take '{profile}' out of {where}?", err=True):
-            note("Nothing was deleted.")
-            return ExitCode.OK
+    where = short(changed.files[0].path)
+    if not confirmed(f"Take '{profile}' out of {where}?", yes=yes or dry_run):
+        return ExitCode.OK
     return _finish(changed, profile, dry_run=dry_run, as_json=as_json)
 
 

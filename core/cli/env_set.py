@@ -7,26 +7,20 @@ from pathlib import Path
 import click
 
 from ..errors import ExitCode
-from .complete import complete_profile
+from .options import env_file_option, examples, json_option, profile_argument
 
-_EPILOG = """\b
-Examples:
+_EPILOG = examples("""
   tunedeck env set slurm_base account=nlp partition=gpu
   tunedeck env set slurm_peft_automodel nodes=null       inherited again
-"""
+""")
 
 
 @click.command("set", short_help="Set keys of a profile in its file.", epilog=_EPILOG)
-@click.argument("profile", shell_complete=complete_profile)
+@profile_argument
 @click.argument("overrides", nargs=-1, required=True, metavar="key=value...")
 @click.option("-d", "--dry-run", is_flag=True, help="Show the diff and write nothing.")
-@click.option(
-    "--env-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Use this env file instead of those that are found; also TUNEDECK_ENV_FILE.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@env_file_option
+@json_option
 def set_command(
     profile: str,
     overrides: tuple[str, ...],

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .complete import complete_profile
+from .options import env_file_option, examples, json_option, profile_argument
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
 
 
-@click.command("queue")
-@click.argument("profile", shell_complete=complete_profile)
-@click.option("--env-file", type=click.Path(path_type=Path), help="Use this env file.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@click.command("queue", epilog=examples("tunedeck queue slurm_base"))
+@profile_argument
+@env_file_option
+@json_option
 def queue(profile: str, env_file: Path | None, as_json: bool) -> None:
     """Show what the place that PROFILE submits to has free, and my jobs there."""
     from ..inventory import tables_of

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ExitCode, TunedeckError, UsageError
-from .complete import complete_profile, complete_replay, complete_run
+from .complete import complete_replay, complete_run
+from .options import (
+    attached_option,
+    confirmed,
+    detached_option,
+    examples,
+    force_option,
+    json_option,
+    online_option,
+    yes_option,
+)
 from .output import line, note, print_error, print_json, print_table
 
 if TYPE_CHECKING:
@@ -18,36 +28,23 @@ if TYPE_CHECKING:
     from ..replays.replay import Listed, Replay
     from ..selection import Selection
 
-_json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
+
+@click.command(
+    epilog=examples("""
+    tunedeck replay tuesday
+    tunedeck replay tuesday optimizer.lr=5e-5 --dry-run
+    """),
 )
-
-
-@click.command()
 @click.argument("name", shell_complete=complete_replay)
 @click.argument("overrides", nargs=-1, metavar="[key=value]...")
-@click.option(
-    "-r",
-    "--run",
-    "attached",
-    metavar="PROFILE",
-    shell_complete=complete_profile,
-    help="Run it with this env profile.",
-)
-@click.option(
-    "-b",
-    "--batch",
-    "detached",
-    metavar="PROFILE",
-    shell_complete=complete_profile,
-    help="Submit it with this one and return.",
-)
+@attached_option
+@detached_option
 @click.option("-d", "--dry-run", is_flag=True, help="Show what would be sent; write nothing.")
-@click.option("--online", is_flag=True, help="With --dry-run: ask the backend too.")
+@online_option
 @click.option("--accept-changes", is_flag=True, help="Launch with what has changed since.")
 @click.option("--frozen", is_flag=True, help="Launch with the values that were saved.")
-@click.option("--force", is_flag=True, help="Submit despite errors that preflight found.")
-@_json_option
+@force_option
+@json_option
 def replay(
     name: str,
     overrides: tuple[str, ...],
@@ -97,8 +94,8 @@ def replays() -> None:
     """List, show, save and delete saved launches."""
 
 
-@replays.command("list")
-@_json_option
+@replays.command("list", epilog=examples("tunedeck replays list"))
+@json_option
 def list_command(as_json: bool) -> int:
     """List the repository's replays, your own, and the shipped examples."""
     from ..replays.replay import list_replays
@@ -115,9 +112,9 @@ def list_command(as_json: bool) -> int:
     return ExitCode.OK
 
 
-@replays.command()
+@replays.command(epilog=examples("tunedeck replays show tuesday"))
 @click.argument("name", shell_complete=complete_replay)
-@_json_option
+@json_option
 def show(name: str, as_json: bool) -> int:
     """Show a replay's file, and what has changed since it was saved."""
     from ..replays.replay import load_replay
@@ -153,7 +150,7 @@ def show(name: str, as_json: bool) -> int:
     return ExitCode.OK
 
 
-@replays.command()
+@replays.command(epilog=examples("tunedeck replays save tuesday --from demo --repository"))
 @click.argument("name", shell_complete=complete_replay)
 @click.option(
     "--from",
@@ -168,7 +165,7 @@ def show(name: str, as_json: bool) -> int:
     "--repository", is_flag=True, help="Save it in this repository's profiles/, to be committed."
 )
 @click.option("--force", is_flag=True, help="Replace a replay of that name.")
-@_json_option
+@json_option
 def save(
     name: str, run: str, description: str, repository: bool, force: bool, as_json: bool
 ) -> int:
@@ -188,22 +185,17 @@ def save(
     return ExitCode.OK
 
 
-@replays.command()
+@replays.command(epilog=examples("tunedeck replays delete tuesday --yes"))
 @click.argument("name", shell_complete=complete_replay)
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@_json_option
+@yes_option
+@json_option
 def delete(name: str, yes: bool, as_json: bool) -> int:
     """Delete a replay."""
     from ..replays.files import find_replay
     from ..replays.replay import delete_replay
 
     file, _ = find_replay(name)
-    if not yes and not _may_ask():
-        raise UsageError(
-            f"Deleting '{name}' ({file}) has to be confirmed.", fix="Add --yes, or use a terminal."
-        )
-    if not yes and not click.confirm(f"Delete {file}?", err=True):
-        note("Nothing was deleted.")
+    if not confirmed(f"Delete {file}?", yes=yes):
         return ExitCode.OK
     deleted = delete_replay(name)
     if as_json:

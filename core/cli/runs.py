@@ -10,7 +10,8 @@ import click
 from ..errors import ExitCode
 from ..states import RunState
 from .complete import complete_run
-from .runs_asked import as_json_option, run_argument, run_now
+from .options import examples, json_option, run_argument
+from .runs_asked import run_now
 from .runs_change import attach, cancel_run, delete, fetch, resume, suspend_run
 
 if TYPE_CHECKING:
@@ -25,7 +26,13 @@ def runs() -> None:
     """
 
 
-@runs.command("list")
+@runs.command(
+    "list",
+    epilog=examples("""
+    tunedeck runs list --state running --state queued
+    tunedeck runs list --step peft/automodel --limit 5 --json
+    """),
+)
 @click.option(
     "--state",
     "states",
@@ -35,7 +42,7 @@ def runs() -> None:
 )
 @click.option("--step", help="Only runs of this step.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many, the newest.")
-@as_json_option
+@json_option
 def list_runs(states: tuple[str, ...], step: str | None, limit: int | None, as_json: bool) -> None:
     """List runs, the newest first, as their backends see them now."""
     from ..runs.registry import Registry
@@ -56,9 +63,9 @@ def list_runs(states: tuple[str, ...], step: str | None, limit: int | None, as_j
         note("No runs. Start one: tunedeck steps run peft/automodel -c tiny")
 
 
-@runs.command("show")
+@runs.command("show", epilog=examples("tunedeck runs show demo"))
 @run_argument
-@as_json_option
+@json_option
 def show(query: str, as_json: bool) -> None:
     """Show one run: what it is, how it goes or went, what it left."""
     from .output import print_json
@@ -71,7 +78,15 @@ def show(query: str, as_json: bool) -> None:
         print_run(record)
 
 
-@runs.command("logs", short_help="Print or follow a run's log.")
+@runs.command(
+    "logs",
+    short_help="Print or follow a run's log.",
+    epilog=examples("""
+    tunedeck runs logs -f demo
+    tunedeck runs logs demo --rank 0 --level warning --tail 50
+    tunedeck runs logs demo > demo.log
+    """),
+)
 @run_argument
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends; exit as it did.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
@@ -80,7 +95,7 @@ def show(query: str, as_json: bool) -> None:
 @click.option(
     "--level", type=click.Choice(["warning", "error"]), help="Only lines at least so serious."
 )
-@as_json_option
+@json_option
 def logs(
     query: str,
     follow: bool,
@@ -118,11 +133,18 @@ def logs(
     return follow_run(record, registry, as_json=as_json, offset=offset, wanted=wanted)
 
 
-@runs.command("metrics", short_help="Print what runs measured, or draw it.")
+@runs.command(
+    "metrics",
+    short_help="Print what runs measured, or draw it.",
+    epilog=examples("""
+    tunedeck runs metrics demo
+    tunedeck runs metrics demo demo-2 --plot --key val_loss
+    """),
+)
 @click.argument("queries", metavar="RUN...", nargs=-1, required=True, shell_complete=complete_run)
 @click.option("--plot", is_flag=True, help="Draw one value, the curves of all runs in one frame.")
 @click.option("--key", metavar="KEY", help="The value to draw; loss by default.")
-@as_json_option
+@json_option
 def metrics(queries: tuple[str, ...], plot: bool, key: str | None, as_json: bool) -> None:
     """Print what runs measured: a curve for each value, or with --json all points.
 
@@ -159,10 +181,14 @@ def metrics(queries: tuple[str, ...], plot: bool, key: str | None, as_json: bool
             note(f"{record.run_id} has measured nothing yet.")
 
 
-@runs.command("wait", short_help="Wait until a run has ended.")
+@runs.command(
+    "wait",
+    short_help="Wait until a run has ended.",
+    epilog=examples("tunedeck runs wait demo --timeout 3600"),
+)
 @run_argument
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer.")
-@as_json_option
+@json_option
 def wait(query: str, timeout: float | None, as_json: bool) -> int:
     """Wait until a run has ended, and exit as it did: 0, 100, 103; 101 if it goes on."""
     from ..runs.watch import wait_until_ended

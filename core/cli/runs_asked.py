@@ -1,20 +1,13 @@
-"""What the commands of `tunedeck runs` share: RUN, `--json`, and the run as it is now."""
+"""What the commands of `tunedeck runs` share: the run that is meant, as it is now."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
-import click
-
-from .complete import complete_run
-
 if TYPE_CHECKING:
     from ..runs.record import RunRecord
     from ..runs.registry import Registry
-
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-run_argument = click.argument("query", metavar="RUN", shell_complete=complete_run)
 
 
 def run_now(query: str) -> tuple[RunRecord, Registry]:

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sys
 from pathlib import Path
 
 import click
 
 from ..errors import UsageError
-from .complete import complete_profile
-from .runs_asked import as_json_option, run_argument, run_now
+from .options import (
+    confirmed,
+    env_file_option,
+    examples,
+    force_option,
+    json_option,
+    profile_argument,
+    run_argument,
+    yes_option,
+)
+from .runs_asked import run_now
 
 
-@click.command("cancel", short_help="Stop a run, and see that it has.")
+@click.command(
+    "cancel",
+    short_help="Stop a run, and see that it has.",
+    epilog=examples("tunedeck runs cancel demo"),
+)
 @run_argument
-@as_json_option
+@json_option
 def cancel_run(query: str, as_json: bool) -> None:
     """Stop a run, and return once it is confirmed that nothing of it goes on."""
     from ..launch import cancel
@@ -35,9 +47,16 @@ def cancel_run(query: str, as_json: bool) -> None:
         print_json(record.to_json())
 
 
-@click.command("suspend", short_help="Put a run on hold, to go on in place.")
+@click.command(
+    "suspend",
+    short_help="Put a run on hold, to go on in place.",
+    epilog=examples("""
+    tunedeck runs suspend demo
+    tunedeck runs resume demo
+    """),
+)
 @run_argument
-@as_json_option
+@json_option
 def suspend_run(query: str, as_json: bool) -> None:
     """Put a run on hold where its service can, and return once nothing of it goes on.
 
@@ -48,11 +67,15 @@ def suspend_run(query: str, as_json: bool) -> None:
     put_on_hold(*run_now(query), as_json=as_json)
 
 
-@click.command("delete", short_help="Remove the record of a run that ended.")
+@click.command(
+    "delete",
+    short_help="Remove the record of a run that ended.",
+    epilog=examples("tunedeck runs delete demo --yes"),
+)
 @run_argument
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @click.option("--at-service", is_flag=True, help="Remove the job at the service as well.")
-@as_json_option
+@json_option
 def delete(query: str, yes: bool, at_service: bool, as_json: bool) -> None:
     """Remove a run that has ended: its record, its log and its checkpoints on this machine."""
     from .output import line, print_json
@@ -63,13 +86,9 @@ def delete(query: str, yes: bool, at_service: bool, as_json: bool) -> None:
             f"{record.run_id} is {record.state}, and only a run that has ended can be deleted.",
             fix=f"Cancel it first: tunedeck runs cancel {record.run_id}",
         )
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UsageError(
-                "Deleting asks first, and there is no terminal to answer on.", fix="Pass --yes."
-            )
-        question = f"Delete {record.run_id} ({record.name}) and all that is in {record.run_dir}?"
-        click.confirm(question, abort=True, err=True)
+    question = f"Delete {record.run_id} ({record.name}) and all that is in {record.run_dir}?"
+    if not confirmed(question, yes=yes):
+        return
     if at_service:
         from .runs_remote import forget_job
 
@@ -83,10 +102,17 @@ def delete(query: str, yes: bool, at_service: bool, as_json: bool) -> None:
         line(f"Deleted {record.run_id} ({record.name}).")
 
 
-@click.command("fetch", short_help="Bring a run's files home.")
+@click.command(
+    "fetch",
+    short_help="Bring a run's files home.",
+    epilog=examples("""
+    tunedeck runs fetch demo
+    tunedeck runs fetch demo 'checkpoints/*/*'
+    """),
+)
 @run_argument
 @click.argument("pattern", required=False)
-@as_json_option
+@json_option
 def fetch(query: str, pattern: str | None, as_json: bool) -> None:
     """Bring a run's files home: its result, metrics, configs and adapter, or what fits PATTERN.
 
@@ -99,11 +125,15 @@ def fetch(query: str, pattern: str | None, as_json: bool) -> None:
     fetch_files(record, pattern, as_json=as_json)
 
 
-@click.command("attach", short_help="Follow a run of another machine.")
-@click.argument("profile", shell_complete=complete_profile)
+@click.command(
+    "attach",
+    short_help="Follow a run of another machine.",
+    epilog=examples("tunedeck runs attach slurm_peft_automodel 4711"),
+)
+@profile_argument
 @click.argument("job_id")
-@click.option("--env-file", type=click.Path(path_type=Path), help="Use this env file.")
-@as_json_option
+@env_file_option
+@json_option
 def attach(profile: str, job_id: str, env_file: Path | None, as_json: bool) -> int:
     """Follow a run that another machine launched, by the id of its job where PROFILE submits."""
     from .follow import follow_run
@@ -113,13 +143,17 @@ def attach(profile: str, job_id: str, env_file: Path | None, as_json: bool) -> i
     return follow_run(record, registry, as_json=as_json)
 
 
-@click.command("resume", short_help="Go on from a run's last checkpoint.")
+@click.command(
+    "resume",
+    short_help="Go on from a run's last checkpoint.",
+    epilog=examples("tunedeck runs resume demo step_scheduler.max_steps=400"),
+)
 @run_argument
 @click.argument("overrides", nargs=-1, metavar="[key=value]...")
 @click.option("-b", "--batch", "detached", is_flag=True, help="Submit and return.")
 @click.option("-d", "--dry-run", is_flag=True, help="Show what would be sent, and do nothing.")
-@click.option("--force", is_flag=True, help="Submit despite errors that preflight found.")
-@as_json_option
+@force_option
+@json_option
 def resume(
     query: str,
     overrides: tuple[str, ...],

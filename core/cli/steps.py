@@ -10,22 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ExitCode
-from .complete import complete_step
+from .options import catalog_option, examples, json_option, step_argument
 from .output import line, note, print_findings, print_json, print_table
 
 if TYPE_CHECKING:
     from ..catalog import Catalog, Step
-
-catalog_option = click.option(
-    "--catalog",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Another folder of steps. Repeatable; also TUNEDECK_STEPS.",
-)
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
-)
 
 
 class _StepsGroup(click.Group):
@@ -47,7 +36,13 @@ def steps() -> None:
     """List, show and run the steps of the catalog."""
 
 
-@steps.command("list")
+@steps.command(
+    "list",
+    epilog=examples("""
+    tunedeck steps list --tree
+    tunedeck steps list --consumes training_jsonl --json
+    """),
+)
 @click.option("--category", metavar="NAME", help="Only this category: sft, peft, convert …")
 @click.option("--consumes", metavar="TYPE", help="Only steps that can take this artifact type.")
 @click.option("--produces", metavar="TYPE", help="Only steps that make this artifact type.")
@@ -81,8 +76,8 @@ def list_command(
     return ExitCode.OK
 
 
-@steps.command("show")
-@click.argument("step_id", metavar="ID", shell_complete=complete_step)
+@steps.command("show", epilog=examples("tunedeck steps show peft/automodel"))
+@step_argument
 @catalog_option
 @json_option
 def show_command(step_id: str, catalog: tuple[Path, ...], as_json: bool) -> int:

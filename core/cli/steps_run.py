@@ -11,24 +11,32 @@ import click
 
 from ..errors import ExitCode, UsageError
 from .complete import (
-    complete_config,
-    complete_override,
-    complete_profile,
     complete_run,
-    complete_step,
+)
+from .options import (
+    attached_option,
+    catalog_option,
+    config_option,
+    detached_option,
+    env_file_option,
+    examples,
+    force_option,
+    json_option,
+    online_option,
+    overrides_argument,
+    step_argument,
 )
 
 if TYPE_CHECKING:
     from ..prepare import Prepared
     from ..selection import Selection
 
-_EPILOG = """\b
-Examples:
-  tunedeck steps run peft/automodel -c tiny                          here, attached
-  tunedeck steps run peft/automodel -c tiny optimizer.lr=1e-4 -d     show, do nothing
-  tunedeck steps run sft/automodel -c default -b slurm_sft_automodel submit and leave
-  tunedeck steps run convert/merge_lora --from my-run                merge a run's adapter
-"""
+_EPILOG = examples("""
+  tunedeck steps run peft/automodel -c tiny                            here, attached
+  tunedeck steps run peft/automodel -c tiny optimizer.lr=1e-4 -d       show, do nothing
+  tunedeck steps run sft/automodel -c default -b slurm_sft_automodel   submit and leave
+  tunedeck steps run convert/merge_lora --from my-run                  merge a run's adapter
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,44 +53,19 @@ class Mode:
     as_json: bool = False
 
 
-@click.command(
-    "run",
-    epilog=_EPILOG,
-    context_settings={"ignore_unknown_options": False},
-)
-@click.argument("step_id", metavar="ID", shell_complete=complete_step)
-@click.argument("overrides", nargs=-1, metavar="[key=value]...", shell_complete=complete_override)
-@click.option(
-    "-c",
-    "--config",
-    shell_complete=complete_config,
-    help="A config of the step by name, or a path to a YAML file.",
-)
-@click.option(
-    "-r",
-    "--run",
-    "attached",
-    metavar="PROFILE",
-    shell_complete=complete_profile,
-    help="Run with this env profile and stay attached.",
-)
-@click.option(
-    "-b",
-    "--batch",
-    "detached",
-    metavar="PROFILE",
-    shell_complete=complete_profile,
-    help="Submit with this env profile and return. 'local' is this machine.",
-)
+@click.command("run", epilog=_EPILOG)
+@step_argument
+@overrides_argument
+@config_option
+@attached_option
+@detached_option
 @click.option(
     "-d",
     "--dry-run",
     is_flag=True,
     help="Show what would be sent. Uses no network and writes nothing.",
 )
-@click.option(
-    "--online", is_flag=True, help="With --dry-run: ask the backend too (its preflight, its price)."
-)
+@online_option
 @click.option("--explain", is_flag=True, help="With --dry-run: where each value came from.")
 @click.option(
     "--from",
@@ -93,7 +76,7 @@ class Mode:
 )
 @click.option("--name", help="A name for the run.")
 @click.option("--save", metavar="NAME", help="Save the launch as a replay under this name.")
-@click.option("--force", is_flag=True, help="Submit despite errors that preflight found.")
+@force_option
 @click.option(
     "--accept-changes",
     is_flag=True,
@@ -104,15 +87,9 @@ class Mode:
     is_flag=True,
     help="With --save: launch only if the replay of that name resolves to the very same.",
 )
-@click.option("--env-file", type=click.Path(path_type=Path), help="Use this env file.")
-@click.option(
-    "--catalog",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Another folder of steps. Repeatable; also TUNEDECK_STEPS.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@env_file_option
+@catalog_option
+@json_option
 def run_command(
     step_id: str,
     overrides: tuple[str, ...],

@@ -133,7 +133,7 @@ def test_every_step_is_in_the_text_too(
         (["list", "--categry", "peft"], "--category"),
         (["show", "merge_lra"], "'convert/merge_lora'"),
         (["show", "automodel"], "peft/automodel, sft/automodel"),
-        (["show"], "ID"),
+        (["show"], "STEP"),
         (["shw"], "show"),
     ],
 )

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
 from torch.nn import functional as F
 
 from .collectives import Group, add_up, add_up_part, hand_out, join, part
@@ -16,13 +15,12 @@ class Exchanges:
     """Hooks that bring activations [rows, length, …] into a layer, and its outputs out of it.
 
     Args:
-        mesh: the `tp` ranks.
+        group: the `tp` ranks.
         sequence: whether each has a part of the sequence between the split layers.
     """
 
-    def __init__(self, mesh: DeviceMesh, *, sequence: bool) -> None:
-        self._mesh, self._sequence = mesh, sequence
-        self._group: Group = mesh.get_group()
+    def __init__(self, group: Group, *, sequence: bool) -> None:
+        self._group, self._sequence = group, sequence
         self._length = 0
 
     def enter(
@@ -68,7 +66,7 @@ class Exchanges:
 
     def _padded(self, x: Tensor) -> Tensor:
         """[rows, length, …] to a length that the ranks can share."""
-        return F.pad(x, (0, 0, 0, -x.shape[1] % self._mesh.size()))
+        return F.pad(x, (0, 0, 0, -x.shape[1] % self._group.size()))
 
     def enter_sequence(
         self, _layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.distributed.tensor import DTensor, Replicate
+
+from .tensors import groups_of, local
 
 
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:
@@ -25,10 +26,7 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     """
     pieces: dict[tuple[dist.ProcessGroup, ...], list[Tensor]] = defaultdict(list)
     for gradient in gradients:
-        if isinstance(gradient, DTensor):
-            pieces[_groups(gradient)].append(gradient.to_local())
-        else:
-            pieces[()].append(gradient)
+        pieces[groups_of(gradient)].append(local(gradient))
     total: Tensor | None = None
     for groups, tensors in pieces.items():
         norms = torch._foreach_norm(tensors, 2, dtype=torch.float32)
@@ -40,18 +38,6 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     return total.sqrt()
 
 
-def _groups(gradient: DTensor) -> tuple[dist.ProcessGroup, ...]:
-    """The groups over which a gradient's pieces make up the whole."""
-    mesh, groups = gradient.device_mesh, []
-    for dimension, placement in enumerate(gradient.placements):
-        if placement.is_partial():
-            raise ValueError(f"a gradient is not summed yet: {gradient.placements}")
-        if not isinstance(placement, Replicate) and mesh.size(dimension) > 1:
-            groups.append(mesh.get_group(dimension))
-    return tuple(groups)
-
-
 def scale(gradients: Sequence[Tensor], factor: Tensor) -> None:
     """Multiply all gradients by a scalar, in place."""
-    local = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
-    torch._foreach_mul_(local, factor)
+    torch._foreach_mul_([local(gradient) for gradient in gradients], factor)

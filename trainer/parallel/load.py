@@ -14,7 +14,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
@@ -23,8 +22,8 @@ from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
 from ...core.errors import UsageError
 from ..model.kinds import SCORE
-from .meta import fill
-from .tensors import piece_of, whole
+from .meta import fill, remake
+from .tensors import local, piece_of, whole
 
 
 def load_weights(
@@ -84,11 +83,7 @@ def _empty(model: nn.Module) -> set[str]:
 
     transformers joins the experts that a rank reads, and does not count none of them as loaded.
     """
-    return {
-        name
-        for name, weight in model.state_dict().items()
-        if isinstance(weight, DTensor) and not weight.to_local().numel()
-    }
+    return {name for name, weight in model.state_dict().items() if not local(weight).numel()}
 
 
 def _stored_otherwise(model: PreTrainedModel) -> list[Any]:
@@ -146,15 +141,7 @@ def _without_adapters(model: nn.Module) -> Iterator[None]:
 
 def _copy_mapped(model: nn.Module) -> None:
     """Weights on a CPU may still be those of the file, which another process may write anew."""
-    copies: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is None or parameter.device.type != "cpu":
-                continue
-            if id(parameter) not in copies:
-                clone = parameter.detach().clone()
-                copies[id(parameter)] = nn.Parameter(clone, parameter.requires_grad)
-            module._parameters[name] = copies[id(parameter)]
+    remake(model, lambda p: p.device.type == "cpu", torch.clone)
 
 
 def fill_copies(model: nn.Module) -> None:

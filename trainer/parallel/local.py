@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from .tensors import laid_out
 
 
 def lay(
@@ -29,19 +29,8 @@ def lay(
     parameter = module._parameters[name]
     assert parameter is not None
     if id(parameter) not in made:
-        shape, offset = compute_local_shape_and_global_offset(parameter.shape, mesh, [placement])
-        local = parameter.data
-        for dim, (start, length) in enumerate(zip(offset, shape, strict=True)):
-            local = local.narrow(dim, start, length)
-        whole = DTensor.from_local(
-            local.clone(memory_format=torch.contiguous_format),
-            mesh,
-            [placement],
-            run_check=False,
-            shape=parameter.shape,
-            stride=parameter.stride(),
-        )
-        made[id(parameter)] = nn.Parameter(whole, parameter.requires_grad)  # type: ignore[assignment]
+        laid = laid_out(parameter.data, mesh, [placement])
+        made[id(parameter)] = nn.Parameter(laid, parameter.requires_grad)  # type: ignore[assignment]
     module._parameters[name] = made[id(parameter)]  # type: ignore[assignment]
 
 

@@ -120,16 +120,6 @@ def launched_rank() -> int:
 
 
 @contextmanager
-def first(context: DistributedContext) -> Iterator[None]:
-    """The first process of the run goes in alone, the others when it is out."""
-    if not context.main:
-        context.barrier()
-    yield
-    if context.main:
-        context.barrier()
-
-
-@contextmanager
 def first_on_each_machine(context: DistributedContext) -> Iterator[None]:
     """One process of each machine goes in alone, the others when it is out.
 

@@ -5,7 +5,7 @@ No rank ever holds more of the model than its own pieces and one whole layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
@@ -39,25 +39,37 @@ def stand_ins(model: nn.Module) -> Iterator[None]:
     PEFT puts an adapter where its layer is, and makes its first values there: these have to be
     real, and the same as on a single process.
     """
+    remake(model, lambda p: p.is_meta, lambda p: torch.zeros((), dtype=p.dtype).expand(p.shape))
+    yield
+    contiguous = torch.contiguous_format
+    remake(
+        model,
+        _is_stand_in,
+        lambda p: torch.empty_like(p, device=_META, memory_format=contiguous),
+    )
+
+
+def remake(
+    model: nn.Module, chosen: Callable[[nn.Parameter], bool], make: Callable[[Tensor], Tensor]
+) -> list[nn.Parameter]:
+    """Put others in the places of some weights, in place; those that are tied stay so.
+
+    Args:
+        model: the model.
+        chosen: which weights.
+        make: what takes the place of one.
+
+    Returns:
+        The new ones.
+    """
     made: dict[int, nn.Parameter] = {}
     for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None and parameter.is_meta:
-                if id(parameter) not in made:
-                    one = torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)
-                    made[id(parameter)] = nn.Parameter(one, parameter.requires_grad)
-                module._parameters[name] = made[id(parameter)]
-    yield
-    gone: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None and _is_stand_in(parameter):
-                if id(parameter) not in gone:
-                    nothing = torch.empty_like(
-                        parameter, device=_META, memory_format=torch.contiguous_format
-                    )
-                    gone[id(parameter)] = nn.Parameter(nothing, parameter.requires_grad)
-                module._parameters[name] = gone[id(parameter)]
+        for name, old in module._parameters.items():
+            if old is not None and chosen(old):
+                if id(old) not in made:
+                    made[id(old)] = nn.Parameter(make(old.detach()), old.requires_grad)
+                module._parameters[name] = made[id(old)]
+    return list(made.values())
 
 
 def _is_stand_in(tensor: Tensor) -> bool:
@@ -87,18 +99,9 @@ def hollow(model: PreTrainedModel, device: torch.device) -> None:
         model: laid out over the ranks, or on one process.
         device: where the pieces lie.
     """
-    made: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is None or not parameter.is_meta:
-                continue
-            if id(parameter) not in made:
-                piece = nn.Parameter(torch.empty_like(parameter, device=device))
-                piece.requires_grad_(parameter.requires_grad)
-                # So that no initialization takes the trouble.
-                piece._is_hf_initialized = True  # type: ignore[attr-defined]
-                made[id(parameter)] = piece
-            module._parameters[name] = made[id(parameter)]
+    for piece in remake(model, lambda p: p.is_meta, lambda p: torch.empty_like(p, device=device)):
+        # So that no initialization takes the trouble.
+        piece._is_hf_initialized = True  # type: ignore[attr-defined]
     fill(model, device)
 
 

@@ -62,7 +62,7 @@ def split_layers(
     """
     assert context.device_mesh is not None
     mesh = context.device_mesh["tp"]
-    exchanges = Exchanges(mesh, sequence=sequence)
+    exchanges = Exchanges(mesh.get_group(), sequence=sequence)
     split = _Split(mesh, experts, exchanges, sequence=sequence)
     plan = _plan(model)
     layers = list(blocks(model))

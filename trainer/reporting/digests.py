@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.distributed.tensor import DTensor, Replicate
 
 from ..data.rows import TokenRow
+from ..parallel.tensors import groups_of, local
 
 _HALF = 32
 
@@ -56,12 +56,9 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _sum(tensor: Tensor) -> Tensor:
-    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-    bits = local.detach().contiguous().view(_INTEGERS[local.element_size()])
+    piece = local(tensor)
+    bits = piece.detach().contiguous().view(_INTEGERS[piece.element_size()])
     total = bits.sum(dtype=torch.int64)
-    if isinstance(tensor, DTensor):
-        mesh = tensor.device_mesh
-        for dimension, placement in enumerate(tensor.placements):
-            if not isinstance(placement, Replicate) and mesh.size(dimension) > 1:
-                dist.all_reduce(total, group=mesh.get_group(dimension))
+    for group in groups_of(tensor):
+        dist.all_reduce(total, group=group)
     return total

@@ -11,7 +11,6 @@ from tunedeck.core.schema.mesh import MeshSizes
 from tunedeck.trainer.parallel.context import ALONE, DistributedContext
 from tunedeck.trainer.parallel.mesh import (
     check_mesh,
-    first,
     first_on_each_machine,
     join,
     launched_rank,
@@ -140,7 +139,7 @@ def test_alone_everything_is_agreed_on() -> None:
     assert ALONE.any(True)
     assert not ALONE.any(False)
     assert ALONE.count([3, 4]) == [3, 4]
-    with first(ALONE), first_on_each_machine(ALONE):
+    with first_on_each_machine(ALONE):
         ALONE.barrier()
 
 
@@ -150,7 +149,7 @@ def meet(config: TrainConfig) -> tuple[bool, list[int], float]:
 
     context = join(config, torch.device("cpu"))
     order: list[int] = []
-    with first(context), first_on_each_machine(context):
+    with first_on_each_machine(context):
         order.append(context.rank)
     any_of = context.any(context.rank == 1)
     counts = context.count([context.data_rank, 1])

@@ -295,7 +295,7 @@ def setup_model_and_optimizer(
             load_weights(model, source, config.model.revision, device)
         if alone:
             # Adapters were made on the CPU.
-            model.to(runtime_config.device)
+            nn.Module.to(model, runtime_config.device)
         place_tables(model, runtime_config.device)
         if source is not None:
             generates_as(model, source, config.model.revision)

@@ -6,6 +6,7 @@ Beside the recipes there are tools for what a run left: see `docs/trainer.md`.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -24,6 +25,13 @@ _GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe",
 _WAITED = "Timed out waiting"
 _LATE = "another process of the run did not come within dist_env.timeout_minutes"
 _LOOK_AT_IT = "Look at what keeps it (its machine, its data), or raise dist_env.timeout_minutes."
+_ROOM = "Make room there, or choose another place, and resume from the last checkpoint."
+_MENDED = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EACCES: "Give this user the right to it, or choose another place.",
+    errno.EROFS: "Choose a place that can be written to.",
+}
 _SMALLER = "Lower step_scheduler.local_batch_size or dataset.seq_length."
 _TOOLS = {
     "consolidate": ".checkpoints.consolidate",
@@ -60,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     mark_lines()
-    code = int(ExitCode.FAILURE)
+    code, lost = int(ExitCode.FAILURE), False
     try:
         # What is imported from here on takes seconds, in which signals come as well.
         code = _run(options.recipe, options.config, overrides, StopRequest())
@@ -71,10 +79,10 @@ def main(arguments: list[str] | None = None) -> int:
     except SystemExit as ended:
         code = _complain("asked to end before there was anything to save", "", int(ended.code or 0))
     except OSError as error:
-        code = _complain(_os_error(error), "", ExitCode.FAILURE)
+        code = _complain(*_os_error(error), ExitCode.FAILURE)
     except RuntimeError as error:
         # torch.OutOfMemoryError; by name, because torch may not have been imported yet.
-        if _others_ended(error):
+        if lost := _others_ended(error):
             code = _complain("another process of the run ended", "", ExitCode.FAILURE)
         elif _RANK is not None and _WAITED in str(error):
             code = _complain(_LATE, _LOOK_AT_IT, ExitCode.FAILURE)
@@ -83,7 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             code = _complain(str(error).partition("\n")[0], _SMALLER, ExitCode.FAILURE)
     finally:
-        tell(code)
+        # A rank that was left by another does not know how the run ended.
+        if not lost:
+            tell(code)
         fall_deaf()
     return code
 
@@ -100,7 +110,7 @@ def _use(tool: str, arguments: list[str]) -> int:
     except TunedeckError as error:
         code = _complain(str(error), error.fix, error.exit_code)
     except OSError as error:
-        code = _complain(_os_error(error), "", ExitCode.FAILURE)
+        code = _complain(*_os_error(error), ExitCode.FAILURE)
     return code
 
 
@@ -127,8 +137,10 @@ def _complain(message: str, fix: str, code: int) -> int:
     return int(code)
 
 
-def _os_error(error: OSError) -> str:
-    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+def _os_error(error: OSError) -> tuple[str, str]:
+    """What the system refused and of what, and how it is mended."""
+    said = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    return said, _MENDED.get(error.errno or 0, "")
 
 
 if __name__ == "__main__":

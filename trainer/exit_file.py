@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -23,7 +24,9 @@ def tell(code: int, *, over: int | None = None) -> None:
     """
     file = os.environ.get(_VARIABLE)
     if file and (_told() in (None, over) if code else os.environ.get("RANK", "0") == "0"):
-        Path(file).write_text(f"{code}\n")
+        # On a full disk the exit code itself has to do.
+        with contextlib.suppress(OSError):
+            Path(file).write_text(f"{code}\n")
 
 
 def _told() -> int | None:

@@ -60,6 +60,23 @@ def test_the_last_step_waits_for_its_weights(tmp_path: Path) -> None:
     assert read_ledger(tmp_path) == [*plain[:2], replace(plain[2], weights="bits")]
 
 
+def test_what_a_full_disk_did_not_take_is_written_when_there_is_room(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger, file = Ledger(tmp_path, 0), tmp_path / LEDGER_FILE
+    file.unlink()
+    file.mkdir()
+    for entry in entries(2):
+        ledger.add(entry)
+        ledger.flush()
+    assert capsys.readouterr().out.count(f"warning: {file} cannot be written") == 1
+    file.rmdir()
+    file.write_text('{"step": 1, "ba')
+    ledger.add(entries(3)[2])
+    ledger.flush()
+    assert read_ledger(tmp_path) == entries(3)
+
+
 def test_a_rank_that_does_not_write_writes_nothing(tmp_path: Path) -> None:
     ledger = Ledger(None, 0)
     ledger.add(entries(1)[0])

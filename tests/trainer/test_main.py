@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from tunedeck.core.schema import TrainConfig
+from tunedeck.trainer import __main__ as trainer
 from tunedeck.trainer.__main__ import main
 
 from .helpers import metric_lines
@@ -91,6 +93,35 @@ def test_a_config_that_is_not_there_is_refused(
 ) -> None:
     assert main(["sft", "--config", str(tmp_path / "none.yaml")]) == 2
     assert "There is no such config" in capsys.readouterr().err
+
+
+def test_a_rank_that_was_left_by_another_does_not_say_how_the_run_ended(
+    written: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def lose(*_: Any) -> int:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+
+    monkeypatch.setattr(trainer, "_run", lose)
+    monkeypatch.setattr(trainer, "_RANK", 0)
+    assert main(["sft", "--config", str(written())]) == 1
+    assert "another process of the run ended" in capsys.readouterr().err
+    assert not (tmp_path / "exit").exists()
+
+
+def test_a_full_disk_is_said_with_what_to_do(
+    written: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/run/result.json")
+
+    monkeypatch.setattr(trainer, "_run", fill)
+    assert main(["sft", "--config", str(written())]) == 1
+    said, fix = capsys.readouterr().err.splitlines()
+    assert said == "tunedeck: error: No space left on device: /data/run/result.json"
+    assert fix.startswith("tunedeck: fix: Make room there")
 
 
 @pytest.mark.slow

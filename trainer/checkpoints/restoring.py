@@ -92,7 +92,8 @@ def _damage(folder: Path, together: Together) -> str | None:
     recorded = read_sums(folder)
     if not recorded:
         return f"{folder / SUMS_FILE} is missing or empty."
-    there = (f"{STATE_FOLDER}/{path.name}" for path in (folder / STATE_FOLDER).iterdir())
+    # Others may leave files of their own, as network file systems do.
+    there = (f"{STATE_FOLDER}/{path.name}" for path in (folder / STATE_FOLDER).glob("__*"))
     names = sorted({*there, *(name for name in recorded if name.startswith(f"{STATE_FOLDER}/"))})
     mine = names[together.rank :: together.ranks]
     found: list[Any] = together(lambda: damage(folder, mine))

@@ -51,7 +51,7 @@ class Ledger:
 
     A run that goes on in the same folder continues the file: steps that are taken once more, after
     the checkpoint it goes on from, replace what stood there, and so does a line that a killed
-    process left half written.
+    process left half written. What a full disk does not take waits for room.
 
     Args:
         folder: the run's folder; None on the ranks that do not write.
@@ -61,6 +61,7 @@ class Ledger:
     def __init__(self, folder: Path | None, step: int) -> None:
         self._file = None if folder is None else folder / LEDGER_FILE
         self._waiting: list[Entry] = []
+        self._begins = ""
         if self._file is not None:
             before = [entry for entry in _read(self._file) if entry.step <= step]
             write_atomic(self._file, "".join(entry.line() for entry in before))
@@ -82,10 +83,19 @@ class Ledger:
         """
         kept = [] if last else self._waiting[-1:]
         lines = "".join(entry.line() for entry in self._waiting[: len(self._waiting) - len(kept)])
-        self._waiting = kept
         if lines and self._file is not None:
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(lines)
+            try:
+                with self._file.open("a", encoding="utf-8") as file:
+                    file.write(self._begins + lines)
+            except OSError as error:
+                if not self._begins:
+                    from .metrics import say
+
+                    say(f"tunedeck: warning: {self._file} cannot be written: {error.strerror}")
+                # What was written of them may end in half a line.
+                self._begins = "\n"
+                return
+        self._waiting, self._begins = kept, ""
 
 
 def read_ledger(path: Path) -> list[Entry]:

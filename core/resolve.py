@@ -93,9 +93,10 @@ def resolve(selection: Selection, catalog: Catalog | None = None) -> Plan:
 
 
 def _profile(selection: Selection, step: Step, config: ComposedConfig) -> ResolvedProfile:
+    from .env.check import mistyped
     from .env.find import find_env_files
     from .env.load import load_env_files
-    from .env.resolve import resolve_profile
+    from .env.resolve import raise_first, resolve_profile
 
     files = load_env_files(find_env_files(selection.cwd, selection.env_file))
     from_config: dict[str, Sourced] = {}
@@ -109,10 +110,12 @@ def _profile(selection: Selection, step: Step, config: ComposedConfig) -> Resolv
         profile = resolve_profile(files, selection.profile, **layers)
     except NotFoundError as error:  # a launch that cannot be: a mistake in the command
         raise UsageError(error.message, place=error.place, fix=error.fix) from error
-    if profile.executor == "local":
-        # What a step asks of a cluster is no reason to start eight processes on a laptop.
-        return profile
-    return resolve_profile(files, selection.profile, step_defaults=_step_defaults(step), **layers)
+    # What a step asks of a cluster is no reason to start eight processes on a laptop.
+    if profile.executor != "local":
+        layers["step_defaults"] = _step_defaults(step)
+        profile = resolve_profile(files, selection.profile, **layers)
+    raise_first(mistyped(profile))
+    return profile
 
 
 def _fill_wandb(values: dict[str, Any], profile: ResolvedProfile) -> None:

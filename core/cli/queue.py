@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 @json_option
 def queue(profile: str, env_file: Path | None, as_json: bool) -> None:
     """Show what the place that PROFILE submits to has free, and my jobs there."""
+    from ..backends.base import TellsInventory
     from ..inventory import tables_of
     from .output import line, print_json
 
     backend, values = backend_of_profile(profile, env_file)
-    if not backend.capabilities.inventory:
+    if not isinstance(backend, TellsInventory):
         raise UsageError(f"Profile '{profile}' submits to {backend.name}, which has no queue.")
     found = asyncio.run(backend.inventory(values))
     if as_json:
@@ -43,11 +44,13 @@ def queue(profile: str, env_file: Path | None, as_json: bool) -> None:
 def backend_of_profile(name: str, env_file: Path | None) -> tuple[Backend, dict[str, Any]]:
     """The backend of a profile, and the profile's resolved values."""
     from ..backends.base import load_backend
+    from ..env.check import mistyped
     from ..env.find import find_env_files
     from ..env.load import load_env_files
-    from ..env.resolve import resolve_profile
+    from ..env.resolve import raise_first, resolve_profile
 
     files = load_env_files(find_env_files(Path.cwd(), env_file))
     profile = resolve_profile(files, name)
+    raise_first(mistyped(profile))
     values = dict(profile.values)
     return load_backend(profile.executor, values), values

@@ -17,8 +17,9 @@ from .load import EnvFiles, Profile, env_files_of, load_env_files
 from .mend import key_path, value_at
 from .models import MODELS
 from .models.misfit import fit
-from .resolve import Resolver
+from .resolve import ResolvedProfile, Resolver
 from .rules import RULES
+from .rules.keys import wrong_value
 from .rules.subject import Subject
 from .rules.tables import raw_tables
 
@@ -82,10 +83,28 @@ def check_profile(
         is_base: whether other profiles extend it, so that it need not be complete.
         place: where the profile's table stands.
     """
+    subject = _subject(name, executor, values, origins, is_base=is_base, place=place)
+    return [finding for rule in RULES for finding in rule(subject)]
+
+
+def mistyped(profile: ResolvedProfile) -> list[Finding]:
+    """The values that nothing can be planned with, being of another type than their keys'."""
+    subject = _subject(profile.name, profile.executor, profile.values, profile.origins)
+    return [wrong_value(subject, misfit) for misfit in subject.misfits if misfit.kind == "wrong"]
+
+
+def _subject(
+    name: str,
+    executor: str,
+    values: Mapping[str, Any],
+    origins: Mapping[str, Sourced],
+    *,
+    is_base: bool = False,
+    place: Place = NOWHERE,
+) -> Subject:
     model = MODELS.get(executor)
     settings, misfits = fit(model, values) if model else (None, ())
-    subject = Subject(name, executor, values, origins, model, settings, misfits, is_base, place)
-    return [finding for rule in RULES for finding in rule(subject)]
+    return Subject(name, executor, values, origins, model, settings, misfits, is_base, place)
 
 
 def _of_profile(profile: Profile, resolver: Resolver, bases: set[str]) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import Command
 from tunedeck.core import locations
+from tunedeck.core.errors import UsageError
 from tunedeck.core.plan import new_run_id
 from tunedeck.core.prepare import Prepared, prepare
 from tunedeck.core.resolve import resolve
@@ -95,6 +96,17 @@ def test_the_env_files_wandb_table_fills_what_the_config_leaves_open(tmp_path: P
         **wandb("wandb.mode=offline"), "project": "mine", "tags": [],
     }  # fmt: skip
     assert wandb()["project"] is None
+
+
+@pytest.mark.parametrize(
+    "wrong", ["nodes = 'two'", "nodes = nan", "time = 2026-01-01", "env_vars = 'A=1'"]
+)
+def test_a_profile_with_a_value_of_the_wrong_type_makes_no_plan(tmp_path: Path, wrong: str) -> None:
+    (tmp_path / "env.toml").write_text(f"[here]\nexecutor = 'local'\n{wrong}\n")
+    with pytest.raises(UsageError, match="must be") as failed:
+        resolve(_tiny(profile="here", cwd=tmp_path))
+    assert failed.value.place is not None
+    assert failed.value.place.line == 3
 
 
 def test_the_name_of_a_run_does_not_change_the_digest() -> None:

@@ -32,7 +32,7 @@ def keys_and_types(subject: Subject) -> Iterable[Finding]:
                 describe(subject.executor, table.split(".")[0]),
             )
         else:
-            yield _wrong(subject, misfit)
+            yield wrong_value(subject, misfit)
     yield from _missing(subject)
 
 
@@ -94,7 +94,8 @@ def _is_taken(subject: Subject, table: str, name: str) -> bool:
     return not table and name in subject.values
 
 
-def _wrong(subject: Subject, misfit: Misfit) -> Finding:
+def wrong_value(subject: Subject, misfit: Misfit) -> Finding:
+    """What to say of a value that is of another type than its key's."""
     name = misfit.key.rpartition(".")[2]
     secret = is_secret_name(name) or misfit.key.startswith("secrets")
     is_plain = isinstance(misfit.value, str | int | float) and not secret

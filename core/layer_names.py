@@ -68,6 +68,7 @@ def _from_weights(
         for name, shape in shapes.items()
         if len(shape) == 2 and (module := name.removesuffix(".weight")) != name
         if not any(mark in module.rpartition(".")[2] for mark in _EMBEDDINGS)
+        if ".experts." not in module and not module.endswith(".gate")  # joined when they are loaded
     }
     if not linear:
         return None

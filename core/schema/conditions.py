@@ -89,7 +89,8 @@ CONDITIONS: tuple[Condition, ...] = (
             _means_experts(pattern, model)
             for pattern in (config.peft.target_modules if config.peft is not None else ())
         ),
-        "The experts of a mixture-of-experts model cannot be adapted, and the names mean them.",
+        "The names mean experts or their router, and those have no linear layers that could be "
+        "adapted.",
         "Name layers of the attention (q_proj, k_proj, v_proj, o_proj), or set "
         "peft.modules_to_save=[experts] to train the experts whole.",
     ),

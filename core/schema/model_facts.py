@@ -31,8 +31,8 @@ spaces, convolutions, linear or chunked or compressed attention): several of the
 their layers out of `config.json`."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _EXPERT_LAYERS = {
-    ("gate_up_proj", "down_proj", "w1", "w2", "w3"): ("minimax", "minimax_m2", "mixtral"),
-    ("gate_up_proj", "down_proj", "gate_proj", "up_proj"): (
+    ("gate", "gate_up_proj", "down_proj", "w1", "w2", "w3"): ("minimax", "minimax_m2", "mixtral"),
+    ("gate", "gate_up_proj", "down_proj", "gate_proj", "up_proj"): (
         *("afmoe", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1"),
         *("ernie4_5_moe", "exaone_moe", "flex_olmo", "glm4_moe", "glm4_moe_lite", "glm4v_moe"),
         *("glm_moe_dsa", "hunyuan_v1_moe", "longcat_flash", "mellum", "olmoe", "qwen3_moe"),
@@ -40,8 +40,8 @@ _EXPERT_LAYERS = {
         "solar_open",
     ),
 }
-"""What PEFT takes for the experts of a layer, which transformers keeps in one tensor, also where a
-dense layer is called so; and in which architectures."""
+"""What PEFT takes for the experts of a layer, which transformers keeps in one tensor, or for their
+router, also where a dense layer is called so; and in which architectures."""
 
 
 class ModelFacts(NamedTuple):
@@ -53,7 +53,7 @@ class ModelFacts(NamedTuple):
         carries: whether it has layers that carry one row into the next where rows share a sequence.
         translates: whether it is an encoder with a decoder, which predicts no next token.
         experts: how many experts a layer has; None where its config does not say that.
-        expert_layers: names of linear layers that mean the experts of a layer.
+        expert_layers: names of layers that mean the experts of a layer, or their router.
         own_code: whether it comes with its own implementation of itself, in Python.
         converts: whether that implementation can give its weights tensor by tensor in Hugging
             Face's form: it stores them so, or has an adapter with `convert_single_tensor_to_hf`.

@@ -207,13 +207,14 @@ def test_layers_that_peft_takes_for_experts_are_left_out_and_it_is_said(
 
 
 @pytest.mark.parametrize(
-    "target", ["gate_proj", "*_proj", "layers.0.mlp.down_proj", "experts", "*.experts.gate_up_proj"]
+    "target",
+    ["gate_proj", "*_proj", "layers.0.mlp.down_proj", "gate", "experts", "*.experts.gate_up_proj"],
 )
 def test_experts_and_what_peft_takes_for_them_cannot_be_asked_for(
     target: str, configure: Configure, models_of: Callable[[str], Path]
 ) -> None:
     config = configure(peft={"target_modules": target}, **mixed_model(models_of))
-    with pytest.raises(UsageError, match=r"peft.target_modules: The experts .* cannot be adapted"):
+    with pytest.raises(UsageError, match=r"peft.target_modules: The names mean experts"):
         validate_and_prepare_config(config, None, 0)
 
 
@@ -222,7 +223,7 @@ def test_the_names_that_mean_experts_are_those_of_peft() -> None:
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     named = {
-        kind: {name for name in conversion._MOE_TARGET_MODULE_MAPPING[like] if name != "gate"}
+        kind: set(conversion._MOE_TARGET_MODULE_MAPPING[like])
         for kind, like in conversion._MODEL_TO_CONVERSION_PATTERN.items()
         if kind == kind.lower()  # the rest are classes
         and like in conversion._MOE_TARGET_MODULE_MAPPING

@@ -22,7 +22,8 @@ def parallelize(
     """Lay a model out over the ranks, in place. The order is that of torchtitan.
 
     Weights are split within layers first, what is left of them is sharded last; activation
-    checkpointing comes between, so that a block that runs again gathers its weights again.
+    checkpointing comes between, so that a block that runs again gathers its weights again. Context
+    parallelism changes no weight: it is in the attention and in the batches (`sequences.py`).
 
     Args:
         model: with its adapters; without values where there are several ranks.

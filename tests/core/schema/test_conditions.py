@@ -78,11 +78,15 @@ def config(**tables: Any) -> TrainConfig:
         ({"distributed": {"tp_size": 2}, "peft": {}}, TEXT, set()),
         ({"peft": {"use_dora": True}}, TEXT, set()),
         ({"peft": {}}, EXPERTS, {"experts_unadapted"}),
-        ({"peft": {"target_modules": "q_proj,*.o_proj,mlp.shared_experts"}}, EXPERTS, set()),
-        ({"peft": {"target_modules": "q_proj,experts"}}, EXPERTS, {"experts_adapted"}),
+        (
+            {"peft": {"target_modules": ["q_proj", "*.o_proj", "mlp.shared_experts"]}},
+            EXPERTS,
+            set(),
+        ),
+        ({"peft": {"target_modules": ["q_proj", "experts"]}}, EXPERTS, {"experts_adapted"}),
         ({"peft": {"target_modules": "layers.0.mlp.down_proj"}}, EXPERTS, {"experts_adapted"}),
         ({"peft": {"target_modules": "*_proj"}}, EXPERTS, {"experts_adapted"}),
-        ({"peft": {"target_modules": "*_proj,w1"}}, TEXT, set()),
+        ({"peft": {"target_modules": ["*_proj", "w1"]}}, TEXT, set()),
         ({"peft": {"target_modules": "down_proj"}}, SHARED, set()),
         (
             {"distributed": {"tp_size": 2}, "peft": {"quantization": "nf4"}},

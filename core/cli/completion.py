@@ -17,18 +17,20 @@ _START_UP = {
 _FILES = {"bash": "~/.bashrc", "zsh": "~/.zshrc", "fish": "~/.config/fish/config.fish"}
 
 
-@click.command()
+_EPILOG = """\b
+Examples:
+  eval "$(tunedeck completion bash)"          in ~/.bashrc
+  eval "$(tunedeck completion zsh)"           in ~/.zshrc
+  tunedeck completion fish | source           in ~/.config/fish/config.fish
+"""
+
+
+@click.command(epilog=_EPILOG)
 @click.argument("shell", required=False, type=click.Choice(list(_START_UP)))
 def completion(shell: str | None) -> int:
-    r"""Print the completion script of a shell: $SHELL, unless one is named.
+    """Print the completion script of a shell: $SHELL, unless one is named.
 
     It completes commands, step ids, configs, config keys, profiles, runs and saved launches.
-
-    \b
-    Examples:
-      eval "$(tunedeck completion bash)"          in ~/.bashrc
-      eval "$(tunedeck completion zsh)"           in ~/.zshrc
-      tunedeck completion fish | source           in ~/.config/fish/config.fish
     """
     import os
     import sys

@@ -35,6 +35,9 @@ Examples:
   tunedeck runs list                                 what ran, what runs
 """
 
+_READER_GONE = 128 + 13
+"""The exit code of a program that SIGPIPE ended, which Python turns into an error."""
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are used, and listed without being imported."""
@@ -111,11 +114,15 @@ def cli(ctx: click.Context, read_only: bool, plain: bool) -> int:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit with one of `ExitCode`, or 128 + n on a signal."""
+    # Python has none where the shell closed it (`>&-`).
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     sys.exit(run(args))
 
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. Nothing escapes as a traceback."""
+    stdout = sys.stdout
     try:
         result = cli.main(args, prog_name="tunedeck", standalone_mode=False)
         sys.stdout.flush()
@@ -132,7 +139,12 @@ def run(args: Sequence[str] | None = None) -> int:
         # The reader has gone (`tunedeck … | head`). Point stdout elsewhere, or Python complains
         # again as it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return _READER_GONE
+    except SystemExit:
+        # Click saw it first: it muffles stdout and makes it a failure. Else it is completion's.
+        if sys.stdout is stdout:
+            raise
+        return _READER_GONE
     except TunedeckError as error:
         from .output import print_error
 

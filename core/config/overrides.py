@@ -172,7 +172,7 @@ def _value(text: str, override: str, depth: int) -> Any:
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UsageError(
-            f"The value of the override '{override}' cannot be read: {problem}.",
+            f"The value of the override '{override}' cannot be read: {problem.rstrip('.')}.",
             fix="Values are YAML. Put text with special characters in quotes inside the shell's: "
             "'key=\"text\"'.",
         ) from error

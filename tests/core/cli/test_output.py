@@ -146,3 +146,21 @@ def test_a_table_is_drawn_on_a_terminal_and_markup_in_it_stays_text(no_color: st
     assert "[bold]x[/bold]" in text
     assert "─" in text
     assert "\x1b[2J" not in text
+
+
+@pytest.mark.parametrize("arguments", [["steps", "list", "--json"], ["--help"]])
+def test_a_reader_that_has_gone_is_no_failure_and_leaves_no_words(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "tunedeck", *arguments]
+    done = subprocess.run(command, check=False, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_closed_stdout_takes_nothing_from_a_command() -> None:
+    command = 'exec "$0" -m tunedeck steps list >&-'
+    done = subprocess.run(
+        ["bash", "-c", command, sys.executable], stderr=subprocess.PIPE, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")

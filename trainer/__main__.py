@@ -16,7 +16,7 @@ from pathlib import Path
 from ..core.errors import ExitCode, TunedeckError
 from .config_file import RECIPES, load_config
 from .exit_file import tell
-from .preempt import EXIT_PREEMPTED, RestartError, StopRequest, fall_deaf
+from .preempt import EXIT_PREEMPTED, AskedToEnd, RestartError, StopRequest, fall_deaf
 from .quiet import quiet_loading
 from .rank_lines import mark_lines
 
@@ -76,8 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
         code = _complain(str(error), error.fix, EXIT_PREEMPTED)
     except TunedeckError as error:
         code = _complain(str(error), error.fix, error.exit_code)
-    except SystemExit as ended:
-        code = _complain("asked to end before there was anything to save", "", int(ended.code or 0))
+    except AskedToEnd as asked:
+        code = _complain(asked.words, "", int(asked.code or 0))
     except OSError as error:
         code = _complain(*_os_error(error), ExitCode.FAILURE)
     except RuntimeError as error:

@@ -29,6 +29,14 @@ class RestartError(TunedeckError):
     """
 
 
+class AskedToEnd(SystemExit):
+    """The run was asked to end, and does so without saving; its code is the exit code."""
+
+    def __init__(self, number: signal.Signals, words: str) -> None:
+        super().__init__(_exit_code(number))
+        self.words = words
+
+
 class StopRequest:
     """Whether the run has been asked to save and end, and why.
 
@@ -65,8 +73,10 @@ class StopRequest:
     def _notice(self, number: int, _frame: FrameType | None) -> None:
         again = number == signal.SIGINT and self.signal is not None
         self.signal = signal.Signals(number)
-        if again or not self.training:
-            raise SystemExit(_exit_code(self.signal))
+        if not self.training:
+            raise AskedToEnd(self.signal, "asked to end before there was anything to save")
+        if again:
+            raise AskedToEnd(self.signal, "asked twice to end: the last checkpoint is what is left")
 
     def __call__(self) -> bool:
         """Whether to stop as soon as the step in hand is done; all ranks hear the same."""

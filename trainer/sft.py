@@ -246,6 +246,8 @@ def _report(
         if not any(product.glob("*.safetensors")):
             tool = "python -m tunedeck.trainer consolidate"
             say(f"tunedeck: its Hugging Face form is not made yet: {tool} {product}")
+    elif not config.checkpoint.enabled:
+        say(f"tunedeck: the {kind} was not saved, as checkpoint.enabled=false has it")
     measured = {
         "train_loss": progress.loss,
         "first_val_loss": progress.first_val_loss,

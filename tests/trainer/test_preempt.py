@@ -18,7 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import sft, stepping, torchrun
-from tunedeck.trainer.preempt import StopRequest
+from tunedeck.trainer.preempt import AskedToEnd, StopRequest
 from tunedeck.trainer.reporting import samples, validator
 
 from .helpers import metric_lines, wait_until_it_listens
@@ -186,6 +186,16 @@ def test_others_of_the_signals_do_again_what_they_did_before() -> None:
     stop.training = True
     signal.raise_signal(signal.SIGTERM)
     assert stop()
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_save() -> None:
+    stop = StopRequest()
+    stop.training = True
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(AskedToEnd) as caught:
+        signal.raise_signal(signal.SIGINT)
+    assert caught.value.code == 130
+    assert "the last checkpoint is what is left" in caught.value.words
 
 
 def test_a_wish_to_stop_that_a_library_swallowed_ends_the_first_step(

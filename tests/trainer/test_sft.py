@@ -315,8 +315,9 @@ def test_tracking_online_without_a_key_is_refused_before_anything_is_loaded(
 
 
 def test_no_checkpoint_is_written_where_none_is_wanted(
-    configure: Configure, tmp_path: Path
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sft.main(configure(checkpoint={"enabled": False}), tmp_path) == 0
+    assert "the model was not saved" in capsys.readouterr().out
     assert not (tmp_path / "checkpoints").exists()
     assert result_of(tmp_path)["checkpoint"] is None

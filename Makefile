@@ -18,10 +18,10 @@ demo: $(VENV)/.train ## Fine-tune an adapter on this machine's CPU, offline, the
 	$(BIN)/tunedeck steps run convert/merge_lora -c tiny --from demo --name demo-merged
 
 test: $(VENV)/.dev ## The fast tests: under five minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CPUS) -m "not slow" -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CPUS) --dist worksteal -m "not slow" -q
 
 test-slow: $(VENV)/.dev ## The slow tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CPUS) -m slow -q --timeout 900
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CPUS) --dist worksteal -m slow -q --timeout 900
 
 testbed: $(VENV)/.dev ## A Slurm cluster of two nodes behind an sshd, on this machine, to try things on
 	$(BIN)/python -m tests.system.testbed

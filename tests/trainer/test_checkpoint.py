@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,49 +51,73 @@ def test_resuming_from_nothing_is_refused(tmp_path: Path) -> None:
         find_checkpoint(str(tmp_path))
 
 
+MOMENTS = [
+    ("writing", 2),
+    ("publishing", 2),
+    ("deleting", 2),
+    ("writing", 1),
+    ("replacing", 1),
+    ("publishing", 1),
+]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tunedeck.trainer.checkpoints import published
-folder, moment, step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-checkpoints = published.Checkpoints(folder, keep_last=1)
-if moment == "publishing":
-    published.flush = lambda path: die() if path == folder else None
-if moment == "replacing":
-    original = Path.replace
-    def replace(self, target):
-        return die() if self.suffix == ".in_progress" else original(self, target)
-    Path.replace = replace
-if moment == "deleting":
-    published.shutil.rmtree = lambda path, **_: die() if path.suffix == ".removed" else None
-(checkpoints.begin(step) / published.STATE_FILE).write_text("new")
-if moment == "writing":
-    die()
-checkpoints.publish(step, best=False)
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def save(folder, moment, step):
+    checkpoints = published.Checkpoints(folder, keep_last=1)
+    if moment == "publishing":
+        published.flush = lambda path: die() if path == folder else None
+    if moment == "replacing":
+        original = Path.replace
+        def replace(self, target):
+            return die() if self.suffix == ".in_progress" else original(self, target)
+        Path.replace = replace
+    if moment == "deleting":
+        published.shutil.rmtree = lambda path, **_: die() if path.suffix == ".removed" else None
+    (checkpoints.begin(step) / published.STATE_FILE).write_text("new")
+    if moment == "writing":
+        die()
+    checkpoints.publish(step, best=False)
+
+for folder in map(Path, sys.argv[1:]):
+    moment, _, step = folder.name.partition("-")
+    child = os.fork()
+    if child == 0:
+        try:
+            save(folder, moment, int(step))
+        finally:
+            os._exit(0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(folder.name, "killed" if ended == -signal.SIGKILL else "went on")
 """
 
 
-@pytest.mark.parametrize(
-    ("moment", "step"),
-    [
-        ("writing", 2),
-        ("publishing", 2),
-        ("deleting", 2),
-        ("writing", 1),
-        ("replacing", 1),
-        ("publishing", 1),
-    ],
-)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of checkpoints for each moment, in which one was saved and the next was cut off.
+
+    Importing torch is what takes long, so each save is a child of one process.
+    """
+    root = tmp_path_factory.mktemp("killed")
+    folders = [root / f"{moment}-{step}" for moment, step in MOMENTS]
+    for folder in folders:
+        save(Checkpoints(folder, keep_last=1), 1)
+    command = [sys.executable, "-c", KILLED, *map(str, folders)]
+    done = subprocess.run(command, timeout=100, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"{folder.name} killed" for folder in folders]
+    return root
+
+
+@pytest.mark.parametrize(("moment", "step"), MOMENTS)
 def test_a_kill_in_the_middle_of_a_save_loses_no_published_checkpoint(
-    moment: str, step: int, tmp_path: Path
+    moment: str, step: int, killed: Path
 ) -> None:
-    checkpoints = Checkpoints(tmp_path, keep_last=1)
-    save(checkpoints, 1)
-    script = [sys.executable, "-c", KILLED, str(tmp_path), moment, str(step)]
-    done = subprocess.run(script, timeout=60, check=False, env={**os.environ})
-    assert done.returncode == -signal.SIGKILL
-    found = find_checkpoint(str(tmp_path))
+    folder = killed / f"{moment}-{step}"
+    found = find_checkpoint(str(folder))
     assert (found / STATE_FILE).read_text() in ("state", "new")
-    save(checkpoints, 3)
-    assert names(tmp_path) == {"step_000003", "latest"}
+    save(Checkpoints(folder, keep_last=1), 3)
+    assert names(folder) == {"step_000003", "latest"}

@@ -1,6 +1,5 @@
 """Merging an adapter: against PEFT, and refusing what does not fit."""
 
-import gc
 import json
 import shutil
 import weakref
@@ -184,7 +183,6 @@ def test_one_weight_of_the_base_is_held_at_a_time(
     original = merge_plan.load_tensor
 
     def watched(*arguments: Any) -> torch.Tensor:
-        gc.collect()
         assert [one for one in held if one() is not None] == []
         tensor = original(*arguments)
         held.append(weakref.ref(tensor))

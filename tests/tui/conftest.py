@@ -27,7 +27,7 @@ async def until(pilot: Pilot[None], condition: Callable[[], bool], seconds: floa
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, shown(pilot)
-        await pilot.pause(0.05)
+        await pilot.pause(0.02)
 
 
 def shown(pilot: Pilot[None]) -> str:

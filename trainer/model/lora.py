@@ -39,7 +39,7 @@ def adapter_settings(
         r=config.dim,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # PEFT scales by it, whole or not
         lora_dropout=config.dropout,
-        target_modules=without_experts(model, config, targets),
+        target_modules=without_experts(model, targets),
         use_rslora=config.use_rslora,
         use_dora=config.use_dora,
         modules_to_save=saved_whole(model, config) or None,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import peft
-from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ...core.errors import UsageError
 from ...core.schema.adapter import LoraConfig, matching
+from ...core.schema.model_facts import model_facts
 from ...core.text import did_you_mean
 from .kinds import SCORE
 
@@ -59,31 +58,15 @@ def excluding_nothing(model: PreTrainedModel, config: LoraConfig) -> list[str]:
     return [pattern for pattern in config.exclude_modules if not matching(_linear(model), pattern)]
 
 
-def without_experts(model: PreTrainedModel, config: LoraConfig, targets: list[str]) -> list[str]:
+def without_experts(model: PreTrainedModel, targets: list[str]) -> list[str]:
     """The adapted layers without those whose names PEFT takes for the experts of a layer.
 
     Where transformers keeps the experts of a layer in one tensor, PEFT reads the names that they
     had before (`gate_proj`, `w1`) as theirs, also where a dense layer or a shared expert has them.
-
-    Raises:
-        UsageError: such a layer was asked for by name.
+    Where they are asked for by name, the config is refused before (`experts_adapted`).
     """
-    tried = peft.LoraConfig(target_modules=targets)
-    try:
-        convert_peft_config_for_transformers(tried, model, None)
-        lost = sorted(set(targets) - set(tried.target_modules or ()))
-    except ValueError:
-        lost = sorted(targets)
-    if not lost:
-        return targets
-    named = ", ".join(sorted({_leaf(name) for name in lost}))
-    if not config.match_all_linear:
-        raise UsageError(
-            f"peft.target_modules: {named} would mean the experts of '{model.config.model_type}', "
-            "which cannot be adapted.",
-            fix="Name layers of the attention, or set peft.modules_to_save to train experts whole.",
-        )
-    return [name for name in targets if name not in lost]
+    taken = model_facts(model.config.to_dict()).expert_layers
+    return [name for name in targets if _leaf(name) not in taken]
 
 
 def _linear(model: PreTrainedModel) -> dict[str, nn.Module]:

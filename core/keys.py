@@ -35,10 +35,12 @@ def split_key(key: str) -> KeyPath:
     return tuple(path)
 
 
-def leaf_paths(values: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """The leaves of plain values; a list is one leaf, and so is an empty table."""
-    if isinstance(values, Mapping) and values:
-        for key, inner in values.items():
-            yield from leaf_paths(inner, (*path, key))
-    else:
-        yield path, values
+def leaf_paths(
+    values: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The leaves of nested tables with their paths; a list is one leaf, and so is an empty table."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaf_paths(value, (*path, key))
+        else:
+            yield (*path, key), value

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import UsageError
 from ..findings import Edit
+from ..keys import leaf_paths
 from ..origins import Origin, Sourced
 from ..secrets import MASK, is_secret_name, literal_in, shows_secret
 from ..text import nearest
@@ -85,7 +86,7 @@ class Inheritance:
             tree,
             {
                 path: Sourced(value, Origin(layer, profile.place(*path)))
-                for path, value in leaves(own)
+                for path, value in leaf_paths(own)
             },
         )
         return tree
@@ -116,15 +117,6 @@ def parents_of(profile: Profile, files: EnvFiles) -> list[str]:
                 Edit("set", "extends", match) if match and isinstance(extends, str) else None,
             )
     return names
-
-
-def leaves(table: Mapping[str, Any], path: LeafPath = ()) -> Iterator[tuple[LeafPath, Any]]:
-    """The leaves of nested tables with their paths; an empty table is a leaf of its own."""
-    for key, value in table.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, (*path, key))
-        else:
-            yield (*path, key), value
 
 
 def overlay(tree: Tree, layer: Mapping[LeafPath, Sourced]) -> None:

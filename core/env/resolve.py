@@ -8,10 +8,11 @@ from typing import Any
 
 from ..errors import UsageError
 from ..findings import Finding
+from ..keys import leaf_paths
 from ..origins import Sourced
 from ..plan import SecretRef
 from ..secrets import is_secret_name
-from .inherit import Inheritance, LeafPath, Tree, leaves, nested, overlay
+from .inherit import Inheritance, LeafPath, Tree, nested, overlay
 from .interpolate import Interpolator, reads_keys
 from .interpolation_problem import InterpolationProblem
 from .load import EnvFiles
@@ -196,7 +197,7 @@ class Resolver:
 
     def _wandb(self, name: str) -> dict[str, Any]:
         """The `[wandb]` table beside the profile, without what is secret or cannot be resolved."""
-        table = dict(leaves(self._files.reserved("wandb", name)))
+        table = dict(leaf_paths(self._files.reserved("wandb", name)))
         resolved = {}
         for path, value in table.items():
             try:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from ...errors import Place
 from ...findings import Edit, Finding, Fix
+from ...keys import leaf_paths
 from ...secrets import is_secret_name, literal_in
-from ..inherit import leaves
 from ..interpolate import env_names
 from ..interpolation_problem import InterpolationProblem
 from ..load import RESERVED, EnvFiles, Profile
@@ -25,7 +25,7 @@ def raw_tables(files: EnvFiles) -> Iterator[Finding]:
             yield from _empty_credentials(profile, said)
     for source in files.sources:
         for name in RESERVED:
-            for path, value in leaves(source.data.get(name, {})):
+            for path, value in leaf_paths(source.data.get(name, {})):
                 yield from _reserved(source.locate((name, *path)), name, path, value)
 
 
@@ -46,7 +46,7 @@ def _two_spellings(profile: Profile) -> Iterator[Finding]:
 
 def _empty_credentials(profile: Profile, said: set[str]) -> Iterator[Finding]:
     """A reference to a secret that is not there now, once for each: preflight will insist on it."""
-    for path, value in leaves(profile.table):
+    for path, value in leaf_paths(profile.table):
         if path[0] == "secrets" or not is_secret_name(path[-1]) or literal_in(value):
             continue
         try:

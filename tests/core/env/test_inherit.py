@@ -5,9 +5,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from tunedeck.core.env.inherit import Inheritance, leaves, nested, overlay
+from tunedeck.core.env.inherit import Inheritance, nested, overlay
 from tunedeck.core.env.load import EnvFiles
 from tunedeck.core.errors import UsageError
+from tunedeck.core.keys import leaf_paths
 from tunedeck.core.origins import Origin, Sourced
 
 from .conftest import Load
@@ -174,7 +175,7 @@ def test_merging_does_what_omegaconf_does(
     assume(_same_kinds(parent, child))
     tree: dict[tuple[str, ...], Sourced] = {}
     for table in (parent, child):
-        overlay(tree, {path: Sourced(value, Origin("t")) for path, value in leaves(table)})
+        overlay(tree, {path: Sourced(value, Origin("t")) for path, value in leaf_paths(table)})
     ours = nested({path: leaf.value for path, leaf in tree.items()})
     theirs = OmegaConf.merge(OmegaConf.create(parent), OmegaConf.create(child))
     assert ours == OmegaConf.to_container(theirs)

@@ -86,17 +86,22 @@ def inspect_rows(
         split: `dataset.split`.
         seq_length: tokens beyond it are dropped.
         mask: what is trained.
-        limit: the most rows of the whole data set, of at most `LOOKED_AT` characters together;
-            None for all.
+        limit: the most rows, of at most `LOOKED_AT` characters together, shared evenly by the
+            sources; None for all.
 
     Raises:
         UsageError: the files cannot be found, or the template is unusable.
     """
     part = parse_split(split)
     sources = find_sources(spec, split=part.name)
-    rows = (row for source in sources for row in scan_rows(source.files, part))
-    for row in FirstRows(rows, most=limit, text=None if limit is None else LOOKED_AT):
-        yield inspect_row(row, tokenizer, seq_length=seq_length, mask=mask)
+    for number, source in enumerate(sources):
+        most = text = None
+        if limit is not None:
+            # The first sources have one more where the rows cannot be shared evenly.
+            most = (limit - number + len(sources) - 1) // len(sources)
+            text = LOOKED_AT // len(sources)
+        for row in FirstRows(scan_rows(source.files, part), most=most, text=text):
+            yield inspect_row(row, tokenizer, seq_length=seq_length, mask=mask)
 
 
 def inspect_row(

@@ -55,6 +55,13 @@ def test_a_blend_draws_from_each_source_by_its_weight() -> None:
     assert sorted(firsts[:90]) == list(range(90))
 
 
+def test_what_the_weights_of_a_blend_come_to_is_known_beforehand() -> None:
+    order = DataOrder((90, 10), (1.0, 3.0), seed=0, shuffle=True)
+    assert order.drawn == [25, 75]
+    assert DataOrder((90, 10), (1.0, 1e-4), seed=0, shuffle=True).drawn == [100, 0]
+    assert DataOrder((90, 10), None, seed=0, shuffle=True).drawn == [90, 10]
+
+
 def test_the_sources_of_a_blend_are_spread_evenly() -> None:
     order = DataOrder((50, 50), (1.0, 1.0), seed=0, shuffle=True)
     sources = [int(row) // 50 for row in islice(order.epoch(0).tolist(), 100)]

@@ -95,9 +95,19 @@ def training_rows(
         counts = {"packs": len(packs), "packed_sequence_size": size, "fill": packs.fill}
         say(f"tunedeck: dataset {line(counts)}")
     order = DataOrder(sizes, data.weights, config.rng.seed, config.dataloader.shuffle)
+    if len(sizes) > 1:
+        _say_shares(data.names, order)
     return TrainingRows(
         data.rows, data.names, packs, order, layout_of(config, chat, runtime, len(data.sizes))
     )
+
+
+def _say_shares(names: tuple[str, ...], order: DataOrder) -> None:
+    """What the weights of a blend come to: samples an epoch, and passes over each source."""
+    for name, drawn, size in zip(names, order.drawn, order.sizes, strict=True):
+        say(f"tunedeck: dataset/{name} {line({'an_epoch': drawn, 'passes': drawn / size})}")
+        if not drawn:
+            say(f"tunedeck: warning: dataset: the weight of {name} gives it no sample of an epoch")
 
 
 def layout_of(

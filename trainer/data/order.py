@@ -36,11 +36,18 @@ class DataOrder:
         """Samples of an epoch: as many as there are rows."""
         return sum(self.sizes)
 
+    @property
+    def drawn(self) -> list[int]:
+        """How many samples of an epoch are from each source."""
+        if self.weights is None:
+            return list(self.sizes)
+        return _quotas(self.epoch_length, self.weights)
+
     def epoch(self, number: int) -> Tensor:
         """The rows of one epoch in order, [epoch_length] int64."""
         if self.weights is None:
             return self._permutation(number, 0, self.epoch_length)
-        return self._blend(number, self.weights)
+        return self._blend(number)
 
     def _permutation(self, epoch: int, source: int, size: int) -> Tensor:
         if not self.shuffle:
@@ -48,11 +55,10 @@ class DataOrder:
         generator = np.random.default_rng((self.seed, epoch, source))
         return torch.from_numpy(generator.permutation(size))
 
-    def _blend(self, epoch: int, weights: tuple[float, ...]) -> Tensor:
+    def _blend(self, epoch: int) -> Tensor:
         """Draw from each source by its weight, evenly spread; a source drawn out starts anew."""
-        quotas = _quotas(self.epoch_length, weights)
         places, rows, offset = [], [], 0
-        for source, (size, quota) in enumerate(zip(self.sizes, quotas, strict=True)):
+        for source, (size, quota) in enumerate(zip(self.sizes, self.drawn, strict=True)):
             places.append((torch.arange(quota) + 0.5) / max(quota, 1))
             drawn = torch.arange(epoch * quota, (epoch + 1) * quota)
             passes = range(epoch * quota // size, ((epoch + 1) * quota - 1) // size + 1)

@@ -180,6 +180,15 @@ def test_the_inspector_shows_every_token_with_its_fate(
     assert json.loads(json.dumps([whole.to_json(), malformed.to_json()]))[1]["refused"]["message"]
 
 
+@pytest.mark.parametrize(("limit", "shown"), [(1, "a"), (2, "ab"), (5, "aaabb"), (None, "aaaaabb")])
+def test_each_source_of_a_blend_is_shown(
+    limit: int | None, shown: str, chatml: ChatTokenizer, tmp_path: Path
+) -> None:
+    files = [write(tmp_path / f"{name}.jsonl", *[GOOD] * n) for name, n in (("a", 5), ("b", 2))]
+    rows = inspect_rows([{"path": file} for file in files], chatml, limit=limit)
+    assert "".join(Path(str(row.place.file)).stem for row in rows) == shown
+
+
 def test_long_rows_are_looked_at_up_to_a_number_of_characters(
     chatml: ChatTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,7 @@ def split_key(key: str) -> KeyPath:
 def leaf_paths(
     values: Mapping[str, Any], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The leaves of nested tables with their paths; a list is one leaf, and so is an empty table."""
+    """The leaves of nested tables with their paths; a list is one, and so is an empty table."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from leaf_paths(value, (*path, key))

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import locations
+from ..interpolation import value_at
 from ..keys import KeyPath, dotted
 from ..secrets import is_secret_name
 from ..text import did_you_mean
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 _RESOLVERS = (
     "oc.env",
@@ -71,10 +68,7 @@ def interpolate(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Unresolved
     failed: list[Unresolved] = []
     for path, text in written:
         try:
-            with warnings.catch_warnings():
-                # It warns of `${oc.env:NAME,}`, a default that is empty on purpose.
-                warnings.simplefilter("ignore", UserWarning)
-                resolved = _at(config, path)
+            resolved = value_at(config, path)
         except (OmegaConfBaseException, RecursionError) as error:
             failed.append(_explained(error, path, text, raw))
             if "RecursionError" in f"{type(error)}{error}":
@@ -122,17 +116,6 @@ def _interpolated(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
             yield from _interpolated(item, (*path, index))
     elif isinstance(value, str) and "${" in value:
         yield path, value
-
-
-def _at(config: DictConfig, path: KeyPath) -> Any:
-    from omegaconf import OmegaConf
-
-    node: Any = config
-    for key in path:
-        node = node[key]
-    if OmegaConf.is_config(node):
-        return OmegaConf.to_container(node, resolve=True)
-    return node
 
 
 def _register() -> None:

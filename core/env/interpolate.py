@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 import re
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
+from ..interpolation import value_at
 from .inherit import LeafPath, nested
 from .interpolation_problem import (
     ENV,
@@ -104,12 +104,7 @@ def _evaluate(table: dict[str, Any], where: LeafPath, path: LeafPath, tree: Leav
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `${oc.env:NAME,}` is deprecated and still well known
-            node: Any = OmegaConf.create(table)
-            for key in where:
-                node = node[key]
-        return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        return value_at(OmegaConf.create(table), where)
     except RecursionError:
         raise unending(path, tree) from None
     except OmegaConfBaseException as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import locations
 from ..errors import Place, TunedeckError
-from ..files import on_network
+from ..files import is_full, on_network
 
 _BUSY_S = 30.0
 _MIGRATIONS = (
@@ -111,7 +111,7 @@ class RegistryFile:
                 f"The registry has been locked by another process for {_BUSY_S:.0f} s.",
                 f"See which: fuser {self.path}",
             )
-        elif "full" in words:
+        elif "full" in words or is_full(self.path.parent):  # "disk I/O error" may mean it too
             text, fix = (
                 "The registry cannot be written: the disk is full.",
                 "Free some room on that disk, or set TUNEDECK_HOME to a folder on another one.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +36,7 @@ from .preempt import StopRequest
 from .reporting import tracking
 from .reporting.bar import progress_bar
 from .reporting.metrics import line, say
+from .reporting.plain import plain
 from .reporting.validator import ValidationSet
 from .runtime import ModelAndOptimizerState, RuntimeConfig
 from .setup import (
@@ -248,12 +248,6 @@ def _report(
             say(f"tunedeck: its Hugging Face form is not made yet: {tool} {product}")
     elif not config.checkpoint.enabled:
         say(f"tunedeck: the {kind} was not saved, as checkpoint.enabled=false has it")
-    measured = {
-        "train_loss": progress.loss,
-        "first_val_loss": progress.first_val_loss,
-        "val_loss": progress.val_loss,
-        "best_val_loss": progress.best_val_loss,
-    }
     result = {
         "ending": str(ending),
         "kind": kind,
@@ -261,6 +255,9 @@ def _report(
         "checkpoint": None if latest is None else str(latest),
         "best_checkpoint": None if best is None else str(best),
         "base": config.model.pretrained_model_name_or_path,
-        **{name: value if math.isfinite(value) else None for name, value in measured.items()},
+        "train_loss": progress.loss,
+        "first_val_loss": progress.first_val_loss,
+        "val_loss": progress.val_loss,
+        "best_val_loss": progress.best_val_loss,
     }
-    write_atomic(run_dir / "result.json", json.dumps(result, indent=2) + "\n")
+    write_atomic(run_dir / "result.json", json.dumps(plain(result), indent=2) + "\n")

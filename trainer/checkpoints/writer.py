@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from ...core.errors import TunedeckError
 from ..agreement import FailedSomewhereError, Together
+from ..reporting.plain import plain
 from .checksums import SUMS_FILE, sha256, write_sums
 from .published import STATE_FILE, Checkpoints, flush
 from .shard_files import ShardWriter
@@ -137,7 +137,7 @@ class CheckpointWriter:
             where = {
                 "world_size": ranks,
                 "mesh": self._context.sizes._asdict(),
-                "progress": _plain(moment.progress),
+                "progress": plain(moment.progress),
                 "data": self._order,
             }
             (folder / STATE_FILE).write_text(json.dumps(where, indent=2) + "\n", encoding="utf-8")
@@ -160,11 +160,3 @@ def _write_sums(folder: Path, parts: list[dict[str, str]]) -> None:
     write_sums(folder, {name: digest for part in parts for name, digest in part.items()})
     for path in (folder / SUMS_FILE, folder / STATE_FOLDER, folder):
         flush(path)
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """As JSON has it, which knows no NaN."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in values.items()
-    }

@@ -28,6 +28,7 @@ from ...core.errors import ExitCode
 from ...core.files import write_atomic
 from ...core.schema import TrainConfig
 from ..config_file import load_config
+from ..reporting.plain import plain
 from .check import Check, row
 from .checks import CLAIMS, Proof
 from .cut import Cut, cut
@@ -72,7 +73,7 @@ def main(arguments: list[str]) -> int:
             if not options.json:
                 said.write(f"{row(check, max(map(len, CLAIMS)))}\n")
                 said.flush()
-    document = _receipt(config, found, checks, time.perf_counter() - started)
+    document = plain(_receipt(config, found, checks, time.perf_counter() - started))
     write_atomic(receipt, json.dumps(document, indent=2) + "\n")
     if options.json:
         sys.stdout.write(json.dumps(document) + "\n")

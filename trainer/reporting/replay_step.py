@@ -10,13 +10,14 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 
 from ...core.errors import ExitCode
@@ -32,6 +33,7 @@ from ..setup import (
     validate_and_prepare_config,
 )
 from ..update.loss import SupervisedLoss
+from .plain import plain
 from .quarantine import Quarantined, read_quarantine
 
 _CLOSE = 1e-4
@@ -56,6 +58,7 @@ class Replayed:
         recorded: loss and gradient norm as the run saw them.
         found: the same, computed again.
         parts: the micro-batches.
+        weight: the first weight that was not finite before the step.
         module: the first module whose output is not finite.
         gradient: the first weight whose gradient is not finite.
         places: file and line of each row.
@@ -65,6 +68,7 @@ class Replayed:
     recorded: tuple[float, float]
     found: tuple[float, float]
     parts: tuple[Part, ...]
+    weight: str | None
     module: str | None
     gradient: str | None
     places: tuple[str, ...]
@@ -130,10 +134,15 @@ def replay(kept: Quarantined, folder: Path) -> Replayed:
         (kept.loss, kept.grad_norm),
         (math.fsum(part.loss for part in parts), norm),
         tuple(parts),
+        _first_bad(model.named_parameters()),
         seen[0] if seen else None,
-        next((name for name, gradient in named if not torch.isfinite(gradient).all()), None),
+        _first_bad(named),
         tuple(kept.places),
     )
+
+
+def _first_bad(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
+    return next((name for name, tensor in tensors if not torch.isfinite(tensor).all()), None)
 
 
 @contextmanager
@@ -172,9 +181,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("folder", type=Path, metavar="DIR", help="nonfinite_step_… of a run")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args(arguments)
+    transformers.utils.logging.disable_progress_bar()
     found = replay(read_quarantine(options.folder), options.folder)
     if options.json:
-        sys.stdout.write(json.dumps({**asdict(found), "same": found.same}) + "\n")
+        sys.stdout.write(json.dumps(plain({**asdict(found), "same": found.same})) + "\n")
     else:
         sys.stdout.write("".join(f"{line}\n" for line in _words(found)))
     return int(ExitCode.OK if found.same else ExitCode.FAILURE)
@@ -190,6 +200,8 @@ def _words(found: Replayed) -> Iterator[str]:
             f"  rank {part.rank}, micro-batch {part.number}: {len(part.rows)} rows, "
             f"share of the loss {part.loss:.7g}{mark}"
         )
+    if found.weight is not None:
+        yield f"  a weight that is not finite before the step: {found.weight}"
     if found.module is not None:
         yield f"  first output that is not finite: {found.module or 'the model'}"
     if found.gradient is not None:

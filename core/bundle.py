@@ -16,19 +16,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import locations
 from .files import write_atomic
+
+if TYPE_CHECKING:
+    from .plan import Launch
 
 _PARTS = ("core", "trainer")
 _LEFT_OUT = ("core/assets", "core/cli", "core/steps", "core/ssh")
 _SUFFIXES = {".py", ".typed", ".json", ".jinja", ".toml"}
 
-_TRAINER_NEEDS = (
-    *("pydantic", "omegaconf", "pyyaml", "platformdirs", "tokenizers", "jinja2"),
-    *("torch", "transformers", "peft", "safetensors", "datasets"),
-)
+_CORE_NEEDS = ("pydantic", "omegaconf", "pyyaml", "platformdirs", "tokenizers", "jinja2")
+_TRAINER_NEEDS = ("torch", "transformers", "peft", "safetensors", "datasets")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -88,10 +89,11 @@ def bundle() -> Bundle:
     return Bundle(f"sha256:{whole.hexdigest()}", files)
 
 
-def requirements(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the trainer imports to run a config, as pip reads it: `peft>=0.17`."""
-    tracked = (config.get("wandb") or {}).get("mode") not in (None, "disabled")
-    names = (*_TRAINER_NEEDS, "wandb") if tracked else _TRAINER_NEEDS
+def requirements(launch: Launch, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a module of ours imports to run a config, as pip reads it: `peft>=0.17`."""
+    names = (*_CORE_NEEDS, *(_TRAINER_NEEDS if launch.trains else ()))
+    if (config.get("wandb") or {}).get("mode") not in (None, "disabled"):
+        names = (*names, "wandb")
     declared = _declared()
     return tuple(declared.get(name, name) for name in names)
 

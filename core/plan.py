@@ -90,6 +90,16 @@ class Launch:
         """Ranks in all."""
         return self.nodes * self.nproc_per_node
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether a module of Tunedeck's own runs, with an interpreter that has to know it."""
+        return self.kind != "command" and self.module.startswith("tunedeck.")
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is Tunedeck's trainer that runs, and not what core can do alone."""
+        return self.is_ours and not self.module.startswith("tunedeck.core.")
+
     def to_json(self) -> dict[str, Any]:
         """The launch as plain data; what only foreign steps have, where it is given."""
         facts = {**asdict(self), "args": list(self.args), "world_size": self.world_size}

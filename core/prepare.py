@@ -58,8 +58,8 @@ async def prepare(selection: Selection, *, online: bool) -> Prepared:
     catalog = load_catalog(selection.catalog)
     step = catalog.find(selection.step)
     plan = resolve(selection, catalog)
-    if reason := step.not_runnable(plan.executor):
-        raise UsageError(f"{step.id} cannot be run: {reason}")
+    if step.launch.kind == "unknown":
+        raise UsageError(f"{step.id} cannot be run: {step.not_runnable(plan.executor)}")
     backend = load_backend(plan.executor, dict(plan.profile_values))
     submission = backend.render(plan)
     prepared = Prepared(selection, step, plan, backend, submission, [])

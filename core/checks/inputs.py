@@ -22,13 +22,23 @@ if TYPE_CHECKING:
 
 
 def step_rules(plan: Plan, step: Step) -> Iterable[Finding]:
-    """The step's declared choices, required inputs and minimum GPUs."""
+    """The step's choices, required inputs and minimum GPUs, and what its own script imports."""
+    if reason := _lacking_here(plan, step):
+        yield Finding("error", f"{step.id} cannot be run: {reason}")
     yield from check_required(step, plan.config)
     yield from check_choices(step, plan.config)
     model = (plan.config.get("model") or {}).get("pretrained_model_name_or_path")
     if model:
         gpus = plan.launch.gpus_per_node * plan.launch.nodes
         yield from check_min_gpus(step, model, gpus)
+
+
+def _lacking_here(plan: Plan, step: Step) -> str | None:
+    """What a foreign step misses on this machine, if its own interpreter is what will run it."""
+    elsewhere = ("run_command", "venv", "setup_lines", "startup_commands")
+    if plan.launch.is_ours or any(plan.profile_values.get(key) for key in elsewhere):
+        return None
+    return step.not_runnable(plan.executor)
 
 
 def secrets_present(plan: Plan, _step: Step) -> Iterable[Finding]:

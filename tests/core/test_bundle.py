@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -10,6 +11,7 @@ import pytest
 
 from tunedeck.core.backends.provide import main, missing
 from tunedeck.core.bundle import Bundle, bundle, requirements
+from tunedeck.core.plan import Launch
 
 
 def test_the_trainer_starts_from_the_bundle_alone(home: Path, tmp_path: Path) -> None:
@@ -47,9 +49,16 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path, home: Path) -> None:
     assert Bundle("sha256:2", {"tunedeck/a.py": tmp_path / "a.py"}).archive().read_bytes() == one
 
 
-def test_the_tracker_is_required_only_where_it_is_used() -> None:
-    assert not [name for name in requirements({}) if name.startswith("wandb")]
-    assert [r for r in requirements({"wandb": {"mode": "online"}}) if r.startswith("wandb")]
+def test_the_tracker_and_torch_are_required_only_where_they_are_used() -> None:
+    trains, looks = (
+        Launch("python", f"tunedeck.{name}") for name in ("trainer", "core.inspection")
+    )
+
+    def needs(launch: Launch, **config: object) -> set[str]:
+        return {re.split(r"\W", name)[0] for name in requirements(launch, config)}
+
+    assert needs(trains) - needs(looks) >= {"torch", "transformers", "peft"}
+    assert needs(trains, wandb={"mode": "online"}) - needs(trains) == {"wandb"}
 
 
 def test_what_is_there_is_not_missing_whatever_its_version(tmp_path: Path) -> None:

@@ -226,8 +226,8 @@ def _startup(plan: Plan, start: Start) -> list[str]:
         lines += as_list(values.get(key))
     path = ":".join([*start.path, "$code", "$site"])
     lines.append(f'export PYTHONPATH="{path}${{PYTHONPATH:+:$PYTHONPATH}}"')
-    if plan.launch.kind != "command" and plan.launch.module.startswith("tunedeck."):
-        needs = shlex.join(requirements(plan.config))
+    if plan.launch.is_ours:
+        needs = shlex.join(requirements(plan.launch, plan.config))
         lines.append(f'python3 "{start.provide}" "$site" {needs}')
     return lines
 

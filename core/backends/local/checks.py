@@ -54,8 +54,7 @@ def _gpus(plan: Plan) -> Iterable[Finding]:
 
 def _packages(plan: Plan, python: str) -> Iterable[Finding]:
     """The trainer's packages are there, found without importing any of them."""
-    module, _, _ = plan.launch.module.partition(".")
-    if plan.launch.kind == "command" or module != "tunedeck" or _may_change(plan):
+    if not plan.launch.trains or _may_change(plan):
         return
     try:
         missing = _missing(python)

@@ -135,9 +135,9 @@ def _startup(plan: Plan, layout: Layout) -> list[str]:
     lines.append(
         f'export PYTHONPATH={code}:"$run_dir/site_$SLURM_NODEID${{PYTHONPATH:+:$PYTHONPATH}}"'
     )
-    if plan.launch.kind != "command" and plan.launch.module.startswith("tunedeck."):
+    if plan.launch.is_ours:
         script = shlex.quote(f"{layout.code}/tunedeck/core/backends/provide.py")
-        needs = shlex.join(requirements(plan.config))
+        needs = shlex.join(requirements(plan.launch, plan.config))
         lines.append(f'{python} {script} "$run_dir/site_$SLURM_NODEID" {needs}')
     return lines
 

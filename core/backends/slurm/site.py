@@ -34,8 +34,7 @@ def site_questions(plan: Plan) -> list[str]:
         "sinfo -h -o 'G|%R|%D|%G'",
         *_canary(plan),
     ]
-    trains = plan.launch.kind != "command" and plan.launch.module.startswith("tunedeck.")
-    if runtime(plan) == "none" and trains:
+    if runtime(plan) == "none" and plan.launch.trains:
         loads = "; ".join(load_modules(plan.profile_values)) or "true"
         python = shlex.quote(python_of(plan.profile_values))
         lines.append(

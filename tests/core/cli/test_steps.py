@@ -187,6 +187,18 @@ def test_a_foreign_step_is_shown_with_its_own_launch_facts(
     assert f"tunedeck steps run sft/theirs --catalog {theirs} -c default" in text
 
 
+def test_a_foreign_step_that_lacks_something_here_is_previewed_and_refused(
+    capsys: pytest.CaptureFixture[str], theirs: Path, home: Path
+) -> None:
+    command = ["steps", "run", "theirs", "--catalog", str(theirs), "-c", "default"]
+    assert run([*command, "-d", "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert found["plan"]["launch"]["module"] == str(theirs / "sft/theirs/step.py")
+    assert any("no_such_package" in finding["message"] for finding in found["findings"])
+    assert run(command) == 2
+    assert "no_such_package" in capsys.readouterr().err
+
+
 def test_control_sequences_of_a_manifest_reach_no_terminal(
     capsys: pytest.CaptureFixture[str], theirs: Path
 ) -> None:

@@ -42,6 +42,19 @@ def test_the_answers_are_trained_with_their_stop_token(
     assert blend.supervised == sum(len(text) + 1 for text in answers)
 
 
+def test_a_long_preparation_says_how_far_it_is_and_a_cached_one_nothing(
+    prepared: Any,
+    chat_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "_SAID_EVERY", 10)
+    for said in ("10 20", ""):
+        prepared(str(chat_file), split="train[:25]", seq_length=64)
+        lines = capsys.readouterr().out.splitlines()
+        assert [words.split()[2] for words in lines if "so far" in words] == said.split()
+
+
 def test_prepared_rows_are_found_again_until_something_changes(
     prepared: Any, chat_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from ...core.chat import RowError, Source, TokenizedChat, find_sources, parse_sp
 from ...core.files import write_atomic
 from ...core.locations import cache_dir
 from ...core.schema.data import DatasetConfig
+from ..reporting.metrics import say
 from .reading import read_rows
 from .rows import TokenRows, open_rows, write_rows
 from .summary import Summary, raise_refused
@@ -23,6 +24,9 @@ from .tokens import ChatFormat
 
 _FORMAT = 2
 """Raised when the same rows would be prepared differently, so that old caches are left alone."""
+
+_SAID_EVERY = 100_000
+"""Rows: half a minute or so on one core, in which a log would look as if nothing happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,8 @@ def _prepared(
     files: dict[str, int] = {}
     for row, chat in tokenize_all(rows, chat_format, config, processes):
         summary.seen += 1
+        if summary.seen % _SAID_EVERY == 0:
+            say(f"tunedeck: {table}: {summary.seen} rows of '{source.spec}' are prepared so far")
         if isinstance(chat, RowError):
             errors.append(chat.at(row.file, row.number))
         elif not any(chat.trained[1:]) and not chat.dropped_trained:

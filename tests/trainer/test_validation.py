@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from tunedeck.core.charts.metrics import parse_line
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import sft
+from tunedeck.trainer.checkpoints.progress import Progress
+from tunedeck.trainer.reporting.evaluate import Validation
 
 from .helpers import metric_lines, rows, write_rows
 
@@ -119,3 +122,11 @@ def test_a_step_that_memory_ran_out_in_counts_once_for_its_sources(
         assert found == pytest.approx([float(values[key]) for values in expected], abs=1e-5), key
     whole = [values["tokens"] for values in expected]
     assert [values["tokens"] for values in metric_lines(printed)] == whole
+
+
+def test_a_validation_that_is_no_number_is_never_the_best() -> None:
+    progress = Progress()
+    losses = (math.nan, 2.0, math.nan, 1.95, math.inf, 1.5)
+    best = [progress.validated(Validation(loss, 1), min_delta=0.1) for loss in losses]
+    assert best == [False, True, False, True, False, True]
+    assert (progress.best_val_loss, progress.validations_without_gain) == (1.5, 0)

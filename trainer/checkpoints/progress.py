@@ -33,13 +33,14 @@ class Progress:
     validations_without_gain: int = 0
 
     def validated(self, result: Validation, min_delta: float) -> bool:
-        """Note a validation; whether it is the best so far."""
+        """Note a validation; whether it is the best so far, which a loss of NaN never is."""
         if math.isnan(self.first_val_loss):
             self.first_val_loss = result.loss
         self.val_loss = result.loss
-        gained = math.isnan(self.best_val_loss) or result.loss < self.best_val_loss - min_delta
+        before = math.inf if math.isnan(self.best_val_loss) else self.best_val_loss
+        gained = result.loss < before - min_delta
         self.validations_without_gain = 0 if gained else self.validations_without_gain + 1
-        best = math.isnan(self.best_val_loss) or result.loss < self.best_val_loss
+        best = result.loss < before
         if best:
             self.best_val_loss = result.loss
         return best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ class RegistryFile:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
+            db = self._connect()
             try:
                 db.row_factory = sqlite3.Row
                 self._migrate(db)
@@ -82,6 +83,14 @@ class RegistryFile:
                 db.close()
         except (sqlite3.DatabaseError, OSError) as error:
             raise self._trouble(error) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        where, uri = str(self.path), False
+        if self.path.exists() and not os.access(self.path.parent, os.W_OK):
+            # SQLite makes files beside it even to read, unless told that nobody writes to it.
+            how = "mode=ro" if Path(f"{where}-wal").exists() else "immutable=1"
+            where, uri = f"{self.path.absolute().as_uri()}?{how}", True
+        return sqlite3.connect(where, timeout=_BUSY_S, isolation_level=None, uri=uri)
 
     def _migrate(self, db: sqlite3.Connection) -> None:
         if _version(db) == len(_MIGRATIONS):

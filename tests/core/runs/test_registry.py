@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -250,3 +251,16 @@ class TestTrouble:
             registry.update(record.run_id, Status(RunState.RUNNING))
         assert registry.get(record.run_id) == record
         other.close()
+
+
+def test_a_folder_that_cannot_be_written_is_read_and_left_alone(
+    registry: Registry, add: Callable[..., RunRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = add()
+    there = sorted(registry.path.parent.rglob("registry*"))
+    # Root may write everywhere: what the kernel says to others is said here.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert [found.run_id for found in registry.list()] == [record.run_id]
+    with pytest.raises(TunedeckError, match="readonly"):
+        registry.update(record.run_id, Status(RunState.RUNNING, "running"))
+    assert sorted(registry.path.parent.rglob("registry*")) == there

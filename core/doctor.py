@@ -8,10 +8,11 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from . import locations
-from .errors import NOWHERE, TunedeckError
+from .errors import DeadlineError, TunedeckError
 from .findings import Finding, Fix
 from .memory import GIB
 
@@ -105,7 +106,7 @@ def _in_netrc(host: str) -> bool:
 
 
 async def _profile(name: str, env_file: Path | None) -> list[Finding]:
-    from .backends.base import load_backend
+    from .backends.base import TellsInventory, load_backend
     from .env.check import check_profile
     from .env.find import find_env_files
     from .env.load import load_env_files
@@ -117,15 +118,14 @@ async def _profile(name: str, env_file: Path | None) -> list[Finding]:
     if any(finding.severity == "error" for finding in found):
         return found
     backend = load_backend(profile.executor, dict(profile.values))
-    if not backend.capabilities.inventory:
+    if not isinstance(backend, TellsInventory):
         return [*found, Finding("info", f"profile {name}: executor {profile.executor}")]
     try:
         await asyncio.wait_for(backend.inventory(dict(profile.values)), _REACH_LIMIT)
     except TimeoutError:
         text = f"{profile.executor} did not answer in {_REACH_LIMIT:.0f} s."
-        advice = Fix("Check the host and the network, then try again.")
-        return [*found, Finding("error", text, profile=name, fix=advice)]
+        advice = "Check the host and the network, then try again."
+        return [*found, replace(Finding.of(DeadlineError(text, fix=advice)), profile=name)]
     except TunedeckError as error:
-        place, fix = error.place or NOWHERE, Fix(error.fix) if error.fix else None
-        return [*found, Finding("error", error.message, place, profile=name, fix=fix)]
+        return [*found, replace(Finding.of(error), profile=name)]
     return [*found, Finding("info", f"profile {name}: {profile.executor} answers")]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .text import counted
+
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -36,6 +38,5 @@ def _long(seconds: int) -> str:
     """A stretch of time in the largest unit that divides it."""
     for size, unit in _UNITS:
         if seconds % size == 0:
-            count = seconds // size
-            return f"{count} {unit}{'' if count == 1 else 's'}"
+            return counted(seconds // size, unit)
     return f"{seconds} seconds"

@@ -33,6 +33,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"Did you mean '{match}'?" if match else ""
 
 
+def holds(text: str, words: str) -> bool:
+    """Whether each of several words stands somewhere in a text, capitals or not."""
+    folded = text.casefold()
+    return all(word in folded for word in words.casefold().split())
+
+
+def counted(number: int, word: str, plural: str = "") -> str:
+    """A number with its word: `1 node`, `2 nodes`; `plural` where an s does not make it."""
+    return f"{number} {word if number == 1 else plural or f'{word}s'}"
+
+
 def strip_controls(text: str) -> str:
     """Take out escape sequences and control characters, so that a terminal only ever sees text."""
     return _CONTROLS.sub("", _SEQUENCES.sub("", text))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..findings import Edit, Finding, Fix
-from ..text import nearest
+from ..text import counted, nearest
 from .step import Step
 
 
@@ -65,12 +65,13 @@ def check_min_gpus(step: Step, model: str, gpus: int) -> list[Finding]:
     if known is None or gpus >= known.min_gpus:
         return []
     smaller = [m.name for m in step.manifest.models if m.min_gpus <= gpus]
-    words = f"Use a profile with {known.min_gpus} GPU(s) or more"
+    needed = f"{counted(known.min_gpus, 'GPU')} or more"
+    words = f"Use a profile with {needed}"
     words += f", or a smaller model: {', '.join(smaller)}." if smaller else ", or a smaller model."
     return [
         Finding(
             "error",
-            f"{step.id} needs {known.min_gpus} GPU(s) or more for {known.name}, and has {gpus}.",
+            f"{step.id} needs {needed} for {known.name}, and has {gpus}.",
             key="model.pretrained_model_name_or_path",
             fix=Fix(words),
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..price import price_words
 from ..runs.registry import Registry
 from ..since import since_last
+from ..text import counted
 from .output import line, note, print_findings, print_json
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def print_preview(prepared: Prepared, *, explain: bool, as_json: bool) -> None:
 
     plan, submission = prepared.plan, prepared.submission
     _heading("Plan")
-    shape = f"{plan.launch.nodes} node(s) x {plan.launch.nproc_per_node} process(es)"
+    nodes = counted(plan.launch.nodes, "node")
+    shape = f"{nodes} x {counted(plan.launch.nproc_per_node, 'process', 'processes')}"
     for label, text in (
         ("run", f"{plan.run_id} ({plan.name})"),
         ("step", plan.step),

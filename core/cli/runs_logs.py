@@ -16,6 +16,7 @@ from ..backends.tail import tail
 from ..errors import ReachError, UsageError
 from ..logs.spool import bring_home, catch_up
 from ..runs.watch import backend_of
+from ..text import counted
 from .live import shown_text
 from .output import note, print_json_line
 
@@ -54,7 +55,7 @@ def log_of_node(record: RunRecord, node: int) -> tuple[Handle, Path]:
     nodes = int((record.plan.get("launch") or {}).get("nodes") or 1)
     if handle is None or not isinstance(backend, KeepsNodeLogs) or node >= nodes:
         raise UsageError(
-            f"{record.run_id} has no log of a node {node}: it runs on {nodes} node(s).",
+            f"{record.run_id} has no log of a node {node}: it runs on {counted(nodes, 'node')}.",
             fix="Leave --node out, or choose the lines of a process: --rank N",
         )
     return backend.of_node(handle, node), record.run_dir / f"node_{node}.txt"

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..text import counted
 from .output import line, note, print_json
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def fetch_files(record: RunRecord, pattern: str | None, *, as_json: bool) -> Non
         return
     for path in brought:
         line(str(path))
-    note(f"{len(brought)} file(s) of {record.run_id} are in {record.run_dir}.")
+    note(f"{counted(len(brought), 'file')} of {record.run_id} in {record.run_dir}.")
 
 
 def forget_job(record: RunRecord) -> None:

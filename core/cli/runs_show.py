@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..charts.metrics import Metrics, read_metrics, sparkline
 from ..runs.outcome import diagnosis_of, list_checkpoints, product, read_result
 from ..runs.record import iso_utc
+from ..text import counted
 from .live import span
 from .output import line, print_table, width
 
@@ -100,7 +101,10 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         ("step", f"{record.step} -c {record.config} {' '.join(record.plan['overrides'])}".strip()),
         ("profile", where),
         ("page", _page(record)),
-        ("processes", f"{launch['world_size']} on {launch['nodes']} node(s) {mesh}".strip()),
+        (
+            "processes",
+            f"{launch['world_size']} on {counted(launch['nodes'], 'node')} {mesh}".strip(),
+        ),
         ("digest", record.plan["digest"]),
         ("created", iso_utc(record.created_at) or ""),
         ("started", iso_utc(record.started_at) or ""),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..text import strip_controls
+from ..text import counted, strip_controls
 from .output import line, width
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _next_steps(step: Step, catalog: Catalog) -> Iterator[tuple[str, str]]:
 
 def _models(step: Step) -> Iterator[tuple[str, str]]:
     for model in step.manifest.models:
-        gpus = f"{model.min_gpus} GPU(s) or more" if model.min_gpus else "a CPU will do"
+        gpus = f"{counted(model.min_gpus, 'GPU')} or more" if model.min_gpus else "a CPU will do"
         yield (
             f"{model.name} (default)" if model.default else model.name,
             (f"{model.description} Needs: {gpus}."),

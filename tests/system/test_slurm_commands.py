@@ -40,7 +40,7 @@ def test_the_log_of_each_node_can_be_chosen(
     assert "node 0 says hello\nand goodbye\n" in first.stdout
     refused = tunedeck("runs", "logs", run_id, "--node", "2")
     assert refused.returncode == 2
-    assert "2 node(s)" in refused.stderr
+    assert "2 nodes" in refused.stderr
 
 
 def test_a_step_of_ones_own_runs_there_with_what_lies_beside_it(

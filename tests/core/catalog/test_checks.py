@@ -118,7 +118,7 @@ def test_fewer_gpus_than_the_model_needs_are_an_error(step: Step, gpus: int, err
 def test_the_remedy_names_the_gpus_and_the_models_that_would_fit(step: Step) -> None:
     (finding,) = check_min_gpus(step, "Org/Large", 1)
     assert finding.fix is not None
-    assert "8 GPU(s)" in finding.fix.words
+    assert "8 GPUs" in finding.fix.words
     assert "Org/Small, Org/Tiny" in finding.fix.words
 
 

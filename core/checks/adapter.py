@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ..findings import Finding, Fix
+from ..findings import Edit, Finding, Fix
 from ..text import did_you_mean
 from .where import place_of
 
@@ -17,8 +17,21 @@ if TYPE_CHECKING:
 
 
 def adapter(plan: Plan, step: Step) -> Iterable[Finding]:
-    """The layers that the adapter names are in the model, where its files or its kind tell."""
-    if step.launch.schema != "sft" or not plan.config.get("peft"):
+    """There is an adapter where one is the point, and the layers that it names are in the model.
+
+    The model's layers are known where its files or its kind tell them.
+    """
+    if step.launch.schema != "sft":
+        return
+    if not plan.config.get("peft"):
+        if {made.type for made in step.manifest.produces} == {"checkpoint_lora"}:
+            yield Finding(
+                "warning",
+                f"{step.id} is for adapters, and 'peft' is not set: every weight is trained.",
+                place_of(plan, "peft"),
+                key="peft",
+                fix=Fix("Set peft=lora, or run sft/automodel.", Edit("set", "peft", "lora")),
+            )
         return
     from ..layer_names import layer_names
     from ..models import architecture_of, model_folder

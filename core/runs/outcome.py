@@ -59,10 +59,9 @@ def is_here(path: str | None) -> bool:
 
 
 def produced_types(result: Mapping[str, Any], step: Step) -> list[str]:
-    """The artifact types that a run of `step` made: those declared, of the kind that it left."""
-    declared = [artifact.type for artifact in step.manifest.produces]
+    """The artifact types that a run of `step` made: what it says it left, else those declared."""
     left = _TYPES.get(str(result.get("kind")))
-    return [left] if left in declared else declared
+    return [left] if left else [artifact.type for artifact in step.manifest.produces]
 
 
 def list_checkpoints(record: RunRecord) -> list[dict[str, Any]]:
@@ -110,6 +109,8 @@ def diagnosis_of(record: RunRecord) -> Diagnosis | None:
 def next_commands(record: RunRecord) -> list[str]:
     """What one may want to do with a run that has succeeded."""
     result = read_result(record)
+    if product(result) is None:
+        return []
     commands = [] if is_here(product(result)) else [f"tunedeck runs fetch {record.run_id}"]
     if "base" in result:
         commands.append(f"tunedeck chat {record.run_id}")

@@ -180,6 +180,7 @@ def test_a_checkpoint_whose_place_is_none_in_the_data_is_refused_without_torch(
         ),
         ("peft.exclude_modules=['*vision*']", "warning", "called '*vision*'", "q_proj"),
         ("peft.modules_to_save=[embed_token]", "error", "No module", "'embed_tokens'?"),
+        ("peft=null", "warning", "every weight is trained", "Set peft=lora"),
     ],
 )
 def test_layers_that_the_model_has_not_are_found_without_torch(

@@ -16,8 +16,10 @@ from tunedeck.core.runs.registry import Registry
 from tunedeck.core.selection import Selection
 
 
-def _ended(registry: Registry, make_plan: Any, **result: Any) -> RunRecord:
-    plan = replace(make_plan(), step="sft/automodel")
+def _ended(
+    registry: Registry, make_plan: Any, *, step: str = "sft/automodel", **result: Any
+) -> RunRecord:
+    plan = replace(make_plan(), step=step)
     record = RunRecord.of(plan, forced=False)
     registry.add(record)
     plan.run_dir.mkdir(parents=True)
@@ -36,13 +38,18 @@ def test_an_adapter_is_handed_to_the_merge(registry: Registry, make_plan: Any) -
     assert f"tunedeck steps run convert/merge_lora --from {record.run_id}" in next_commands(record)
 
 
-def test_a_whole_model_is_not_offered_to_the_merge(registry: Registry, make_plan: Any) -> None:
-    record = _ended(registry, make_plan, kind="model", checkpoint="/runs/a/step_9", base="b")
+@pytest.mark.parametrize("step", ["sft/automodel", "peft/automodel"])
+def test_a_whole_model_is_not_offered_to_the_merge(
+    registry: Registry, make_plan: Any, step: str
+) -> None:
+    left = {"kind": "model", "checkpoint": "/runs/a/step_9", "base": "b"}
+    record = _ended(registry, make_plan, step=step, **left)
     assert not any("merge_lora" in command for command in next_commands(record))
     with pytest.raises(UsageError, match="lora_checkpoint must be set"):
         _merge(record)
 
 
 def test_a_run_that_left_nothing_has_nothing_to_hand_on(registry: Registry, make_plan: Any) -> None:
+    assert next_commands(_ended(registry, make_plan, kind="adapter", base="b")) == []
     with pytest.raises((NotFoundError, UsageError), match="no result"):
         _merge(_ended(registry, make_plan))

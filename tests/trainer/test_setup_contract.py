@@ -6,6 +6,8 @@ https://docs.nvidia.com/nemo/rl/latest/apidocs/nemo_rl/nemo_rl.models.automodel.
 from __future__ import annotations
 
 import inspect
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,3 +172,24 @@ def test_what_the_model_cannot_be_set_up_by_is_refused_before_it_is_loaded(
 def test_template_variables_that_are_no_mapping_are_refused(llama: Path) -> None:
     with pytest.raises(UsageError, match="chat_template_kwargs"):
         setup.get_tokenizer({"name": str(llama), "chat_template_kwargs": ["a"]})
+
+
+def test_a_processor_carries_the_ids_of_its_tokenizer(llama: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(llama, tmp_path / "hearing")
+    (folder / "preprocessor_config.json").write_text(
+        '{"feature_extractor_type": "WhisperFeatureExtractor"}'
+    )
+    (folder / "processor_config.json").write_text('{"processor_class": "Qwen2AudioProcessor"}')
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    values = {"name": str(folder), "chat_template": None}
+    processor = setup.get_tokenizer(values, get_processor=True)
+    tokenizer = processor.tokenizer
+    assert processor.pad_token_id == processor.eos_token_id == tokenizer.eos_token_id is not None
+    assert (processor.pad_token, processor.bos_token_id) == (
+        tokenizer.eos_token,
+        tokenizer.bos_token_id,
+    )
+    said = processor.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+    assert said == "a"

@@ -57,10 +57,10 @@ async def inventory_of(executor: str, values: Mapping[str, Any]) -> dict[str, An
         UsageError: if there is no such backend, or it keeps no inventory.
         ReachError: if it cannot be reached.
     """
-    from .backends.base import load_backend
+    from .backends.base import TellsInventory, load_backend
 
     backend = load_backend(executor, dict(values))
-    if not backend.capabilities.inventory:
+    if not isinstance(backend, TellsInventory):
         raise UsageError(f"{backend.name} does not tell what it has free.")
     return await backend.inventory(dict(values))
 

@@ -92,8 +92,10 @@ async def check_online(prepared: Prepared) -> Prepared:
 
 
 async def _price(backend: Backend, plan: Plan) -> dict[str, Any] | TunedeckError | None:
+    from .backends.base import NamesPrices
+
     try:
-        return await backend.price(plan) if backend.capabilities.price else None
+        return await backend.price(plan) if isinstance(backend, NamesPrices) else None
     except TunedeckError as error:
         return error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +20,18 @@ class SubmissionFile:
     path: str
     content: str = field(repr=False)
     mode: int = 0o644
+
+    @classmethod
+    def of_json(cls, path: str, data: Mapping[str, Any]) -> SubmissionFile:
+        """A file of JSON."""
+        return cls(path, json_text(data))
+
+    @classmethod
+    def of_yaml(cls, path: str, data: Mapping[str, Any]) -> SubmissionFile:
+        """A file of YAML, such as a config."""
+        import yaml
+
+        return cls(path, yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +64,11 @@ class Submission:
         """The command as one would type it; `shlex.split` gives `argv` back."""
         return shlex.join(self.argv)
 
+    def secret_values(self) -> dict[str, str]:
+        """The secrets that this machine has, read now; of the others preflight has spoken."""
+        found = {s.name: os.environ.get(s.source) for s in self.secrets if not s.remote}
+        return {name: value for name, value in found.items() if value}
+
     def to_json(self) -> dict[str, Any]:
         """The preview: everything that will be sent, with secrets masked."""
         return {
@@ -64,3 +83,8 @@ class Submission:
             "script": self.script,
             "payload": self.payload,
         }
+
+
+def json_text(data: Mapping[str, Any]) -> str:
+    """JSON as people and programs read it."""
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"

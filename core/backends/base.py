@@ -46,23 +46,23 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a backend can do, so that screens and commands offer nothing that cannot work.
+    """How a backend is to be watched. What only some can do is a protocol of its own, below.
 
     Attributes:
         remote: whether jobs and their logs are elsewhere, so that logs have to be brought home.
         poll_s: seconds between two looks at a job that is being watched.
     """
 
-    resume: bool = False
-    inventory: bool = False
-    price: bool = False
-    multi_node: bool = False
     remote: bool = True
     poll_s: float = 10.0
 
 
 class Backend(Protocol):
-    """One place a run can be sent to. A new one is a module and an entry in `EXECUTORS`."""
+    """One place a run can be sent to.
+
+    A new one is a module and an entry in `EXECUTORS`, beside the model of its profiles in
+    `env.models`.
+    """
 
     name: str
     capabilities: Capabilities
@@ -98,12 +98,22 @@ class Backend(Protocol):
         """Stop the job and return once the backend confirms a terminal state."""
         ...
 
+
+@runtime_checkable
+class TellsInventory(Protocol):
+    """A backend that can say what there is to run on."""
+
     async def inventory(self, profile_values: dict[str, Any]) -> dict[str, Any]:
         """GPUs, partitions, flavors and queue as the backend has them now."""
         ...
 
+
+@runtime_checkable
+class NamesPrices(Protocol):
+    """A backend whose service names prices."""
+
     async def price(self, plan: Plan) -> dict[str, Any] | None:
-        """What the plan may cost at most, where the backend names a price."""
+        """What the plan may cost at most; None for what the service has no price of."""
         ...
 
 

@@ -33,7 +33,7 @@ CHANGED = replace(TINY, overrides=("optimizer.lr=5e-4",))
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The local backend, which says that it is elsewhere."""
-    monkeypatch.setattr(LocalBackend, "capabilities", Capabilities(remote=True, inventory=True))
+    monkeypatch.setattr(LocalBackend, "capabilities", Capabilities(remote=True))
 
 
 async def test_what_is_other_than_in_the_last_run_is_a_page_of_its_own() -> None:

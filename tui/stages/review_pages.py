@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ...core.backends.base import NamesPrices
 from ...core.config_view import yaml_text
 from ...core.locations import assets_dir
 from ...core.prepare import Prepared
@@ -60,7 +61,7 @@ def _summary(prepared: Prepared, compared: Compared) -> Iterator[RenderableType]
     said = [one.message for one in prepared.findings if one.severity == "info"]
     memory = [one for one in said if one.startswith(_MEMORY)]
     price = price_words(prepared.price) if prepared.price else ""
-    if not price and prepared.backend.capabilities.price:
+    if not price and isinstance(prepared.backend, NamesPrices):
         price = "o asks for it"
     rows: dict[str, object] = {
         "run": f"{plan.run_id} ({plan.name})",

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 
 from ..base import LogLine
-from .ending import LAST_WORD
+from ..ending import LAST_WORD
 from .errors import Passing
 
 Open = Callable[[str | None], AsyncGenerator[LogLine]]

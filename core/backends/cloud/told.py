@@ -11,6 +11,7 @@ from typing import Any
 
 from ...errors import NotFoundError
 from ...plan import Plan
+from ...submission import json_text
 from ..base import Handle
 
 VARIABLE = "TUNEDECK_PLAN"
@@ -22,14 +23,9 @@ WRITE = (
 """Shell lines by which the job leaves the plan in the run's folder."""
 
 
-def plan_file(plan: Plan) -> str:
-    """What `plan.json` holds: as in a record, no secret."""
-    return json.dumps(plan.to_json(), indent=2, ensure_ascii=False) + "\n"
-
-
 def plan_text(plan: Plan) -> str:
-    """The value of the variable: the file, packed."""
-    text = plan_file(plan)
+    """The value of the variable: what `plan.json` holds, packed."""
+    text = json_text(plan.to_json())
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 

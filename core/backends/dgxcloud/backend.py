@@ -22,7 +22,7 @@ class DGXCloudBackend:
     """Runs as workloads of a Run:ai project."""
 
     name = "dgxcloud"
-    capabilities = Capabilities(resume=True, inventory=True, multi_node=True)
+    capabilities = Capabilities()
 
     def __init__(self, profile_values: dict[str, Any]) -> None:
         self._values = profile_values
@@ -52,7 +52,6 @@ class DGXCloudBackend:
         names of their credentials, until the body is sent. What travels in the job's environment
         stands in it by size and digest.
         """
-        from ..cloud.told import plan_file
         from .job import workload_of
 
         workload = workload_of(plan)
@@ -63,7 +62,7 @@ class DGXCloudBackend:
             argv=workload.script.command,
             env=dict(plan.env),
             secrets=plan.secrets,
-            files=(SubmissionFile(f"{run_dir}/plan.json", plan_file(plan)),),
+            files=(SubmissionFile.of_json(f"{run_dir}/plan.json", plan.to_json()),),
             script=workload.script.text,
             payload={
                 "kind": workload.kind,
@@ -117,17 +116,11 @@ class DGXCloudBackend:
 
         return await status_of(self._runai, handle)
 
-    async def logs(
-        self, handle: Handle, cursor: str | None, *, follow: bool
-    ) -> AsyncGenerator[LogLine]:
+    def logs(self, handle: Handle, cursor: str | None, *, follow: bool) -> AsyncGenerator[LogLine]:
         """Lines of the workload's log; the cursor counts them."""
-        from contextlib import aclosing
-
         from .logs import logs
 
-        async with aclosing(logs(self._runai, self._values, handle, cursor, wait=follow)) as lines:
-            async for line in lines:
-                yield line
+        return logs(self._runai, self._values, handle, cursor, wait=follow)
 
     async def cancel(self, handle: Handle) -> Status:
         """Suspend the workload, which keeps its history; return once it has ended.
@@ -135,15 +128,14 @@ class DGXCloudBackend:
         Raises:
             DeadlineError: if it goes on all the same.
         """
-        from ..cloud.ending import until_over
+        from ..ending import stopped
 
-        status = await self.status(handle)
-        if status.state.terminal:
-            return status
-        await self._runai.suspend(handle.data["kind"], handle.job_id)
-        what = f"Workload {handle.data['name']}"
-        advice = f"See {self._runai.root}/workload-manager/workloads"
-        return await until_over(what, lambda: self.status(handle), advice)
+        return await stopped(
+            f"Workload {handle.data['name']}",
+            lambda: self.status(handle),
+            lambda: self._runai.suspend(handle.data["kind"], handle.job_id),
+            f"See {self._runai.root}/workload-manager/workloads",
+        )
 
     async def suspend(self, handle: Handle) -> Status:
         """Suspend the workload, as cancelling does: a suspended one can go on.
@@ -205,7 +197,3 @@ class DGXCloudBackend:
         from .inventory import inventory
 
         return await inventory(self._runai, profile_values)
-
-    async def price(self, plan: Plan) -> dict[str, Any] | None:
-        """Nothing: the service names no price."""
-        return None

@@ -18,8 +18,8 @@ from typing import Any
 
 from ...errors import TunedeckError
 from ..base import Handle, LogLine
-from ..cloud.ending import code_of_nodes, exit_code_in
 from ..cloud.follow import follow
+from ..ending import code_of_nodes, exit_code_in
 from .client import RunAI
 from .job import BEGINNING
 from .streams import copy_of, node_count, open_stream, over

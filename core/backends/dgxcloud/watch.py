@@ -8,7 +8,7 @@ from typing import Any
 
 from ...states import RunState, Status
 from ..base import Handle
-from ..cloud.ending import with_exit_code
+from ..ending import with_exit_code
 from ..suspend import as_suspended
 from .client import RunAI
 

@@ -24,7 +24,7 @@ class HFJobsBackend:
     """Runs as jobs of a user or an organization on Hugging Face."""
 
     name = "hf_jobs"
-    capabilities = Capabilities(resume=True, inventory=True, price=True)
+    capabilities = Capabilities()
 
     def __init__(self, profile_values: dict[str, Any]) -> None:
         self._values = profile_values
@@ -57,14 +57,14 @@ class HFJobsBackend:
         bucket = None
         if job.storage:
             bucket = {"id": job.storage.bucket, "mount": job.storage.mount, "run_dir": run_dir}
-        record = json.dumps(plan.to_json(), indent=2, ensure_ascii=False) + "\n"
+        record = SubmissionFile.of_json(f"{run_dir}/plan.json", plan.to_json())
         return Submission(
             run_id=plan.run_id,
             backend=self.name,
             argv=job.script.command,
             env=dict(job.body["environment"]),
             secrets=plan.secrets,
-            files=(SubmissionFile(f"{run_dir}/plan.json", record),) if run_dir else (),
+            files=(record,) if run_dir else (),
             script=job.script.text,
             payload={
                 "namespace": job.namespace,
@@ -98,17 +98,11 @@ class HFJobsBackend:
 
         return await status_of(self._hub, handle)
 
-    async def logs(
-        self, handle: Handle, cursor: str | None, *, follow: bool
-    ) -> AsyncGenerator[LogLine]:
+    def logs(self, handle: Handle, cursor: str | None, *, follow: bool) -> AsyncGenerator[LogLine]:
         """Lines of the job's log; the cursor counts the service's events."""
-        from contextlib import aclosing
-
         from .watch import logs
 
-        async with aclosing(logs(self._hub, handle, cursor, wait=follow)) as lines:
-            async for line in lines:
-                yield line
+        return logs(self._hub, handle, cursor, wait=follow)
 
     async def cancel(self, handle: Handle) -> Status:
         """Cancel the job, and return once the service says that it has ended.
@@ -116,15 +110,15 @@ class HFJobsBackend:
         Raises:
             DeadlineError: if it goes on all the same.
         """
-        from ..cloud.ending import until_over
+        from ..ending import stopped
 
-        status = await self.status(handle)
-        if status.state.terminal:
-            return status
-        namespace = handle.data["namespace"]
-        await self._hub.call("cancel_job", job_id=handle.job_id, namespace=namespace)
-        advice = f"See {self._hub.endpoint}/jobs/{namespace}/{handle.job_id}"
-        return await until_over(f"Job {handle.job_id}", lambda: self.status(handle), advice)
+        job = {"job_id": handle.job_id, "namespace": handle.data["namespace"]}
+        return await stopped(
+            f"Job {handle.job_id}",
+            lambda: self.status(handle),
+            lambda: self._hub.call("cancel_job", **job),
+            f"See {self._hub.endpoint}/jobs/{job['namespace']}/{handle.job_id}",
+        )
 
     async def inventory(self, profile_values: dict[str, Any]) -> dict[str, Any]:
         """The flavors with their prices, and the namespace's jobs that have not ended."""

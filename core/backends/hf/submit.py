@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -86,16 +85,10 @@ def _options(submission: Submission, body: Mapping[str, Any]) -> dict[str, Any]:
         "image": body["dockerImage"],
         "command": list(body["command"]),
         "env": dict(body["environment"]),
-        "secrets": _secret_values(submission) or None,
+        "secrets": submission.secret_values() or None,
         "flavor": body["flavor"],
         "timeout": body["timeoutSeconds"],
         "attempts": body.get("attempts"),
         "labels": dict(body["labels"]),
         "volumes": [Volume(**volume) for volume in body.get("volumes", ())] or None,
     }
-
-
-def _secret_values(submission: Submission) -> dict[str, str]:
-    """Read now, handed over in memory. Preflight has spoken of those that are not there."""
-    found = {s.name: os.environ.get(s.source) for s in submission.secrets if not s.remote}
-    return {name: value for name, value in found.items() if value}

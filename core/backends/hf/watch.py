@@ -11,9 +11,9 @@ from typing import Any
 from ...errors import NotFoundError
 from ...states import RunState, Status
 from ..base import Handle, LogLine
-from ..cloud.ending import exit_code_in, with_exit_code
 from ..cloud.errors import Passing
 from ..cloud.follow import follow
+from ..ending import exit_code_in, with_exit_code
 from .client import Hub
 
 QUIET_S = 90.0

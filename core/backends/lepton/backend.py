@@ -23,7 +23,7 @@ class LeptonBackend:
     """Runs as batch jobs of a Lepton workspace."""
 
     name = "lepton"
-    capabilities = Capabilities(resume=True, inventory=True, multi_node=True)
+    capabilities = Capabilities()
 
     def __init__(self, profile_values: dict[str, Any]) -> None:
         self._values = profile_values
@@ -53,7 +53,6 @@ class LeptonBackend:
         The node group stands in it as the profile names it, until `settle` has its id. What travels
         in the job's environment stands in it by size and digest.
         """
-        from ..cloud.told import plan_file
         from .job import CARRIER_SHAPE, job_of
 
         job = job_of(plan)
@@ -64,7 +63,7 @@ class LeptonBackend:
             argv=job.script.command,
             env=dict(plan.env),
             secrets=plan.secrets,
-            files=(SubmissionFile(f"{run_dir}/plan.json", plan_file(plan)),),
+            files=(SubmissionFile.of_json(f"{run_dir}/plan.json", plan.to_json()),),
             script=job.script.text,
             payload={
                 "job": job.body,
@@ -135,17 +134,11 @@ class LeptonBackend:
             )
         return self._lepton
 
-    async def logs(
-        self, handle: Handle, cursor: str | None, *, follow: bool
-    ) -> AsyncGenerator[LogLine]:
+    def logs(self, handle: Handle, cursor: str | None, *, follow: bool) -> AsyncGenerator[LogLine]:
         """Lines of all replicas; the cursor holds each one's last nanosecond."""
-        from contextlib import aclosing
-
         from .watch import logs
 
-        async with aclosing(logs(self._of(handle), handle, cursor, wait=follow)) as lines:
-            async for line in lines:
-                yield line
+        return logs(self._of(handle), handle, cursor, wait=follow)
 
     async def cancel(self, handle: Handle) -> Status:
         """Stop the job, which keeps its history; return once the service says that it has ended.
@@ -153,14 +146,14 @@ class LeptonBackend:
         Raises:
             DeadlineError: if it goes on all the same.
         """
-        from ..cloud.ending import until_over
+        from ..ending import stopped
 
-        status = await self.status(handle)
-        if status.state.terminal:
-            return status
-        await self._of(handle).set_stopped(handle.job_id, stopped=True)
-        advice = f"Look at it: lep job get -i {handle.job_id}"
-        return await until_over(f"Job {handle.job_id}", lambda: self.status(handle), advice)
+        return await stopped(
+            f"Job {handle.job_id}",
+            lambda: self.status(handle),
+            lambda: self._of(handle).set_stopped(handle.job_id, stopped=True),
+            f"Look at it: lep job get -i {handle.job_id}",
+        )
 
     async def suspend(self, handle: Handle) -> Status:
         """Stop the job: a stopped one can be started again.
@@ -214,7 +207,3 @@ class LeptonBackend:
         from .inventory import inventory
 
         return await inventory(self._lepton, profile_values)
-
-    async def price(self, plan: Plan) -> dict[str, Any] | None:
-        """Nothing: the service names no price."""
-        return None

@@ -19,8 +19,8 @@ from typing import Any
 
 from ...states import RunState, Status
 from ..base import Handle, LogLine
-from ..cloud.ending import LAST_WORD, code_of_nodes, exit_code_in, with_exit_code
 from ..cloud.errors import Passing
+from ..ending import LAST_WORD, code_of_nodes, exit_code_in, with_exit_code
 from ..suspend import as_suspended
 from .client import SERVICE, Lepton
 

@@ -40,7 +40,7 @@ class LocalBackend:
     """Runs on this machine. Of a profile's values it takes `grace_period` and `venv`."""
 
     name = "local"
-    capabilities = Capabilities(inventory=True, remote=False, poll_s=0.25)
+    capabilities = Capabilities(remote=False, poll_s=0.25)
 
     def __init__(self, profile_values: dict[str, Any]) -> None:
         self._grace_s = float(profile_values.get("grace_period") or DEFAULT_GRACE_S)
@@ -76,8 +76,8 @@ class LocalBackend:
             env=env,
             secrets=plan.secrets,
             files=(
-                SubmissionFile(str(config), _yaml(plan.config)),
-                SubmissionFile(str(plan.run_dir / "plan.json"), _json(plan.to_json())),
+                SubmissionFile.of_yaml(str(config), plan.config),
+                SubmissionFile.of_json(str(plan.run_dir / "plan.json"), plan.to_json()),
             ),
             cwd=str(plan.selection.get("cwd") or plan.run_dir),
         )
@@ -97,7 +97,7 @@ class LocalBackend:
             "run_id": submission.run_id,
             "run_dir": str(folder),
             "argv": submission.argv,
-            "env": {**os.environ, **submission.env, **_secret_values(submission)},
+            "env": {**os.environ, **submission.env, **submission.secret_values()},
             "cwd": submission.cwd,
             "grace_s": self._grace_s,
         }
@@ -217,10 +217,6 @@ class LocalBackend:
             "gpus": [{"name": gpu.name, "memory": gpu.memory} for gpu in local_gpus()],
         }
 
-    async def price(self, plan: Plan) -> dict[str, Any] | None:
-        """Nothing: one's own machine names no price."""
-        return None
-
 
 def interpreter(profile_values: Any) -> str:
     """The Python that runs the step: that of the profile's `venv`, or this one."""
@@ -247,21 +243,5 @@ def _start_supervisor(spec: str) -> dict[str, Any]:
     return reply
 
 
-def _secret_values(submission: Submission) -> dict[str, str]:
-    """Read now, handed over in memory. Preflight has spoken of those that are not there."""
-    found = {secret.name: os.environ.get(secret.source) for secret in submission.secrets}
-    return {name: value for name, value in found.items() if value}
-
-
 def _handle(run_id: str, folder: Path, pid: int) -> Handle:
     return Handle(run_id, str(pid), {"run_dir": str(folder)})
-
-
-def _yaml(config: Any) -> str:
-    import yaml
-
-    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-
-
-def _json(data: Any) -> str:
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
+from ...files import is_full
 from ...states import RunState, Status
-
-_PREEMPTED = 75
-"""EX_TEMPFAIL of sysexits(3): stopped before its end, saved, to be resumed."""
+from ..ending import PREEMPTED, SAVED, SIGNALLED
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -42,17 +40,18 @@ def _fate(sentinel: dict[str, Any], code: int) -> tuple[RunState, str]:
         return RunState.CANCELLED, "on request"
     if code == 0:
         return RunState.SUCCEEDED, ""
-    if code == _PREEMPTED:
-        return RunState.PREEMPTED, "stopped before its end, with a checkpoint to resume from"
+    if code == PREEMPTED:
+        return RunState.PREEMPTED, SAVED
     if sentinel.get("error"):
         return RunState.FAILED, sentinel["error"]
     if sentinel.get("out_of_memory"):
         return RunState.FAILED, "killed by the kernel: the machine ran out of memory"
-    if code == 128 + signal.SIGKILL:
+    if code == SIGNALLED + signal.SIGKILL:
         reason = "killed by signal 9 (SIGKILL), perhaps by the kernel for lack of memory"
         return RunState.FAILED, reason
-    if code > 128:
-        return RunState.FAILED, f"killed by signal {code - 128} ({_signal_name(code - 128)})"
+    if code > SIGNALLED:
+        number = code - SIGNALLED
+        return RunState.FAILED, f"killed by signal {number} ({_signal_name(number)})"
     return RunState.FAILED, f"exit code {code}"
 
 
@@ -65,6 +64,6 @@ def _signal_name(number: int) -> str:
 
 def why_lost(folder: Path) -> str:
     """Why there may be neither a supervisor nor a sentinel."""
-    if shutil.disk_usage(folder).free == 0:
+    if is_full(folder):
         return f"the supervisor ended without leaving word; the disk of {folder} is full"
     return "the supervisor was killed, so how the run ended is not known"

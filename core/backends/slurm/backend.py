@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
-import json
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ...errors import DeadlineError
 from ...findings import Finding
 from ...plan import Plan
 from ...ssh import Machine, open_machine
@@ -26,15 +21,13 @@ if TYPE_CHECKING:
     from ..files import RemoteFile
 
 _CHUNK = 4 << 20
-_CANCEL_LIMIT_S = 120.0
-_CANCEL_PACE_S = 0.5
 
 
 class SlurmBackend:
     """Runs as batch jobs of a Slurm cluster."""
 
     name = "slurm"
-    capabilities = Capabilities(resume=True, inventory=True, multi_node=True)
+    capabilities = Capabilities()
 
     def __init__(self, profile_values: dict[str, Any]) -> None:
         self._values = profile_values
@@ -55,21 +48,22 @@ class SlurmBackend:
         config = layout.config(plan)
         checkpoints = _checkpoint_folder(config, layout.run_dir)
         script = render_script(plan, layout, checkpoints=checkpoints)
-        contents = {SCRIPT: script.text, CONFIG: _yaml(config), "plan.json": _json(plan.to_json())}
+        files = [
+            SubmissionFile(f"{layout.run_dir}/{SCRIPT}", script.text),
+            SubmissionFile.of_yaml(f"{layout.run_dir}/{CONFIG}", config),
+            SubmissionFile.of_json(f"{layout.run_dir}/plan.json", plan.to_json()),
+        ]
         if checkpoints:
             going_on = copy.deepcopy(config)
             going_on["checkpoint"]["restore_from"] = checkpoints
-            contents[RESUME_CONFIG] = _yaml(going_on)
+            files.append(SubmissionFile.of_yaml(f"{layout.run_dir}/{RESUME_CONFIG}", going_on))
         return Submission(
             run_id=plan.run_id,
             backend=self.name,
             argv=script.command,
             env=script.env,
             secrets=plan.secrets,
-            files=tuple(
-                SubmissionFile(f"{layout.run_dir}/{name}", content)
-                for name, content in contents.items()
-            ),
+            files=tuple(files),
             script=script.text,
             payload={
                 "host": self._values.get("host"),
@@ -104,15 +98,11 @@ class SlurmBackend:
         keys = ("host", "port", "user", "proxy_jump")
         return "|".join(str(self._values.get(key)) for key in keys)
 
-    async def logs(
-        self, handle: Handle, cursor: str | None, *, follow: bool
-    ) -> AsyncGenerator[LogLine]:
+    def logs(self, handle: Handle, cursor: str | None, *, follow: bool) -> AsyncGenerator[LogLine]:
         """Lines of the job's log; the cursor is a byte offset."""
         from .logs import lines_of
 
-        async with aclosing(lines_of(self.log_blocks(handle, cursor, follow=follow))) as lines:
-            async for line in lines:
-                yield line
+        return lines_of(self.log_blocks(handle, cursor, follow=follow))
 
     def log_blocks(
         self, handle: Handle, cursor: str | None, *, follow: bool
@@ -137,22 +127,15 @@ class SlurmBackend:
         Raises:
             DeadlineError: if it goes on all the same.
         """
+        from ..ending import stopped
         from .shell import run_slurm
 
-        status = await self.status(handle)
-        deadline = time.monotonic() + _CANCEL_LIMIT_S
-        if not status.state.terminal:
-            await run_slurm(self._machine, f"scancel {handle.job_id}")
-        while not (status := await self.status(handle)).state.terminal:
-            if time.monotonic() > deadline:
-                raise DeadlineError(
-                    f"Job {handle.job_id} is still {status.word} {_CANCEL_LIMIT_S:.0f} s after "
-                    "scancel.",
-                    fix=f"Slurm ends it when its node answers. See: scontrol show job "
-                    f"{handle.job_id}",
-                )
-            await asyncio.sleep(_CANCEL_PACE_S)
-        return status
+        return await stopped(
+            f"Job {handle.job_id}",
+            lambda: self.status(handle),
+            lambda: run_slurm(self._machine, f"scancel {handle.job_id}"),
+            f"Slurm ends it when its node answers. See: scontrol show job {handle.job_id}",
+        )
 
     async def inventory(self, profile_values: dict[str, Any]) -> dict[str, Any]:
         """Partitions with their limits and GPUs, and who waits for what."""
@@ -186,10 +169,6 @@ class SlurmBackend:
 
         return await plan_of_job(self._machine, job_root(self._values, ""), job_id)
 
-    async def price(self, plan: Plan) -> dict[str, Any] | None:
-        """Nothing: a cluster names no price."""
-        return None
-
 
 def _checkpoint_folder(config: dict[str, Any], run_dir: str) -> str | None:
     """Where the run's checkpoints go over there; None for a step that makes none."""
@@ -197,13 +176,3 @@ def _checkpoint_folder(config: dict[str, Any], run_dir: str) -> str | None:
     if not checkpoint or not checkpoint.get("enabled", True):
         return None
     return str(checkpoint.get("checkpoint_dir") or f"{run_dir}/checkpoints")
-
-
-def _yaml(config: Any) -> str:
-    import yaml
-
-    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-
-
-def _json(data: Any) -> str:
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"

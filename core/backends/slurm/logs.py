@@ -12,6 +12,7 @@ from contextlib import aclosing
 from ...ssh import Machine
 from ...states import Status
 from ..base import LogLine
+from ..ending import LAST_WORD
 
 _CHUNK = 4 << 20
 _QUICK_S, _SLOW_S = 0.2, 1.0
@@ -19,8 +20,6 @@ _QUICK_S, _SLOW_S = 0.2, 1.0
 
 _PACE_S, _SLOWEST_PACE_S = 10.0, 30.0
 _CLOSING_PACE_S = 0.5
-_LAST_WORD = b"\ntunedeck: exit="
-
 _OVERLAP = 64
 _ROTATED = ".1"
 """What logrotate and its like name the file that they take away."""
@@ -66,7 +65,7 @@ async def follow_log(
             if await log.more():
                 pause_s = _QUICK_S
                 if block := log.block():
-                    if _LAST_WORD in b"\n" + block.line:
+                    if b"\n" + LAST_WORD in b"\n" + block.line:
                         last_word.set()
                     yield block
             elif over:

@@ -15,11 +15,9 @@ from typing import Any
 
 from ...errors import ReachError
 from ...states import RunState, Status
+from ..ending import PREEMPTED, SAVED, SIGNALLED
 from .script import SECRETS, SENTINEL
 from .shell import AWAY
-
-PREEMPTED = 75
-"""EX_TEMPFAIL: saved, and to be resumed."""
 
 _LIVE = {
     **dict.fromkeys(("RUNNING", "SUSPENDED", "STOPPED", "RESIZING"), RunState.RUNNING),
@@ -201,16 +199,15 @@ def _fate(seen: Seen, code: int | None) -> tuple[RunState, str]:
     if last.get("lost"):
         reason = f"a node of the job failed: {last['lost']} does not answer any more"
     if code == PREEMPTED:
-        saved = "stopped before its end, with what it had saved to resume from"
-        return RunState.PREEMPTED, f"{reason}; {saved}" if reason else saved
+        return RunState.PREEMPTED, f"{reason}; {SAVED}" if reason else SAVED
     if seen.word == "PREEMPTED":
         return RunState.PREEMPTED, reason
     if seen.word == "COMPLETED":
         return RunState.SUCCEEDED, ""
     if not reason and last.get("terminated"):
         reason = "ended by Slurm: cancelled, or out of time"
-    if not reason and code is not None and 128 < code <= 128 + _LAST_SIGNAL:
-        reason = f"killed by signal {code - 128}"
+    if not reason and code is not None and SIGNALLED < code <= SIGNALLED + _LAST_SIGNAL:
+        reason = f"killed by signal {code - SIGNALLED}"
     return RunState.FAILED, reason or f"exit code {code}"
 
 
@@ -307,7 +304,8 @@ def _code(text: str) -> int | None:
     code, _, number = text.partition(":")
     if not code.isdigit():
         return None
-    return 128 + int(number) if number.isdigit() and int(number) and not int(code) else int(code)
+    killed = number.isdigit() and int(number) and not int(code)
+    return SIGNALLED + int(number) if killed else int(code)
 
 
 def _moment(text: str) -> float | None:

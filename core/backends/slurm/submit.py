@@ -7,7 +7,6 @@ no half of anything; and each part can be done again, so that one that breaks co
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import shlex
 from collections.abc import Sequence
@@ -29,7 +28,6 @@ from .shell import AWAY, refused, run_slurm
 JOB_ID = "job_id"
 
 _PAUSES_S = (0.5, 1, 2, 4, 8, 16)
-_EXISTS = 17
 _SBATCH_FAILED = 20
 
 
@@ -131,13 +129,9 @@ async def _send(
 
 
 def _secrets_file(submission: Submission) -> str:
-    """Shell lines with the values, read now. Preflight has spoken of those that are not there."""
-    found = {
-        secret.name: os.environ.get(secret.source)
-        for secret in submission.secrets
-        if not secret.remote
-    }
-    return "".join(f"export {name}={shlex.quote(v)}\n" for name, v in found.items() if v)
+    """Shell lines with the values."""
+    found = submission.secret_values()
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in found.items())
 
 
 def _put_in_place(

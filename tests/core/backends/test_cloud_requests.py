@@ -11,10 +11,10 @@ import pytest
 from tunedeck.core.backends.base import LogLine
 from tunedeck.core.backends.cloud import follow as follow_module
 from tunedeck.core.backends.cloud import once, retry
-from tunedeck.core.backends.cloud.ending import exit_code_in, with_exit_code
 from tunedeck.core.backends.cloud.errors import Passing, refusal
 from tunedeck.core.backends.cloud.follow import follow
 from tunedeck.core.backends.cloud.retry import persist, retry_after
+from tunedeck.core.backends.ending import exit_code_in, with_exit_code
 from tunedeck.core.errors import ExitCode
 from tunedeck.core.states import RunState, Status
 

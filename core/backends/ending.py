@@ -1,4 +1,4 @@
-"""How a job ended, where the service tells less than the run's own last word."""
+"""How a job ends: by being told to, and what its exit code and its own last word say of it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
-from ...errors import DeadlineError
-from ...states import RunState, Status
+from ..errors import DeadlineError
+from ..states import RunState, Status
 
 LAST_WORD = b"tunedeck: exit="
 """What the last line of every run's log begins with."""
 
 PREEMPTED = 75
-"""EX_TEMPFAIL: saved, and to be resumed."""
+"""EX_TEMPFAIL of sysexits(3): stopped before its end, saved, to be resumed."""
 
-CANCEL_LIMIT_S = 180.0
-CANCEL_PACE_S = 1.0
+SAVED = "stopped before its end, with what it had saved to resume from"
+"""The reason of a run that ended with that."""
 
-_SIGNALLED = 128
+SIGNALLED = 128
+"""What a shell adds to the number of the signal that killed a command."""
+
+_CANCEL_LIMIT_S = 180.0
+_CANCEL_PACE_S = 1.0
 
 _CODE = re.compile(rb"tunedeck: exit=(\d{1,3})\s*$")
 
@@ -37,7 +41,7 @@ def code_of_nodes(codes: Iterable[int | None]) -> int | None:
     What a node failed of by itself ended the others, which were signalled.
     """
     known = [code for code in codes if code is not None]
-    failures = sorted((code for code in known if code), key=lambda code: code > _SIGNALLED)
+    failures = sorted((code for code in known if code), key=lambda code: code > SIGNALLED)
     return next(iter(failures or known), None)
 
 
@@ -48,28 +52,35 @@ def with_exit_code(status: Status, code: int | None) -> Status:
     if status.state is not RunState.FAILED:
         return replace(status, exit_code=code)
     if code == PREEMPTED:
-        saved = "stopped before its end, with what it had saved to resume from"
-        return replace(status, state=RunState.PREEMPTED, reason=saved, exit_code=code)
-    told = f"exit code {code}" if code <= _SIGNALLED else f"killed by signal {code - _SIGNALLED}"
+        return replace(status, state=RunState.PREEMPTED, reason=SAVED, exit_code=code)
+    told = f"exit code {code}" if code <= SIGNALLED else f"killed by signal {code - SIGNALLED}"
     reason = status.reason if str(code) in status.reason else f"{told}; {status.reason}"
     return replace(status, reason=reason.removesuffix("; "), exit_code=code)
 
 
-async def until_over(what: str, look: Callable[[], Awaitable[Status]], advice: str) -> Status:
-    """Look at a job that was asked to stop until the service says that it has.
+async def stopped(
+    what: str,
+    look: Callable[[], Awaitable[Status]],
+    stop: Callable[[], Awaitable[object]],
+    advice: str,
+) -> Status:
+    """Stop a job that has not ended, and look at it until its place says that it has.
 
     Args:
         what: the job, for the message.
         look: its status now.
+        stop: asks for its end.
         advice: what a person may do if it goes on.
 
     Raises:
         DeadlineError: if it goes on all the same.
     """
-    deadline = time.monotonic() + CANCEL_LIMIT_S
-    while not (status := await look()).state.terminal:
+    if not (status := await look()).state.terminal:
+        await stop()
+    deadline = time.monotonic() + _CANCEL_LIMIT_S
+    while not status.state.terminal and not (status := await look()).state.terminal:
         if time.monotonic() > deadline:
-            text = f"{what} is still {status.word} {CANCEL_LIMIT_S:.0f} s after it was cancelled."
+            text = f"{what} is still {status.word} {_CANCEL_LIMIT_S:.0f} s after it was cancelled."
             raise DeadlineError(text, fix=advice)
-        await asyncio.sleep(CANCEL_PACE_S)
+        await asyncio.sleep(_CANCEL_PACE_S)
     return status

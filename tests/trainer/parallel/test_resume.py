@@ -16,6 +16,7 @@ from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer.checkpoints.checksums import damage, read_sums
 
+from ..helpers import rows, write_rows
 from .runs import LOSS, WEIGHT, Run, pytest_approx, train_here
 from .workers import Workers
 
@@ -69,23 +70,39 @@ def test_a_run_continues_on_another_number_of_ranks_and_another_mesh(
     assert_same_end(resumed(trained, 1, tensor, name="tensor_to_one", **tables), tensor)
 
 
+MESHES: list[tuple[str, int, dict[str, Any]]] = [
+    ("mixtral", 2, {"ep_size": 2}),
+    ("mixtral", 2, {"tp_size": 2}),
+    ("mixtral", 4, {"ep_size": 2, "tp_size": 2, "sequence_parallel": True}),
+    ("llama", 2, {"cp_size": 2}),
+    ("llama", 2, {"cpu_offload": True}),
+    ("llama", 4, {"tp_size": 2}),
+    ("llama", 4, {"cp_size": 2}),
+    ("llama", 4, {"dp_replicate_size": 2}),
+]
+ADAPTER = {"dim": 4, "alpha": 8}
+DORA = {**ADAPTER, "use_dora": True}
+
+
+@pytest.fixture(scope="module")
+def same_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", rows(24))
+
+
+@pytest.fixture(scope="module")
+def whole_runs() -> dict[str, Run]:
+    """What one process came to, by what it trained."""
+    return {}
+
+
 @pytest.mark.parametrize(
-    ("kind", "ranks", "mesh"),
+    ("kind", "ranks", "mesh", "peft"),
     [
-        ("mixtral", 2, {"ep_size": 2}),
-        ("mixtral", 2, {"tp_size": 2}),
-        ("mixtral", 4, {"ep_size": 2, "tp_size": 2, "sequence_parallel": True}),
-        ("llama", 2, {"cp_size": 2}),
-        ("llama", 2, {"cpu_offload": True}),
-        ("llama", 4, {"tp_size": 2}),
-        ("llama", 4, {"cp_size": 2}),
-        ("llama", 4, {"dp_replicate_size": 2}),
+        *((*mesh, peft) for mesh in MESHES for peft in (None, ADAPTER)),
+        # Its magnitudes lie as other weights do, but where layers are split.
+        *((*mesh, DORA) for mesh in MESHES if "tp_size" in mesh[2] and mesh[1] == 4),
     ],
-)
-@pytest.mark.parametrize(
-    "peft",
-    [None, {"dim": 4, "alpha": 8}, {"dim": 4, "alpha": 8, "use_dora": True}],
-    ids=["full", "lora", "dora"],
+    ids=str,
 )
 def test_every_mesh_is_left_for_one_process_and_taken_up_from_one(
     peft: dict[str, Any] | None,
@@ -93,12 +110,18 @@ def test_every_mesh_is_left_for_one_process_and_taken_up_from_one(
     ranks: int,
     mesh: dict[str, Any],
     models_of: Callable[[str], Path],
+    same_rows: Path,
+    whole_runs: dict[str, Run],
     trained: Trained,
 ) -> None:
     model = {"pretrained_model_name_or_path": str(models_of(kind))}
-    tables = {**FULL, "model": model, "peft": peft}
+    data = {"path_or_dataset_id": str(same_rows)}
+    tables = {**FULL, "model": model, "peft": peft, "dataset": data}
     keep = {"keep_last": None}
-    alone = trained(1, **tables, checkpoint=keep)
+    key = f"{kind} {peft}"
+    if key not in whole_runs:
+        whole_runs[key] = trained(1, **tables, checkpoint=keep)
+    alone = whole_runs[key]
     spread = trained(ranks, name="spread", **tables, distributed=mesh, checkpoint=keep)
     assert_same_end(resumed(trained, 1, spread, name="left", **tables), alone)
     taken = resumed(trained, ranks, alone, name="taken", **tables, distributed=mesh)

@@ -1,6 +1,7 @@
 """A few processes that stay, and run what they are given as the ranks of a run.
 
-Importing torch and transformers takes longer than the tests themselves, so it is done once.
+Importing torch and transformers takes longer than the tests themselves, so it is done once, by the
+process that they are forked from.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Workers:
             process.kill()
 
     def _start(self, count: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tunedeck.trainer.sft"])
         while len(self._processes) < count:
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs,), daemon=True)

@@ -25,7 +25,7 @@ _GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe",
 _WAITED = "Timed out waiting"
 _LATE = "another process of the run did not come within dist_env.timeout_minutes"
 _LOOK_AT_IT = "Look at what keeps it (its machine, its data), or raise dist_env.timeout_minutes."
-_ROOM = "Make room there, or choose another place, and resume from the last checkpoint."
+_ROOM = "Make room there, or choose another place, and start it again."
 _MENDED = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,

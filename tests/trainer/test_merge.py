@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema.merge import MergeConfig
+from tunedeck.trainer.checkpoints.checksums import sha256, write_sums
 from tunedeck.trainer.merging import merge, merge_plan
+from tunedeck.trainer.merging.shards import write_file
 from tunedeck.trainer.model.fingerprint import base_digest
 
 from .adapters import adapted, load, logits, make_adapter, run
@@ -209,10 +211,38 @@ def test_another_base_of_the_same_shape_is_refused_by_its_digest(tmp_path: Path)
     (adapter / "base.json").write_text(json.dumps(record))
     shutil.copytree(base, tmp_path / "moved")
     make_base(tmp_path / "other", seed=9)
+    shutil.copytree(base, tmp_path / "edited")
+    edited = load_file(tmp_path / "edited/model.safetensors")
+    edited["model.embed_tokens.weight"][30] = 0
+    save_file(edited, tmp_path / "edited/model.safetensors", metadata={"format": "pt"})
 
-    with pytest.raises(UsageError, match=r"does not fit the base .*other"):
-        run(adapter, tmp_path / "run", base_hf_path=str(tmp_path / "other"))
+    for other in ("other", "edited"):
+        with pytest.raises(UsageError, match=rf"does not fit the base .*{other}"):
+            run(adapter, tmp_path / "run", base_hf_path=str(tmp_path / other))
     assert run(adapter, tmp_path / "run", base_hf_path=str(tmp_path / "moved")).is_dir()
+
+
+def test_an_adapter_without_a_digest_is_judged_by_the_base_that_it_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = make_adapter(make_base(tmp_path / "base"), tmp_path / "adapter")
+    other = {"base_hf_path": str(make_base(tmp_path / "other", seed=9))}
+    with pytest.raises(UsageError, match=r"does not fit the base .*other"):
+        run(adapter, tmp_path / "run", **other)
+    shutil.rmtree(tmp_path / "base")
+    run(adapter, tmp_path / "run", **other)
+    assert f"the adapter names '{tmp_path / 'base'}'" in capsys.readouterr().out
+
+
+def test_a_damaged_adapter_is_refused(tmp_path: Path) -> None:
+    adapter = make_adapter(make_base(tmp_path / "base"), tmp_path / "adapter")
+    weights = adapter / "adapter_model.safetensors"
+    write_sums(adapter, {weights.name: sha256(weights)})
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 0x40
+    weights.write_bytes(content)
+    with pytest.raises(UsageError, match=r"adapter_model\.safetensors is damaged"):
+        run(adapter, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -229,6 +259,7 @@ def test_a_base_of_another_shape_is_refused_by_the_weights_name(
     other = LlamaConfig.from_pretrained(tmp_path / "base")
     other.update(config)
     AutoModelForCausalLM.from_config(other).save_pretrained(tmp_path / "other")
+    shutil.rmtree(tmp_path / "base")
 
     with pytest.raises(UsageError, match=message):
         run(adapter, tmp_path / "run", base_hf_path=str(tmp_path / "other"))
@@ -249,7 +280,17 @@ def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
             run(adapter, tmp_path / "run", output_hf_path=str(output))
     with pytest.raises(UsageError, match="not empty"):
         run(adapter, tmp_path / "run", output_hf_path=str(full))
+    # As a merge leaves it that is killed.
+    half = tmp_path / ".new.in_progress"
+    half.mkdir()
     assert run(adapter, tmp_path / "run", output_hf_path=str(tmp_path / "new")).is_dir()
+    assert not half.exists()
+
+
+def test_a_full_disk_is_said_with_the_file() -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_file(Path("/dev/full"), [], pytest.fail)
+    assert caught.value.filename == "/dev/full"
 
 
 def test_a_failed_merge_leaves_nothing_behind(tmp_path: Path) -> None:

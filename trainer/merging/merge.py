@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -21,10 +20,12 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from ...core.errors import UsageError
 from ...core.files import write_atomic
 from ...core.schema.merge import MergeConfig
+from ..checkpoints.checksums import damage, read_sums
+from ..checkpoints.published import flush
 from ..checkpoints.weights import BASE_FILE
 from ..model.fingerprint import base_digest
 from ..reporting.metrics import line, say
-from .adapter import CONFIG_FILE, Adapter, read_adapter
+from .adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, read_adapter
 from .merge_plan import MergePlan, plan_merge
 from .probe import merge_difference
 from .shards import write_model
@@ -85,13 +86,13 @@ def find_adapter(path: str) -> Path:
     """The adapter that `lora_checkpoint` means: itself, or a run's best one, else its latest.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it is damaged.
     """
     given = Path(path).expanduser()
     folders = (given, *(given / sub / link for sub in ("", "checkpoints") for link in _LINKS))
     for folder in folders:
         if (folder / CONFIG_FILE).is_file():
-            return folder.resolve()
+            return _undamaged(folder.resolve())
     full = next((folder for folder in folders if (folder / "config.json").is_file()), None)
     if full is not None:
         raise UsageError(
@@ -102,6 +103,14 @@ def find_adapter(path: str) -> Path:
         f"lora_checkpoint: {CONFIG_FILE} was not found in '{path}'.",
         fix="Give the folder of an adapter or of the run that trained it.",
     )
+
+
+def _undamaged(folder: Path) -> Path:
+    """The adapter's folder, if its files are as they were saved, where that was recorded."""
+    recorded = read_sums(folder).keys() & {CONFIG_FILE, WEIGHTS_FILE}
+    if (found := damage(folder, sorted(recorded))) is not None:
+        raise UsageError(f"lora_checkpoint: {found}", fix="Give another checkpoint of the run.")
+    return folder
 
 
 def find_base(config: MergeConfig, adapter: Adapter) -> Path:
@@ -120,7 +129,10 @@ def find_base(config: MergeConfig, adapter: Adapter) -> Path:
             fix="Set base_hf_path to the base model.",
         )
     base = _model_folder(name)
-    digest = record.get("base_digest")
+    digest = record.get("base_digest") or _digest_of(recorded, name)
+    if digest is None and recorded != name:
+        said = f"the adapter names '{recorded}'" if recorded else "the adapter names none"
+        say(f"tunedeck: warning: nothing tells whether its base is '{name}': {said}")
     if digest is not None and base_digest(base) != digest:
         raise UsageError(
             f"The adapter does not fit the base '{name}': it was trained on other weights"
@@ -128,6 +140,12 @@ def find_base(config: MergeConfig, adapter: Adapter) -> Path:
             fix="Set base_hf_path to the very model that it was trained on.",
         )
     return base
+
+
+def _digest_of(recorded: str | None, name: str) -> str | None:
+    """The digest of the model that PEFT recorded, if it is another folder here."""
+    folder = Path(recorded or name).expanduser()
+    return base_digest(folder) if recorded != name and folder.is_dir() else None
 
 
 def check_output(output: Path, inputs: Iterable[Path]) -> None:
@@ -149,15 +167,18 @@ def check_output(output: Path, inputs: Iterable[Path]) -> None:
 
 def _publish(plan: MergePlan, output: Path, *, tokenizer: bool) -> None:
     """Write the model beside `output`, then give it that name."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    temporary = output.with_name(f".{output.name}.in_progress")
+    # What a merge left that was killed.
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
         for file in _companions(plan.base, plan.adapter.folder, tokenizer=tokenizer):
             shutil.copyfile(file, temporary / file.name)
         text = json.dumps(plan.config, indent=2) + "\n"
         (temporary / "config.json").write_text(text, encoding="utf-8")
         write_model(temporary, plan.entries, plan.produce)
-        temporary.chmod(0o755)
+        for file in temporary.iterdir():
+            flush(file)
         temporary.replace(output)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -144,13 +144,17 @@ def write_file(path: Path, entries: Iterable[Entry], produce: Callable[[Entry], 
         offset = span[1]
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for entry in ordered:
-            tensor = produce(entry)
-            assert (tensor.dtype, tuple(tensor.shape)) == (entry.dtype, entry.shape), entry
-            file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-            del tensor  # before the next one is made
+    try:
+        with path.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for entry in ordered:
+                tensor = produce(entry)
+                assert (tensor.dtype, tuple(tensor.shape)) == (entry.dtype, entry.shape), entry
+                file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+                del tensor  # before the next one is made
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def _weight_files(folder: Path) -> list[Path]:

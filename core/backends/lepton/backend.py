@@ -136,7 +136,7 @@ class LeptonBackend:
 
     def logs(self, handle: Handle, cursor: str | None, *, follow: bool) -> AsyncGenerator[LogLine]:
         """Lines of all replicas; the cursor holds each one's last nanosecond."""
-        from .watch import logs
+        from .logs import logs
 
         return logs(self._of(handle), handle, cursor, wait=follow)
 

@@ -22,7 +22,8 @@ from ..cloud.once import submit_once
 from ..cloud.told import not_ours, plan_of
 from .client import ALL, Lepton, id_of, name_of
 from .job import FOLDER_KEYS, RUN_LABEL, carrier_body
-from .watch import logs, status_from
+from .logs import logs
+from .watch import status_from
 
 
 async def submit(lepton: Lepton, submission: Submission) -> Handle:

@@ -11,9 +11,10 @@ from ...ssh import Machine
 from ...ssh.background import over_there
 from ...states import Status
 from ..base import Handle
+from .question import Seen, answers, question
 from .script import SECRETS
 from .shell import run_slurm
-from .status import Seen, answers, judge, question
+from .status import judge
 
 _MOMENT_S = 0.03
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from tunedeck.core.backends.slurm.status import Seen, answers, judge, question
+from tunedeck.core.backends.slurm.question import Seen, answers, question
+from tunedeck.core.backends.slurm.status import judge
+from tunedeck.core.errors import ReachError
 from tunedeck.core.states import RunState
 
 
@@ -142,3 +144,12 @@ def test_all_jobs_of_a_host_are_one_question() -> None:
     assert script.count("squeue ") == 1
     assert "'/a b/r1'" in script
     assert judge(Seen("RUNNING")).state is RunState.RUNNING
+
+
+@pytest.mark.parametrize("line", ["Q|7|RUN", "A|7|COMPLETED", "Q|"])
+def test_a_line_of_another_form_says_neither_that_a_job_goes_on_nor_that_it_is_lost(
+    line: str,
+) -> None:
+    with pytest.raises(ReachError, match="makes no sense"):
+        told(line)
+    assert told(line, word(0)).state is RunState.SUCCEEDED

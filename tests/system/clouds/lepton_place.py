@@ -13,7 +13,7 @@ from tests.system.clouds.lepton import GROUP, STORAGE, TOKEN, WORKSPACE, FakeLep
 from tests.system.places import plan_for, quick
 from tunedeck.core.backends.base import Backend, load_backend
 from tunedeck.core.backends.cloud import carriers
-from tunedeck.core.backends.lepton import watch as lepton_watch
+from tunedeck.core.backends.lepton import logs as lepton_logs
 from tunedeck.core.plan import Plan
 
 
@@ -54,9 +54,9 @@ class LeptonPlace:
 def workspace_on_loopback(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLepton]:
     """A workspace that the environment names, with its good token."""
     quick(monkeypatch)
-    monkeypatch.setattr(lepton_watch, "PACE_S", 0.1)
-    monkeypatch.setattr(lepton_watch, "SLOW_PACE_S", 0.5)
-    monkeypatch.setattr(lepton_watch, "CLOSING_S", 2.0)
+    monkeypatch.setattr(lepton_logs, "PACE_S", 0.1)
+    monkeypatch.setattr(lepton_logs, "SLOW_PACE_S", 0.5)
+    monkeypatch.setattr(lepton_logs, "CLOSING_S", 2.0)
     monkeypatch.setattr(carriers, "PACE_S", 0.2)
     service = FakeLepton(folder / "lepton")
     service.start()

@@ -7,8 +7,9 @@ own and hides none of the others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from .backends.base import Backend, Remarks
 from .checks.adapter import adapter
@@ -53,12 +54,14 @@ async def preflight(plan: Plan, step: Step, backend: Backend, *, online: bool) -
         online: whether the network may be used.
     """
     tasks = [
-        _guarded(check.__name__, asyncio.to_thread(_run, check, plan, step)) for check in CHECKS
+        _guarded(check.__name__, partial(asyncio.to_thread, _run, check, plan, step))
+        for check in CHECKS
     ]
     if isinstance(backend, Remarks):
-        tasks.append(_guarded(f"{backend.name} plan", asyncio.to_thread(backend.remarks, plan)))
+        remarks = partial(asyncio.to_thread, backend.remarks, plan)
+        tasks.append(_guarded(f"{backend.name} plan", remarks))
     if online or not backend.capabilities.remote:
-        tasks.append(_guarded(f"{backend.name} backend", backend.preflight(plan)))
+        tasks.append(_guarded(f"{backend.name} backend", partial(backend.preflight, plan)))
     found = [*plan.remarks, *(f for found in await asyncio.gather(*tasks) for f in found)]
     order = {"error": 0, "warning": 1, "info": 2}
     return sorted(found, key=lambda finding: order[finding.severity])
@@ -68,10 +71,10 @@ def _run(check: Check, plan: Plan, step: Step) -> list[Finding]:
     return list(check(plan, step))
 
 
-async def _guarded(name: str, work: Any) -> list[Finding]:
+async def _guarded(name: str, work: Callable[[], Awaitable[Iterable[Finding]]]) -> list[Finding]:
     words = name.strip("_").replace("_", " ")
     try:
-        return list(await asyncio.wait_for(work, _LIMIT))
+        return list(await asyncio.wait_for(work(), _LIMIT))
     except TimeoutError:
         return [Finding("warning", f"The check '{words}' did not finish in {_LIMIT:.0f} s.")]
     except TunedeckError as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,21 @@ def test_a_check_that_hangs_is_given_up_and_hides_no_other(
     assert "slow look" in found["warning"].message
     assert found["error"].message == "it cannot be told"
     assert found["error"].fix is not None
+
+
+def test_checks_that_are_interrupted_before_they_begin_leave_no_words() -> None:
+    async def interrupted() -> None:
+        task = asyncio.create_task(prepare(Selection("peft/automodel", "tiny"), online=False))
+        await asyncio.sleep(0)  # to where the checks have been made, and none has begun
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        asyncio.run(interrupted())
+        gc.collect()
+    assert [str(one.message) for one in said] == []
 
 
 def test_a_batch_that_does_not_divide_comes_with_one_that_does() -> None:

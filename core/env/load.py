@@ -68,7 +68,9 @@ class EnvFiles:
         where = ", ".join(str(file) for file in self.found.files) or "no env file was found"
         raise UsageError(
             f"There is no profile '{name}' ({where}). {did_you_mean(name, self.profiles)}".rstrip(),
-            fix="See the profiles there are: tunedeck env list",
+            fix="See the profiles there are: tunedeck env list"
+            if self.found.files
+            else "Make an env file, for example: tunedeck env init -c slurm",
         )
 
     def reserved(self, table: str, profile: str) -> Mapping[str, Any]:

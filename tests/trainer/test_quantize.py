@@ -94,6 +94,24 @@ def test_an_adapter_learns_on_a_quantized_base(
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_an_answer_in_between_changes_nothing_of_the_training(
+    configure: Configure,
+    tmp_path: Path,
+    chat_file: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    config = {"peft": {"dim": 4, "alpha": 8, "quantization": "nf4"}}
+    found = []
+    for validation in (None, {"path_or_dataset_id": str(chat_file), "split": "train[:4]"}):
+        plan = {"max_steps": 4, "val_every_steps": 1}
+        tables = {**config, "step_scheduler": plan, "validation_dataset": validation}
+        assert sft.main(configure(**tables), tmp_path / str(len(found))) == 0
+        found.append(losses(capsys.readouterr().out))
+    assert found[0] == found[1]
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "wanted",
     [

@@ -54,6 +54,17 @@ def loading_options(
     return {"quantization_config": _settings(quantization, dtype), "device_map": {"": device}}
 
 
+def keep_for_training(model: nn.Module) -> None:
+    """Leave weights as they are when a model answers between two steps of training.
+
+    Where a CPU multiplies in bfloat16, bitsandbytes packs them anew for answers, in fewer bits
+    and without a way back: no gradient passes them any more.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def is_quantized(model: nn.Module) -> bool:
     """Whether a model's weights were quantized when it was loaded."""
     return bool(getattr(model, "is_quantized", False))

@@ -56,9 +56,12 @@ async def launch(
     if record.state is RunState.CANCELLED:  # by someone else, while it was on its way
         return registry.update(plan.run_id, await backend.cancel(handle))
     try:
-        return registry.update(plan.run_id, await backend.status(handle))
+        status = await backend.status(handle)
     except ReachError:  # it was taken; whoever looks at it next sees how it is
         return record
+    if status.state is RunState.LOST:  # a service's lists may lag behind its own answers
+        return record
+    return registry.update(plan.run_id, status)
 
 
 async def cancel(record: RunRecord, backend: Backend, registry: Registry) -> RunRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
@@ -22,6 +23,7 @@ from .recover import recover
 from .registry import Registry
 
 _LOOK_LIMIT_S = 20.0
+_LISTED_LIMIT_S = 300.0
 _DRAIN_S = 60.0
 _LONGEST_PAUSE_S = 60.0
 _SLOWING = 1.25
@@ -78,6 +80,8 @@ async def look(record: RunRecord, backend: Backend, registry: Registry) -> RunRe
     if handle is None:
         return await recover(record, backend, registry)
     status = await backend.status(handle)
+    if status.state is RunState.LOST and _may_not_be_listed_yet(record, backend):
+        return record
     if status.state is RunState.CANCELLED:  # or put on hold, by a process that has noted that
         held = registry.get(record.run_id).backend_handle
         status = as_suspended(status, held or handle)
@@ -87,6 +91,12 @@ async def look(record: RunRecord, backend: Backend, registry: Registry) -> RunRe
     if status.state is RunState.SUCCEEDED:
         await bring_result(record, backend)  # before anyone hears of the end and asks for it
     return registry.update(record.run_id, status)
+
+
+def _may_not_be_listed_yet(record: RunRecord, backend: Backend) -> bool:
+    """Whether a service was given a run so lately that it may not know it everywhere."""
+    unseen = record.state is RunState.SUBMITTING and backend.capabilities.remote
+    return unseen and time.time() - record.created_at < _LISTED_LIMIT_S
 
 
 async def watch(

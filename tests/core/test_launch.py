@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.core.conftest import PlanMaker
-from tunedeck.core.backends.base import Handle, load_backend
+from tunedeck.core.backends.base import Capabilities, Handle, load_backend
 from tunedeck.core.errors import ReachError
 from tunedeck.core.launch import launch
 from tunedeck.core.plan import Plan
 from tunedeck.core.runs.recover import GIVEN_UP, recover
 from tunedeck.core.runs.registry import Registry
+from tunedeck.core.runs.watch import look
 from tunedeck.core.states import RunState, Status
 from tunedeck.core.submission import Submission
 
@@ -92,6 +94,26 @@ async def test_a_run_that_was_taken_is_launched_though_the_network_goes_away_the
     record = await launch(plan, _submission(plan), backend, registry)
     assert record.job_id == "77"
     assert not record.state.terminal
+
+
+class _Lagging(_CutOff):
+    """A backend that takes a while to list what it has taken."""
+
+    capabilities = Capabilities()
+
+    async def status(self, handle: Handle) -> Status:
+        return Status(RunState.LOST, reason="no such job")
+
+
+async def test_a_run_that_was_just_taken_is_not_lost_because_it_is_not_listed_yet(
+    make_plan: PlanMaker, registry: Registry
+) -> None:
+    plan = make_plan("")
+    backend: Any = _Lagging(arrived=True, answers=True)
+    record = await launch(plan, _submission(plan), backend, registry)
+    assert (await look(record, backend, registry)).state is RunState.SUBMITTING
+    late = replace(record, created_at=record.created_at - 3600)
+    assert (await look(late, backend, registry)).state is RunState.LOST
 
 
 def _submission(plan: Plan) -> Submission:

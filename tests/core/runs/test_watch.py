@@ -308,14 +308,14 @@ class TestLaunching:
     ) -> None:
         class Refusing(Cloud):
             async def submit(self, submission: object) -> Handle:
-                raise ReachError("Connection refused.")
+                raise TunedeckError("No such account.")
 
         plan = make_plan()
         backend = Refusing([], []).backend
-        with pytest.raises(ReachError):
+        with pytest.raises(TunedeckError, match="account"):
             asyncio.run(launch(plan, backend_for(plan).render(plan), backend, registry))
         record = registry.get(plan.run_id)
-        assert (record.state, record.reason) == (RunState.FAILED, "Connection refused.")
+        assert (record.state, record.reason) == (RunState.FAILED, "No such account.")
 
     def test_a_run_cancelled_while_it_is_sent_is_withdrawn(
         self, make_plan: MakePlan, registry: Registry

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..launch import cancel
 from ..runs.watch import Changed, Line, backend_of, watch
 from .ending import ending_json, print_ending
-from .live import LiveView, PlainView, View
+from .live import JsonView, LiveView, PlainView, View
 from .output import note, print_json
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def follow_run(
     registry: Registry,
     *,
     as_json: bool = False,
+    as_stream: bool = False,
     offset: int = 0,
     wanted: LogFilter | None = None,
 ) -> int:
@@ -42,15 +43,17 @@ def follow_run(
         record: the run.
         registry: kept up to date on the way.
         as_json: print one JSON document at the end on stdout, and the log on stderr.
+        as_stream: print the log on stdout, as an object a line.
         offset: the byte of the log to start from.
         wanted: which lines are shown; all by default.
     """
-    follower = _Follower(record, registry, _view(record, as_json), offset)
+    view = JsonView() if as_stream else _view(record, as_json)
+    follower = _Follower(record, registry, view, offset)
     if wanted:
         follower.shows = wanted.chooser()
     code = asyncio.run(follower.follow())
     if follower.record.state.terminal:
-        print_ending(follower.record, err=as_json)
+        print_ending(follower.record, err=as_json or as_stream)
     if as_json:
         print_json(ending_json(follower.record))
     return code

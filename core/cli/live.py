@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -11,7 +12,7 @@ from ..charts.metrics import Metrics, sparkline
 from ..charts.progress import Pace, planned_steps, total_steps
 from ..runs.watch import Changed, Event, Fine, Line, Measured, Trouble
 from ..text import strip_controls
-from .output import note
+from .output import note, print_json_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -72,6 +73,20 @@ class PlainView:
 
     def close(self) -> None:
         """Nothing was changed on the terminal."""
+
+
+class JsonView(PlainView):
+    """Lines as objects of a stream on stdout, for programs; the rest as `PlainView` does."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+
+    def show(self, event: Event) -> None:
+        """Print a line as an object, or a note on what changed."""
+        if isinstance(event, Line):
+            print_json_line({"line": shown_text(event.line), "offset": event.offset})
+        else:
+            super().show(event)
 
 
 class LiveView:

@@ -130,7 +130,7 @@ def logs(
         return run_now(query)[0].state.exit_code
     from .follow import follow_run
 
-    return follow_run(record, registry, as_json=as_json, offset=offset, wanted=wanted)
+    return follow_run(record, registry, as_stream=as_json, offset=offset, wanted=wanted)
 
 
 @runs.command(

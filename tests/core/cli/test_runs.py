@@ -171,9 +171,10 @@ class TestLogs:
 
     def test_json_is_an_object_a_line(self, make_plan: MakePlan) -> None:
         record = finish(make_plan("print('a'); print('b')"))
-        lines = tunedeck("logs", record.run_id, "--json").stdout.splitlines()
-        assert [json.loads(line)["line"] for line in lines] == ["a", "b", "tunedeck: exit=0"]
-        assert json.loads(lines[-1])["offset"] == record.log.stat().st_size
+        for follow in ([], ["-f"]):
+            lines = tunedeck("logs", record.run_id, "--json", *follow).stdout.splitlines()
+            assert [json.loads(line)["line"] for line in lines] == ["a", "b", "tunedeck: exit=0"]
+            assert json.loads(lines[-1])["offset"] == record.log.stat().st_size
 
     def test_following_a_run_ends_as_it_ends(self, make_plan: MakePlan) -> None:
         script = "import time; print('up', flush=True); time.sleep(0.5); raise SystemExit(9)"

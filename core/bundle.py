@@ -94,8 +94,16 @@ def requirements(launch: Launch, config: Mapping[str, Any]) -> tuple[str, ...]:
     names = (*_CORE_NEEDS, *(_TRAINER_NEEDS if launch.trains else ()))
     if (config.get("wandb") or {}).get("mode") not in (None, "disabled"):
         names = (*names, "wandb")
+    if launch.trains and asks_for_bitsandbytes(config):
+        names = (*names, "bitsandbytes")
     declared = _declared()
     return tuple(declared.get(name, name) for name in names)
+
+
+def asks_for_bitsandbytes(config: Mapping[str, Any]) -> bool:
+    """Whether a training config keeps weights or an optimizer's state in a few bits."""
+    quantized = (config.get("peft") or {}).get("quantization") is not None
+    return quantized or (config.get("optimizer") or {}).get("name") == "adamw8bit"
 
 
 @cache

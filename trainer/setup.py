@@ -25,9 +25,9 @@ from .config_file import as_table
 from .device import device_of, formats_for
 from .model.attention import SHARED, attends_by_document, carries_state
 from .model.build import (
+    attention_of,
     build_model,
     check_vocabulary,
-    default_attention,
     freeze,
     unloadable,
 )
@@ -153,7 +153,7 @@ def _runtime(config: TrainConfig, processor: Any | None, rank: int) -> RuntimeCo
             "carry one row into the next where rows share a sequence.",
             fix="Set packed_sequence.packed_sequence_size=0.",
         )
-    attention: str | None = config.model.attn_implementation
+    attention = attention_of(config.model, model_class, model_config)
     if config.distributed.cp_size > 1:
         check_context_parallel(model_class, model_config)
         attention = SHARED
@@ -170,7 +170,7 @@ def _runtime(config: TrainConfig, processor: Any | None, rank: int) -> RuntimeCo
         model_config=model_config,
         model_class=model_class,
         dtype=dtype,
-        attn_impl=attention or default_attention(model_class, model_config),
+        attn_impl=attention,
         device=device,
         autocast=autocast,
         max_grad_norm=config.optimizer.max_grad_norm,

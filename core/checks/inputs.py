@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ..catalog import check_choices, check_min_gpus, check_required
@@ -19,6 +20,13 @@ from .where import is_elsewhere, place_of
 if TYPE_CHECKING:
     from ..catalog import Step
     from ..plan import Plan
+
+
+_FLASH = {
+    "flash_attention_2": ("flash_attn", "kernels"),
+    "flash_attention_3": ("flash_attn_interface", "kernels"),
+}
+"""The modules that transformers has each of these attention kernels from: any of them will do."""
 
 
 def step_rules(plan: Plan, step: Step) -> Iterable[Finding]:
@@ -119,6 +127,31 @@ def model(plan: Plan, step: Step) -> Iterable[Finding]:
             place_of(plan, key),
             key=key,
         )
+
+
+def packages(plan: Plan, step: Step) -> Iterable[Finding]:
+    """What a run here needs beside the trainer's own packages; elsewhere its start installs it."""
+    if step.launch.schema != "sft" or plan.executor != "local":
+        return
+    from ..bundle import asks_for_bitsandbytes
+
+    quantized = (plan.config.get("peft") or {}).get("quantization")
+    attention = plan.config["model"].get("attn_implementation")
+    needed = []
+    if asks_for_bitsandbytes(plan.config):
+        key = "peft.quantization" if quantized else "optimizer.name"
+        needed.append((key, "bitsandbytes", ("bitsandbytes",)))
+    if attention in _FLASH:
+        needed.append(("model.attn_implementation", "flash-attn", _FLASH[attention]))
+    for key, package, modules in needed:
+        if not any(map(find_spec, modules)):
+            yield Finding(
+                "error",
+                f"{key} needs the package {package}, which is not installed.",
+                place_of(plan, key),
+                key=key,
+                fix=Fix(f"Run `pip install {package}`, or leave the key out."),
+            )
 
 
 def tokenizer(plan: Plan, step: Step) -> Iterable[Finding]:

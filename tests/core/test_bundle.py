@@ -49,7 +49,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path, home: Path) -> None:
     assert Bundle("sha256:2", {"tunedeck/a.py": tmp_path / "a.py"}).archive().read_bytes() == one
 
 
-def test_the_tracker_and_torch_are_required_only_where_they_are_used() -> None:
+def test_the_tracker_torch_and_bitsandbytes_are_required_only_where_they_are_used() -> None:
     trains, looks = (
         Launch("python", f"tunedeck.{name}") for name in ("trainer", "core.inspection")
     )
@@ -59,6 +59,9 @@ def test_the_tracker_and_torch_are_required_only_where_they_are_used() -> None:
 
     assert needs(trains) - needs(looks) >= {"torch", "transformers", "peft"}
     assert needs(trains, wandb={"mode": "online"}) - needs(trains) == {"wandb"}
+    for few_bits in ({"peft": {"quantization": "nf4"}}, {"optimizer": {"name": "adamw8bit"}}):
+        assert needs(trains, **few_bits) - needs(trains) == {"bitsandbytes"}
+        assert needs(looks, **few_bits) == needs(looks)
 
 
 def test_what_is_there_is_not_missing_whatever_its_version(tmp_path: Path) -> None:

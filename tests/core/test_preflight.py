@@ -221,3 +221,26 @@ def test_layers_of_a_model_of_a_table_are_found_by_its_kind() -> None:
 def test_the_layers_of_the_shipped_model_are_told_as_they_are() -> None:
     (none,) = ([f for f in _findings("peft.target_modules=['*_proj']") if f.severity != "info"],)
     assert none == []
+
+
+@pytest.mark.parametrize(
+    ("override", "module"),
+    [
+        ("peft.quantization=nf4", "bitsandbytes"),
+        ("optimizer.name=adamw8bit", "bitsandbytes"),
+        ("model.attn_implementation=flash_attention_2", "flash_attn"),
+        ("model.attn_implementation=flash_attention_3", "flash_attn_interface"),
+    ],
+)
+def test_a_package_that_the_config_needs_and_this_machine_lacks_is_found(
+    override: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: set[str] = set()
+    monkeypatch.setattr(
+        "tunedeck.core.checks.inputs.find_spec", lambda name: name if name in there else None
+    )
+    (error,) = _errors(override)
+    assert error.key == override.partition("=")[0]
+    assert error.fix is not None and "pip install" in error.fix.words
+    there.add(module)
+    assert _errors(override) == []

@@ -133,6 +133,8 @@ class Processor:
         ),
         ({"distributed": {"cpu_offload": True}}, None, "cpu_offload"),
         ({"distributed": {"tp_size": 3}}, None, "tp_size"),
+        ({"model": {"attn_implementation": "flash_attention_2"}}, None, "package flash-attn"),
+        ({"model": {"attn_implementation": "flash_attention_3"}}, None, "package flash-attn"),
         ({}, Processor(), "takes no images"),
     ],
 )

@@ -8,13 +8,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from ...core.errors import UsageError
 from ...core.schema.model import FreezeConfig, ModelConfig
 from ..runtime import RuntimeConfig
 from .attention import DOCUMENTS, attends_by_document
 from .kinds import SCORE, Kind, loader_of
-from .quantize import is_quantized, keep_for_training, loading_options
+from .quantize import is_quantized, loading_options
 
 _TOWERS = {
     "vision_tower": ("vision_tower", "vision_model", "visual"),
@@ -122,6 +123,29 @@ def frozen_towers(model: nn.Module, config: FreezeConfig) -> list[str]:
     """The names of the modules that `freeze` leaves untrained."""
     chosen = {name for part, names in _TOWERS.items() if getattr(config, part) for name in names}
     return [name for name, _ in model.named_modules() if name.rpartition(".")[2] in chosen]
+
+
+def attention_of(
+    config: ModelConfig, model_class: type[PreTrainedModel], architecture: PretrainedConfig
+) -> str:
+    """The kernel that the config asks for, or the fastest that needs no other package.
+
+    Raises:
+        UsageError: the package of the kernel, or the GPU that it runs on, is not here.
+    """
+    wanted = config.attn_implementation
+    if wanted is None:
+        return default_attention(model_class, architecture)
+    there = {
+        "flash_attention_2": is_flash_attn_2_available,
+        "flash_attention_3": is_flash_attn_3_available,
+    }
+    if wanted in there and not there[wanted](kernels_fallback_ok=True):
+        raise UsageError(
+            f"model.attn_implementation: {wanted} needs the package flash-attn and a GPU.",
+            fix="Leave the key out: what is taken then needs no other package.",
+        )
+    return wanted
 
 
 def default_attention(model_class: type[PreTrainedModel], config: PretrainedConfig) -> str:

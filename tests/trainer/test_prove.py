@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from tunedeck.core.errors import UsageError
+from tunedeck.core.errors import Place, UsageError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer.__main__ import main
 from tunedeck.trainer.data import batches
@@ -24,7 +24,7 @@ from tunedeck.trainer.prove.cut import changed, cut
 from tunedeck.trainer.prove.runs import run_on_ranks
 from tunedeck.trainer.update import loss
 
-from .helpers import write_rows
+from .helpers import rows, write_rows
 
 Configure = Callable[..., TrainConfig]
 LORA = {"dim": 4, "alpha": 8, "dropout": 0.3}
@@ -154,6 +154,25 @@ def test_the_model_is_cut_in_depth_alone(configure: Configure, tmp_path: Path, l
     }
     assert kept["num_hidden_layers"] == 2
     assert found.rows == 16
+
+
+def test_rows_are_taken_whose_answers_fit_and_a_bad_one_is_named_where_it_stands(
+    configure: Configure, tmp_path: Path
+) -> None:
+    content = rows(40)
+    for one in content:
+        one["messages"][0]["content"] *= 20
+    file = write_rows(tmp_path / "long.jsonl", content)
+    config = configure(dataset={"path_or_dataset_id": str(file), "seq_length": 4096})
+    found = cut(config, tmp_path)
+    assert found.rows == 16
+    length = found.config.dataset.seq_length
+    assert length is not None and 256 < length < 1024
+    content[3]["messages"].pop()
+    write_rows(file, content)
+    with pytest.raises(UsageError, match="No assistant turn") as caught:
+        cut(config, tmp_path)
+    assert caught.value.place == Place(str(file), 4)
 
 
 def test_a_model_that_is_too_large_even_so_is_refused(

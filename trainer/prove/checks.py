@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,7 +30,7 @@ from ..setup import (
 from ..update.loss import SupervisedLoss
 from .check import LOGIT, LOSS, NORM, Check, Delta
 from .cut import BATCH, STEPS, changed
-from .runs import apart, merged_difference, run_here, run_on_ranks
+from .runs import apart, merged_difference, run_here, run_on_ranks, silence
 
 _PROBE = 64
 
@@ -68,7 +66,8 @@ class Proof:
         Raises:
             TunedeckError: the run that all others are compared with cannot be made.
         """
-        self._plain = run_here(self._config, self._folder / "plain", self._look)
+        with silence():
+            self._plain = run_here(self._config, self._folder / "plain", self._look)
         tries = (
             *(self._packed, self._accumulated, self._on_ranks),
             *(self._saved, self._merged, self._resumed),
@@ -79,7 +78,8 @@ class Proof:
     def _try(self, claim: str, work: Callable[[], tuple[Delta, ...] | str]) -> Check:
         started = time.perf_counter()
         try:
-            found = work()
+            with silence():
+                found = work()
         except TunedeckError as error:
             return Check(claim, failed=str(error), seconds=time.perf_counter() - started)
         seconds = time.perf_counter() - started
@@ -102,8 +102,7 @@ class Proof:
             tokenizer_config(config), trust_remote_code=config.model.trust_remote_code
         )
         chat_format = ChatFormat.of(tokenizer, config.tokenizer.chat_template_kwargs)
-        with contextlib.redirect_stdout(io.StringIO()):
-            data = training_rows(config, chat_format, chat_format.open(), runtime)
+        data = training_rows(config, chat_format, chat_format.open(), runtime)
         state = setup_model_and_optimizer(
             config,
             tokenizer,
@@ -113,6 +112,8 @@ class Proof:
             total_steps=1,
             init_optimizer=False,
         )
+        if len(data.rows) == 1:
+            return "there is one row"
         pad = data.layout.pad
         numbers = list(range(min(len(data.rows), 2 * BATCH)))
         one_line = [_batch(data, numbers, Layout(pad, in_line=True))]

@@ -32,6 +32,7 @@ from ..reporting.plain import plain
 from .check import Check, row
 from .checks import CLAIMS, Proof
 from .cut import Cut, cut
+from .runs import silence
 
 RECEIPT = "proof.json"
 
@@ -60,7 +61,8 @@ def main(arguments: list[str]) -> int:
     transformers.utils.logging.set_verbosity_error()
     warnings.simplefilter("ignore", FutureWarning)
     with tempfile.TemporaryDirectory(prefix="tunedeck-proof-") as folder:
-        found = cut(config, Path(folder))
+        with silence():
+            found = cut(config, Path(folder))
         said = sys.stderr if options.json else sys.stdout
         said.write(
             f"{config.model.pretrained_model_name_or_path or 'a new model'}: {found.layers[0]} of "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,15 @@ from ...core.memory import GIB
 from ...core.schema import TrainConfig
 from ...core.schema.optimization import LrScheduleConfig
 from ..data.reading import read_rows
-from ..data.tokens import tokenizer_config
+from ..data.tokenizing import tokenize_all
+from ..data.tokens import ChatFormat, tokenizer_config
 from ..model.build import build_model
 from ..runtime import RuntimeConfig
 from ..setup import get_tokenizer, validate_and_prepare_config
 
-LAYERS, ROWS, STEPS, BATCH, LENGTH = 2, 16, 4, 4, 256
+LAYERS, ROWS, STEPS, BATCH = 2, 16, 4, 4
+_LENGTH, _TRAINED, _LOOKED_AT = 256, 64, 64
+"""Tokens of a row, how many of them may be trained at the least, and rows to choose from."""
 _BYTES_A_WEIGHT = 16  # itself, its gradient and Adam's moments in float32
 
 
@@ -60,12 +64,14 @@ def cut(config: TrainConfig, folder: Path) -> Cut:
     tokenizer = get_tokenizer(
         tokenizer_config(config), trust_remote_code=config.model.trust_remote_code
     )
+    rows, length = _choose(config, ChatFormat.of(tokenizer, config.tokenizer.chat_template_kwargs))
+    text = "".join(json.dumps(row, default=str) + "\n" for row in rows)
+    (folder / "rows.jsonl").write_text(text, encoding="utf-8")
     parameters = _count(plain, runtime)
     model = build_model(plain.model, runtime, plain.model.pretrained_model_name_or_path)
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     del model
-    rows = _write_rows(config, folder / "rows.jsonl")
     tables = {
         "model": {
             "pretrained_model_name_or_path": str(folder / "model"),
@@ -73,9 +79,13 @@ def cut(config: TrainConfig, folder: Path) -> Cut:
             "revision": None,
         },
         "tokenizer": {"name": str(folder / "model"), "revision": None},
-        "dataset": {"path_or_dataset_id": str(folder / "rows.jsonl"), "split": None},
+        "dataset": {
+            "path_or_dataset_id": str(folder / "rows.jsonl"),
+            "split": None,
+            "seq_length": length,
+        },
     }
-    return Cut(changed(plain, tables), parameters, rows, layers)
+    return Cut(changed(plain, tables), parameters, len(rows), layers)
 
 
 def _plain(config: TrainConfig) -> TrainConfig:
@@ -92,14 +102,12 @@ def _plain(config: TrainConfig) -> TrainConfig:
         )
     }
     plain = config.model_copy(update={**fields, "peft": peft, "lr_scheduler": constant})
-    length = min(config.dataset.seq_length or LENGTH, LENGTH)
     return changed(
         plain,
         {
             "model": {"torch_dtype": "float32"},
             "dataset": {
-                **{"seq_length": length, "streaming": False, "shuffle": False, "num_proc": 1},
-                "truncation": "right",
+                **{"streaming": False, "shuffle": False, "num_proc": 1, "truncation": "right"},
             },
             "step_scheduler": {
                 **{"global_batch_size": BATCH, "local_batch_size": BATCH, "max_steps": STEPS},
@@ -148,20 +156,38 @@ def _count(config: TrainConfig, runtime: RuntimeConfig) -> int:
     return parameters
 
 
-def _write_rows(config: TrainConfig, file: Path) -> int:
-    """The first rows of each source, as they are."""
-    data = config.dataset
+def _choose(config: TrainConfig, chat_format: ChatFormat) -> tuple[list[dict[str, Any]], int]:
+    """The first rows of each source that have something to train on early, and how long they are.
+
+    Raises:
+        UsageError: a row cannot be trained on, as the run itself would find, or none has anything
+            to train on.
+    """
+    data = config.dataset.model_copy(update={"truncation": "right"})
     path = data.path_or_dataset_id
     spec = path if isinstance(path, str) else [part.model_dump() for part in path]
-    errors: list[RowError] = []
     sources = find_sources(spec, split=parse_split(data.split).name)
-    share = -(-ROWS // len(sources))
-    rows = [
-        row.row
-        for source in sources
-        for row in islice(read_rows(source, data, config.rng.seed, errors), share)
-    ][:ROWS]
-    if not rows:
-        raise errors[0] if errors else UsageError("The data set is empty.")
-    file.write_text("".join(json.dumps(row, default=str) + "\n" for row in rows), encoding="utf-8")
-    return len(rows)
+    chosen: list[tuple[int, dict[str, Any]]] = []
+    empty = True
+    for source in sources:
+        errors: list[RowError] = []
+        first = islice(read_rows(source, data, config.rng.seed, errors), _LOOKED_AT)
+        found = []
+        for row, chat in tokenize_all(first, chat_format, data, processes=1):
+            empty = False
+            if isinstance(chat, RowError):
+                errors.append(chat.at(row.file, row.number))
+            elif any(chat.trained[1:]):
+                found.append((max(_LENGTH, list(chat.trained).index(True, 1) + _TRAINED), row.row))
+        if errors:
+            raise errors[0]
+        chosen += sorted(found, key=itemgetter(0))[: -(-ROWS // len(sources))]
+    if empty:
+        raise UsageError("The data set is empty.", fix="Name rows in dataset.path_or_dataset_id.")
+    if not chosen:
+        raise UsageError(
+            f"None of the first {_LOOKED_AT} rows has a trained token within dataset.seq_length.",
+            fix="Raise dataset.seq_length, or see what is trained: tunedeck data look.",
+        )
+    length = max(needed for needed, _ in chosen[:ROWS])
+    return [row for _, row in chosen[:ROWS]], min(length, data.seq_length or length)

@@ -29,19 +29,22 @@ def run_here(
     folder: Path,
     then: Callable[[ModelAndOptimizerState], None] | None = None,
 ) -> list[Entry]:
-    """Train in this process, without a word; the run's ledger.
+    """Train in this process; the run's ledger.
 
     Raises:
         TunedeckError: the run failed.
     """
-    unheard = io.StringIO()
-    with (
-        _as_nobodys_run(),
-        contextlib.redirect_stdout(unheard),
-        contextlib.redirect_stderr(unheard),
-    ):
+    with _as_nobodys_run():
         sft.main(config, folder, then=then)
     return read_ledger(folder)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """What a run says of itself is not heard."""
+    unheard = io.StringIO()
+    with contextlib.redirect_stdout(unheard), contextlib.redirect_stderr(unheard):
+        yield
 
 
 def run_on_ranks(config: TrainConfig, folder: Path, ranks: int, *, gpus: bool) -> list[Entry]:
@@ -143,8 +146,7 @@ def merged_difference(adapter: Path, base: Path, folder: Path) -> float:
         output_hf_path=str(folder / "merged"),
         torch_dtype="float32",
     )
-    with contextlib.redirect_stdout(io.StringIO()):
-        merge.main(config, folder)
+    merge.main(config, folder)
     difference = json.loads((folder / "result.json").read_text())["logit_difference"]
     if difference is None:
         raise TunedeckError("there is not enough memory to compare")

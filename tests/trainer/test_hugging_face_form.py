@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import subprocess
 import weakref
 from collections.abc import Callable
@@ -76,7 +75,6 @@ def test_no_more_than_one_whole_weight_is_held_while_the_form_is_made(
     original = SavedState.whole
 
     def watched(self: SavedState, name: str) -> torch.Tensor:
-        gc.collect()
         assert [one for one in held if one() is not None] == []
         tensor = original(self, name)
         held.append(weakref.ref(tensor))

@@ -286,6 +286,9 @@ def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"'{file}' cannot be read: {error.strerror}.") from error
+        raise UsageError(
+            f"'{file}' cannot be read: {error.strerror}.",
+            fix="Check tokenizer.chat_template, where that names the file, and tokenizer.name.",
+        ) from error
     except UnicodeDecodeError as error:
         raise UsageError(f"'{file}' is not UTF-8 text.") from error

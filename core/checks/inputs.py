@@ -137,7 +137,7 @@ def packages(plan: Plan, step: Step) -> Iterable[Finding]:
 
     quantized = (plan.config.get("peft") or {}).get("quantization")
     attention = plan.config["model"].get("attn_implementation")
-    needed = []
+    needed: list[tuple[str, str, tuple[str, ...]]] = []
     if asks_for_bitsandbytes(plan.config):
         key = "peft.quantization" if quantized else "optimizer.name"
         needed.append((key, "bitsandbytes", ("bitsandbytes",)))

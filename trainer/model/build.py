@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
-from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
+from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from ...core.errors import UsageError
 from ...core.schema.model import FreezeConfig, ModelConfig

@@ -12,6 +12,8 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any, TypeVar
 
+from ..errors import TunedeckError
+
 T = TypeVar("T")
 
 
@@ -19,8 +21,21 @@ T = TypeVar("T")
 def loop() -> asyncio.AbstractEventLoop:
     """The loop that all connections of this process live in; started when it is first needed."""
     made = asyncio.new_event_loop()
+    made.set_exception_handler(_told_elsewhere)
     threading.Thread(target=made.run_forever, name="ssh", daemon=True).start()
     return made
+
+
+def _told_elsewhere(here: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Keep a lost connection out of the terminal where no one waits any more for what it ended.
+
+    asyncssh reads a file by several tasks: each of them fails of it, and the first one tells.
+    """
+    import asyncssh
+
+    lost = (asyncssh.Error, OSError, TunedeckError)
+    if not isinstance(context.get("exception"), lost):
+        here.default_exception_handler(context)
 
 
 async def over_there(work: Coroutine[Any, Any, T]) -> T:

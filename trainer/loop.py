@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..core.chat import ChatTokenizer
 from ..core.schema import TrainConfig
@@ -38,18 +38,6 @@ class Ending(StrEnum):
     STOPPED = "stopped"
 
 
-class TrainingPlan(NamedTuple):
-    """What is trained on.
-
-    Attributes:
-        data: the training rows.
-        loader: the micro-batches of each step still to come.
-    """
-
-    data: TrainingRows | StreamedRows
-    loader: Iterable[list[Batch]]
-
-
 class TrainingLoop:
     """Trains a model from where its progress stands.
 
@@ -57,7 +45,8 @@ class TrainingLoop:
         config: the run's config.
         run_dir: the run's folder.
         state: model, optimizer and learning rate.
-        plan: steps, epochs and the micro-batches of each step still to come.
+        data: the training rows.
+        loader: the micro-batches of each step still to come.
         validation: None if nothing is validated.
         tokenizer: renders sample prompts.
         saver: saves checkpoints.
@@ -75,7 +64,8 @@ class TrainingLoop:
         run_dir: Path,
         *,
         state: ModelAndOptimizerState,
-        plan: TrainingPlan,
+        data: TrainingRows | StreamedRows,
+        loader: Iterable[list[Batch]],
         validation: ValidationSet | None,
         tokenizer: ChatTokenizer,
         saver: Saver,
@@ -87,17 +77,17 @@ class TrainingLoop:
         sizes: MicroBatches,
     ) -> None:
         assert state.scheduler is not None
-        self._config, self._plan = config, plan
+        self._config, self._data, self._loader = config, data, loader
         self._model, self._rate = state.model, state.scheduler
         self._progress, self._stop = progress, stop
-        sources = max(len(one.sources) for one in (plan.data, validation) if one is not None)
+        sources = max(len(one.sources) for one in (data, validation) if one is not None)
         loss_sum = SupervisedLoss(
             state.model,
             autocast=runtime.autocast,
             sources=sources,
             shared=share_sequences(context),
         )
-        self._total = plan.data.total_steps(config)
+        self._total = data.total_steps(config)
         self._compile = Compilation(
             state.model,
             config.compile,
@@ -113,7 +103,7 @@ class TrainingLoop:
             tracker=tracker,
             stop=stop,
             context=context,
-            sources=plan.data.sources,
+            sources=data.sources,
         )
         shared: dict[str, Any] = {
             "loss_sum": loss_sum,
@@ -123,7 +113,7 @@ class TrainingLoop:
             "device": runtime.device,
             "context": context,
         }
-        self._take = Stepper(config, state, plan.data, self._accounts, **shared)
+        self._take = Stepper(config, state, data, self._accounts, **shared)
         self._validator = Validator(
             validation, config.early_stopping, model=state.model, tracker=tracker, **shared
         )
@@ -134,7 +124,7 @@ class TrainingLoop:
             config,
             run_dir,
             model=state.model,
-            data=plan.data,
+            data=data,
             saver=saver,
             accounts=self._accounts,
             progress=progress,
@@ -161,7 +151,7 @@ class TrainingLoop:
             self._validate()
         first = self._progress.step
         self._accounts.start()
-        for micro_batches in self._plan.loader:
+        for micro_batches in self._loader:
             before = random_state()
             self._compile(self._progress.step - first)
             if not self._take(micro_batches, before):
@@ -205,7 +195,7 @@ class TrainingLoop:
         """Print the metric line of the steps since the last one."""
         self._settle()
         progress = self._progress
-        epoch = self._plan.data.epoch(progress.samples)
+        epoch = self._data.epoch(progress.samples)
         self._accounts.tell(epoch=epoch, rate=lambda: self._rate(progress.step - 1))
 
     def _validate(self) -> bool:

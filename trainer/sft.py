@@ -26,7 +26,7 @@ from .data.batches import Collate
 from .data.prepare import Blend
 from .data.streaming import StreamedRows
 from .data.tokens import ChatFormat, tokenizer_config
-from .loop import Ending, TrainingLoop, TrainingPlan
+from .loop import Ending, TrainingLoop
 from .model.cpu import use_fast_products
 from .model.implementation import check_recipe
 from .parallel.context import DistributedContext
@@ -142,7 +142,7 @@ def _train(
 
     share = Share(context.data_rank, context.sizes.data_ranks)
     loader = data.loader(config, progress, share=share, pin=runtime.device.type == "cuda")
-    tracker = tracking.Tracker(config if context.main else _untracked(config), run_dir)
+    tracker = tracking.Tracker(config, run_dir, main=context.main)
     weights = Weights(
         state.model,
         state.adapter,
@@ -155,7 +155,8 @@ def _train(
         config,
         run_dir,
         state=state,
-        plan=TrainingPlan(data, loader),
+        data=data,
+        loader=loader,
         validation=_validation_set(config, validation, chat, runtime, share),
         tokenizer=chat,
         saver=saver,
@@ -189,11 +190,6 @@ def _train(
     if context.main:
         _report(config, run_dir, checkpoints, progress, ending)
     return exit_code
-
-
-def _untracked(config: TrainConfig) -> TrainConfig:
-    """The config of a rank that leaves the tracking to another one."""
-    return config.model_copy(update={"wandb": config.wandb.model_copy(update={"mode": "disabled"})})
 
 
 def _quiet() -> None:

@@ -44,15 +44,16 @@ class Tracker:
         config: the run's config; it goes along without `run.env`, which may name secrets, and
             with what looks like one masked.
         run_dir: offline files are put here.
+        main: whether this rank speaks for all; the others send nothing.
 
     Raises:
         UsageError: the service refuses the run.
     """
 
-    def __init__(self, config: TrainConfig, run_dir: Path) -> None:
+    def __init__(self, config: TrainConfig, run_dir: Path, *, main: bool = True) -> None:
         self._run: wandb.Run | None = None
         settings = config.wandb
-        if settings.mode == "disabled":
+        if settings.mode == "disabled" or not main:
             return
         import wandb
 

@@ -40,9 +40,9 @@ from .model.serving import not_served
 from .model.targets import excluding_nothing
 from .parallel.apply import parallelize
 from .parallel.experts import check_expert_parallel
-from .parallel.load import fill_copies, load_weights
+from .parallel.load import load_weights, make_weights
 from .parallel.mesh import check_mesh, join, launched_world
-from .parallel.meta import empty_model, fill, generates_as, hollow, place_tables, stand_ins
+from .parallel.meta import empty_model, generates_as, hollow, place_tables, stand_ins
 from .parallel.sequences import check_context_parallel
 from .parallel.tensor import check_tensor_parallel
 from .parallel.tensors import local
@@ -289,8 +289,7 @@ def setup_model_and_optimizer(
         if continued:
             hollow(model, device)
         elif source is None:
-            fill(model, device)
-            fill_copies(model)
+            make_weights(model, device)
         else:
             load_weights(model, source, config.model.revision, device)
         if alone:

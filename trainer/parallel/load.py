@@ -1,4 +1,4 @@
-"""Loading pretrained weights into a model that is sharded already.
+"""Weights for a model that is sharded already, its adapters among them: read, or made anew.
 
 The reading is transformers' own: it knows how the tensors of a file become those of a model (the
 experts of many architectures are stored one by one), and reads of each file only this rank's part.
@@ -75,7 +75,19 @@ def load_weights(
             )
         fill(model, device)
     _copy_mapped(model)
-    fill_copies(model)
+    _fill_copies(model)
+
+
+def make_weights(model: PreTrainedModel, device: torch.device) -> None:
+    """Initialize this rank's pieces of a new model's weights.
+
+    Args:
+        model: laid out over the ranks, or on one process; adapters may be inside.
+        device: where the pieces lie.
+    """
+    with _without_adapters(model):
+        fill(model, device)
+    _fill_copies(model)
 
 
 def _empty(model: nn.Module) -> set[str]:
@@ -144,7 +156,7 @@ def _copy_mapped(model: nn.Module) -> None:
     remake(model, lambda p: p.device.type == "cpu", torch.clone)
 
 
-def fill_copies(model: nn.Module) -> None:
+def _fill_copies(model: nn.Module) -> None:
     """What adapters take from the weights they stand beside, which had no values before."""
     from peft.tuners.lora import LoraLayer
     from peft.utils import ModulesToSaveWrapper

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from peft.tuners.lora.dora import DoraLinearLayer
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
@@ -210,7 +211,12 @@ class _Split:
         for name, weight in list(module._parameters.items()):
             if weight is not None:
                 lay(module, name, self._mesh, Replicate(), self._made)
-        self._local(module, summed=summed)
+        if isinstance(module, DoraLinearLayer):
+            magnitude: Any = module
+            magnitude.forward = SplitMagnitude(module, None, leave=None, summed=summed)
+            self._seen.add(module)
+        else:
+            self._local(module, summed=summed)
 
     def ends(self, model: PreTrainedModel) -> None:
         """Split embeddings and output head; what else lies outside of blocks is whole."""

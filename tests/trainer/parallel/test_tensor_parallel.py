@@ -56,6 +56,17 @@ def test_magnitudes_of_split_layers_train_as_whole_ones(
     assert any("magnitude" in name for name in split.weights())
 
 
+@pytest.mark.parametrize("kind", ["phi3", "qwen2_moe", "gemma3_text"])
+def test_magnitudes_of_layers_that_are_left_whole_train_as_on_one_process(
+    kind: str, new_model: Callable[[str], dict[str, Any]], trained: Trained
+) -> None:
+    """Beside a head that is trained whole, which in Gemma is tied to the embeddings."""
+    peft = {**LORA, "use_dora": True, "modules_to_save": ["lm_head"]}
+    tables = {**new_model(kind), "peft": peft, "step_scheduler": STEPS}
+    mesh = {"tp_size": 2, "sequence_parallel": True}
+    trained(2, **tables, distributed=mesh).assert_equals(trained(1, **tables))
+
+
 def test_a_new_model_and_its_adapters_are_the_same_on_any_ranks(
     new_model: Callable[[str], dict[str, Any]], trained: Trained
 ) -> None:

@@ -250,7 +250,7 @@ def _summaries(files: EnvFiles) -> list[dict[str, Any]]:
             values = resolver.attempt(profile.name)[0].values
             extends = parents_of(profile, files)
         except UsageError as error:
-            note(f"Profile '{profile.name}': {error.message}")
+            note(error.message)
             values, extends = profile.table, []
         place = profile.place()
         rows.append(

@@ -187,7 +187,7 @@ def _invalid(error: yaml.YAMLError, file: str) -> UsageError:
     return UsageError(
         f"The file is not valid YAML: {problem}.",
         place=Place(file, mark.line + 1, mark.column + 1) if mark else Place(file),
-        fix="Indent with spaces, not tabs."
-        if "tab" in problem or "\\t" in problem
+        fix="Indent with spaces, not tabs; text that begins with @ or ` needs quotes."
+        if "cannot start any token" in problem
         else "Check the indentation and the quotes there; text with ':' or '#' needs quotes.",
     )

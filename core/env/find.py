@@ -68,6 +68,11 @@ def find_env_files(cwd: Path | None = None, env_file: str | Path | None = None) 
     return FoundFiles((), f"none from {cwd} up to the repository's root {root}")
 
 
+def is_found(path: Path) -> bool:
+    """Whether a file of this name is an env file that is found without being named."""
+    return _NAME.fullmatch(path.name) is not None
+
+
 def passed_over(
     found: FoundFiles, cwd: Path | None = None, env_file: str | Path | None = None
 ) -> list[PassedOver]:
@@ -119,7 +124,7 @@ def _is_root(folder: Path) -> bool:
 def _env_files_in(folder: Path) -> tuple[Path, ...]:
     """The env files of one folder, `env.toml` first. A folder that may not be listed has none."""
     try:
-        names = [path.name for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+        names = [path.name for path in folder.iterdir() if is_found(path)]
     except PermissionError:
         return ()
     return tuple(folder / name for name in sorted(names, key=lambda n: (n != "env.toml", n)))

@@ -18,7 +18,7 @@ from ..keys import split_key
 from ..text import did_you_mean
 from ..toml.source import read_toml
 from .check import check_text
-from .find import find_env_files
+from .find import find_env_files, is_found
 from .generate_config import GeneratorConfig, SiteValue, inherited, load_generator
 from .generate_render import kept_keys, merge, render
 from .load import RESERVED
@@ -202,7 +202,8 @@ def _kept(kept: list[str], path: Path) -> Iterator[Finding]:
 
 def _defined_elsewhere(config: GeneratorConfig, path: Path) -> Iterator[Finding]:
     """Profiles that another env file which is found beside this one defines too."""
-    beside = find_env_files(path.parent).files if path.parent.is_dir() else ()
+    is_searched = path.parent.is_dir() and is_found(path)
+    beside = find_env_files(path.parent).files if is_searched else ()
     for file in beside:
         if file == path:
             continue

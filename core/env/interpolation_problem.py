@@ -45,7 +45,8 @@ def explain(path: LeafPath, tree: Leaves, error: str) -> InterpolationProblem:
         or _missing_key(value, tree)
         or InterpolationProblem(
             f"{_shown(value)} is not a well-formed interpolation: {error.splitlines()[0]}.",
-            "Write ${oc.env:NAME,default}; text with commas or braces in a default goes in quotes.",
+            "Write ${oc.env:NAME,default}; text with commas or braces in a default goes in quotes. "
+            "What the job's shell is to read is written \\${NAME}, in single quotes.",
         )
     )
 

@@ -449,6 +449,8 @@ def test_a_profile_that_another_file_has_too_is_pointed_out(tmp_path: Path) -> N
     warning = next(f for f in generated.findings if f.severity == "warning")
     assert "env.lepton.toml" in warning.message
     assert warning.place.file == str(tmp_path / "env.lepton.toml")
+    named_alone = generate("lepton", ["output_path=mine.toml"], tmp_path)
+    assert not [finding for finding in named_alone.findings if finding.severity == "warning"]
 
 
 def test_shipped_configs_name_site_values_that_exist(tmp_path: Path) -> None:

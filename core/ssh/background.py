@@ -7,6 +7,7 @@ asked once.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Coroutine
 from functools import cache
@@ -16,14 +17,22 @@ from ..errors import TunedeckError
 
 T = TypeVar("T")
 
+_THREAD = "ssh"
+
 
 @cache
 def loop() -> asyncio.AbstractEventLoop:
     """The loop that all connections of this process live in; started when it is first needed."""
     made = asyncio.new_event_loop()
     made.set_exception_handler(_told_elsewhere)
-    threading.Thread(target=made.run_forever, name="ssh", daemon=True).start()
+    logging.getLogger("asyncio").addFilter(_is_ours_to_tell)
+    threading.Thread(target=made.run_forever, name=_THREAD, daemon=True).start()
     return made
+
+
+def _is_ours_to_tell(record: logging.LogRecord) -> bool:
+    """Whether asyncio says more than that a connection went away under what was sent on it."""
+    return record.threadName != _THREAD or record.levelno > logging.WARNING
 
 
 def _told_elsewhere(here: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

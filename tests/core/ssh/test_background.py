@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 
 import asyncssh
 import pytest
@@ -33,5 +34,9 @@ async def test_a_connection_that_is_lost_is_told_by_who_waits_for_it_alone(
         del task
         gc.collect()
 
+    async def warn() -> None:  # as a transport does that is written to after its end
+        logging.getLogger("asyncio").warning("socket.send() raised exception.")
+
     await over_there(leave_alone())
+    await over_there(warn())
     assert [record.name for record in caplog.records] == ["asyncio"] * told

@@ -19,10 +19,14 @@ from .errors import UsageError
 from .findings import Finding
 from .origins import Sourced
 from .selection import Selection
+from .text import counted
 
 if TYPE_CHECKING:
     from .catalog import Catalog, Step
     from .runs.record import RunRecord
+
+MODEL = "model.pretrained_model_name_or_path"
+"""The field whose value is a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,10 @@ def with_override(selection: Selection, override: str) -> Selection:
     return replace(selection, overrides=(*kept, override))
 
 
+def _need(gpus: int) -> str:
+    return f"{counted(gpus, 'GPU')} at least" if gpus else "A CPU will do"
+
+
 def without_value(selection: Selection, key: str) -> Selection:
     """The selection without the overrides of a field: it is again what the config says."""
     kept = (
@@ -178,6 +186,43 @@ def command_of(selection: Selection, *options: str) -> list[str]:
     for folder in selection.catalog:
         words += ["--catalog", str(folder)]
     return [*words, *options, *selection.overrides]
+
+
+def look_command(selection: Selection, *, validation: bool) -> list[str]:
+    """The words of the command that looks at a selection's data."""
+    words = ["tunedeck", "data", "look", selection.step]
+    words += ["-c", selection.config] if selection.config else []
+    words += ["--validation"] if validation else []
+    for folder in selection.catalog:
+        words += ["--catalog", str(folder)]
+    return [*words, *selection.overrides]
+
+
+def values_for(
+    info: FieldInfo, selection: Selection, catalog: Catalog
+) -> tuple[list[tuple[str, str]], bool]:
+    """What may be offered for a field: its choices, or the models that are known or here.
+
+    Returns:
+        Values as one types them, each with what there is to say of it; empty where any text may
+        stand. And whether something else may be typed all the same.
+    """
+    if info.choices:
+        null = [("null", "no value")] if info.nullable else []
+        return [*((as_text(choice), "") for choice in info.choices), *null], False
+    if info.key != MODEL:
+        return [], True
+    from .models import cached_models, local_models
+
+    models = {
+        model.name: f"{_need(model.min_gpus)}. {model.description}".strip()
+        for model in catalog.find(selection.step).manifest.models
+    }
+    here = dict.fromkeys(local_models(selection.cwd), "a folder here")
+    here |= dict.fromkeys(cached_models(), "in this machine's cache")
+    for name, where in here.items():
+        models[name] = f"{where}. {models[name]}" if name in models else where
+    return list(models.items()), True
 
 
 def selection_of(record: RunRecord) -> Selection:

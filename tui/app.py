@@ -34,7 +34,7 @@ from .screens.too_small import TooSmallScreen, fits
 from .settings import keep_theme, read_theme, settings_file
 from .theme import THEME
 from .typed import TypeAhead
-from .words import safe, trouble
+from .words import goes_on, safe, trouble
 
 _END_LIMIT_S = 10
 """How long the wizard may take to end once it was told to; drafts are saved by then anyway."""
@@ -222,17 +222,7 @@ class WizardApp(App[None]):
 
     def action_leave(self) -> None:
         """Quit, and say what goes on running."""
-        from ..core.runs.registry import Registry
-
-        try:
-            going_on = [record for record in Registry().list(limit=50) if not record.state.terminal]
-        except TunedeckError:
-            going_on = []
-        words = [
-            f"{one.run_id} ({safe(one.name)}) goes on. See it: tunedeck runs logs -f {one.run_id}"
-            for one in going_on
-        ]
-        self.exit(message="\n".join(words) or None)
+        self.exit(message="\n".join(goes_on()) or None)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Every action of the screen with its description, then what holds everywhere."""

@@ -27,6 +27,13 @@ GROUNDS = (
 """The variables that text stands on."""
 
 _MARKED, _MARKED_BLURRED = 0.22, 0.1
+_BAR = 0.45
+_BAR_GROUNDS = (
+    "scrollbar-background",
+    "scrollbar-background-hover",
+    "scrollbar-background-active",
+    "scrollbar-corner-color",
+)
 _STEPS = 20
 _QUIET = 0.45
 
@@ -74,6 +81,10 @@ def legible(variables: Mapping[str, str]) -> dict[str, str]:
         "footer-item-background": "transparent",
         "footer-key-background": "transparent",
         "footer-description-background": "transparent",
+        "scrollbar": ground.blend(primary, _BAR).hex,
+        "scrollbar-hover": primary.hex,
+        "scrollbar-active": primary.hex,
+        **dict.fromkeys(_BAR_GROUNDS, ground.hex),
     }
     return changed
 

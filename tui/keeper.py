@@ -8,7 +8,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..core.drafts import Draft, delete_draft, save_draft
+from ..core.errors import TunedeckError
 from .background import Failed
+from .words import trouble
 
 if TYPE_CHECKING:
     from textual.message_pump import MessagePump
@@ -18,7 +20,7 @@ class Keeper:
     """Saves each draft that it is given, in order, the newest alone where several wait.
 
     Args:
-        owner: is told by `Failed` if a draft cannot be saved.
+        owner: is told by `Failed` if a draft cannot be saved, once as long as that lasts.
     """
 
     def __init__(self, owner: MessagePump) -> None:
@@ -41,6 +43,7 @@ class Keeper:
                 delete_draft(forget)
 
     def _work(self) -> None:
+        failing = False
         while (draft := self._waiting.get()) is not None:
             ended = False
             while not self._waiting.empty():
@@ -51,7 +54,17 @@ class Keeper:
                 draft = newer
             try:
                 save_draft(draft)
+                failing = False
             except OSError as error:
-                self._owner.post_message(Failed(error))
+                if not failing:
+                    self._owner.post_message(Failed(_not_kept(error)))
+                failing = True
             if ended:
                 return
+
+
+def _not_kept(error: OSError) -> TunedeckError:
+    return TunedeckError(
+        f"What you choose is not kept: {trouble(error)}.",
+        fix="Go on all the same, or mend that: the next change is saved again.",
+    )

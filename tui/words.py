@@ -69,6 +69,21 @@ def trouble(error: TunedeckError | OSError) -> str:
     return strip_controls(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
+def goes_on() -> list[str]:
+    """Which runs go on without the wizard, and how to see them; nothing where that is not known."""
+    from ..core.runs.registry import Registry
+
+    try:
+        records = Registry().list(limit=50)
+    except TunedeckError:
+        return []
+    return [
+        f"{one.run_id} ({safe(one.name)}) goes on. See it: tunedeck runs logs -f {one.run_id}"
+        for one in records
+        if not one.state.terminal
+    ]
+
+
 def finding_line(finding: Finding) -> Content:
     """A finding as mark, severity, key and message, with the remedy below."""
     mark, color = SEVERITIES[finding.severity]

@@ -10,8 +10,10 @@ from tunedeck.core.choices import (
     as_text,
     command_of,
     form_of,
+    look_command,
     selection_of,
     steps_for,
+    values_for,
     with_override,
     with_value,
     without_value,
@@ -44,6 +46,32 @@ def test_a_form_tells_values_origins_and_what_is_changed(catalog: Catalog) -> No
     untouched = form.row("step_scheduler.max_steps")
     assert untouched is not None
     assert (untouched.value, untouched.changed) == (SHIPPED_STEPS, False)
+
+
+def test_a_field_offers_its_choices_or_the_models_there_are_each_once(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = form_of(_tiny(), catalog)
+    rows = {row.info.key: row.info for row in form.rows}
+    known = catalog.find("peft/automodel").manifest.models[0].name
+    monkeypatch.setattr("tunedeck.core.models.cached_models", lambda: [known, "a/b"])
+    models, free = values_for(rows["model.pretrained_model_name_or_path"], _tiny(), catalog)
+    assert free
+    names = [name for name, _ in models]
+    assert len(names) == len(set(names))
+    about = dict(models)
+    assert about["a/b"] == "in this machine's cache"
+    assert about[known].startswith("in this machine's cache. ")
+    values, free = values_for(rows["peft.use_dora"], _tiny(), catalog)
+    assert (values, free) == ([("false", ""), ("true", "")], False)
+    assert values_for(rows["optimizer.lr"], _tiny(), catalog) == ([], True)
+
+
+def test_the_command_that_looks_at_the_data_is_that_of_the_selection() -> None:
+    words = look_command(_tiny("dataset.seq_length=64"), validation=True)
+    assert shlex.join(words) == (
+        "tunedeck data look peft/automodel -c tiny --validation dataset.seq_length=64"
+    )
 
 
 def test_what_is_wrong_stands_at_its_field_and_the_rest_is_still_seen(catalog: Catalog) -> None:

@@ -45,6 +45,17 @@ async def test_it_opens_at_the_end_and_follows(log: Path) -> None:
         await until(pilot, lambda: "newest" in shown(pilot))
 
 
+async def test_the_bar_stands_where_the_lines_do_and_an_empty_log_says_so(log: Path) -> None:
+    async with _LogApp(log).run_test(size=(60, 18)) as pilot:
+        view = pilot.app.query_one(LogView)
+        view.empty = "No line so far."
+        await until(pilot, lambda: "No line so far." in shown(pilot))
+        log.write_text("".join(f"line {number}\n" for number in range(100)))
+        await until(pilot, lambda: "line 99" in shown(pilot))
+        await until(pilot, lambda: view.vertical_scrollbar.position == view.max_scroll_y > 0)
+        assert "No line" not in shown(pilot)
+
+
 async def test_scrolling_up_stops_following_and_end_goes_on(log: Path) -> None:
     log.write_text("".join(f"line {number}\n" for number in range(100)))
     async with _LogApp(log).run_test(size=(60, 18)) as pilot:

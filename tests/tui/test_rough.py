@@ -144,3 +144,35 @@ async def test_a_run_whose_folder_goes_while_it_is_shown(launched: Launcher) -> 
         await pilot.press("d", "v", "e", "slash", *"line", "enter", "r", "a")
         await pilot.pause(0.5)
         assert app.is_running
+
+
+async def test_what_cannot_be_kept_is_told_once_and_the_walk_goes_on() -> None:
+    folder = locations.drafts_dir()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("a file where the drafts should be")
+    chosen = Selection("peft/automodel", config="tiny")
+    async with WizardApp().run_test(size=(80, 24)) as pilot:
+        screen = LaunchScreen(Draft.begin(chosen, "config"))
+        await pilot.app.push_screen(screen)
+        await until(pilot, lambda: screen.ready)
+        await pilot.press("colon")
+        for seed in ("1", "2"):
+            await pilot.press(*f"rng.seed={seed}", "enter")
+            wanted = (f"rng.seed={seed}",)
+            await until(pilot, lambda changed=wanted: screen.selection.overrides == changed)
+            await until(pilot, lambda: "is not kept" in said(pilot))
+        await pilot.press("escape", "n")
+        await until(pilot, lambda: "env files" in shown(pilot))
+        assert said(pilot).count("is not kept") == 1
+
+
+async def test_the_line_takes_quotes_as_a_shell_does() -> None:
+    async with WizardApp().run_test(size=(80, 24)) as pilot:
+        screen = LaunchScreen(Draft.begin(Selection("peft/automodel", config="tiny"), "config"))
+        await pilot.app.push_screen(screen)
+        await until(pilot, lambda: screen.ready)
+        await pilot.press("colon", *"sampling.prompts='[", "enter")
+        await until(pilot, lambda: "No closing quotation" in said(pilot))
+        await pilot.press(*'"a b"]\' rng.seed=2', "enter")
+        wanted = ('sampling.prompts=["a b"]', "rng.seed=2")
+        await until(pilot, lambda: screen.selection.overrides == wanted)

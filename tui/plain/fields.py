@@ -11,6 +11,8 @@ from ...core.choices import (
     Row,
     as_text,
     form_of,
+    look_command,
+    values_for,
     with_override,
     with_value,
     without_value,
@@ -19,13 +21,11 @@ from ...core.cli.output import line, note, print_error, print_findings
 from ...core.config_view import yaml_view
 from ...core.errors import TunedeckError, UsageError
 from ...core.findings import Finding
-from ...core.models import cached_models, local_models
 from ...core.selection import Selection
-from ...core.text import did_you_mean
+from ...core.text import did_you_mean, holds
 from .ask import BACK, QUIT, Left, Session, ask, choose, sure
 
 _ROWS = 3
-_MODEL = "model.pretrained_model_name_or_path"
 _WORDS = (
     "Type a field's name to change it, key=value, or nothing to go on. Or: list tells all fields, "
     "list WORD those that have it, changed what is changed, reset FIELD undoes it, yaml tells the "
@@ -66,7 +66,7 @@ def change_fields(
             if text == BACK:
                 return selection, False
             if first == "list":
-                _say([row for row in form.rows if _fits(row, rest)])
+                _say([r for r in form.rows if holds(f"{r.info.key} {r.info.description}", rest)])
             elif text == "changed":
                 if not _say([row for row in form.rows if row.changed]):
                     note("Nothing is changed.")
@@ -83,11 +83,6 @@ def change_fields(
         except TunedeckError as error:
             print_error(error)
     return selection, True
-
-
-def _fits(row: Row, words: str) -> bool:
-    text = f"{row.info.key} {row.info.description}".casefold()
-    return all(word in text for word in words.casefold().split())
 
 
 def _say(rows: list[Row]) -> bool:
@@ -134,17 +129,9 @@ def _value(session: Session, row: Row, selection: Selection, catalog: Catalog) -
     info, now = row.info, as_text(row.value)
     default = "" if info.default is None else f" Default {as_text(info.default)}."
     line(f"{info.description} It takes: {info.type}.{default}")
-    if info.choices:
-        choices = [(as_text(choice), "") for choice in info.choices]
-        if info.nullable:
-            choices.append(("null", "no value"))
-        return choose(session, info.key, choices, now)
-    if info.key == _MODEL:
-        known = catalog.find(selection.step).manifest.models
-        models = [(one.name, f"{one.min_gpus or 'no'} GPU(s) at least") for one in known]
-        models += [(name, "a folder here") for name in local_models(selection.cwd)]
-        models += [(name, "in this machine's cache") for name in cached_models()]
-        return choose(session, info.key, models, now, free=True)
+    offered, free = values_for(info, selection, catalog)
+    if offered:
+        return choose(session, info.key, offered, now, free=free)
     return ask(info.key, now)
 
 
@@ -156,10 +143,7 @@ def _look(selection: Selection, form: Form, *, validation: bool) -> None:
     table = "validation_dataset" if validation else "dataset"
     if not (form.values.get(table) or {}).get("path_or_dataset_id"):
         raise UsageError(f"This config names no {table}.", fix="Set its path_or_dataset_id first.")
-    words = ["tunedeck", "data", "look", selection.step]
-    words += ["-c", selection.config] if selection.config else []
-    words += ["--validation"] if validation else []
-    note(f"$ {shlex.join([*words, *selection.overrides])}")
+    note(f"$ {shlex.join(look_command(selection, validation=validation))}")
     found = look_at_data(form.values, table, rows=_ROWS)
     for text in look_lines(found, color=False):
         line(text)

@@ -12,7 +12,7 @@ from ...core.resolve import resolve
 from ...core.runs.overview import Overview
 from ...core.runs.registry import Registry
 from ...core.selection import Selection
-from ..words import age
+from ..words import age, goes_on
 from .ask import BACK, Left, Session, ask, choose, command
 from .runs import see_run
 from .walk import walk
@@ -41,7 +41,8 @@ def run_prompts(*, read_only: bool) -> int:
             except OSError as error:
                 note(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except Left:
-        _say_what_goes_on()
+        for text in goes_on():
+            note(text)
         return ExitCode.OK
 
 
@@ -134,12 +135,3 @@ def _replay(session: Session, name: str) -> None:
     if word == "frozen":
         selection = frozen(saved, selection, changes)
     walk(session, Draft.begin(selection, "config" if word == "edit" else "review"), replay=saved)
-
-
-def _say_what_goes_on() -> None:
-    try:
-        going_on = [record for record in Registry().list(limit=50) if not record.state.terminal]
-    except TunedeckError:
-        return
-    for one in going_on:
-        note(f"{one.run_id} ({one.name}) goes on. See it: tunedeck runs logs -f {one.run_id}")

@@ -8,7 +8,7 @@ from ...core.env.find import find_env_files
 from ...core.env.load import load_env_files
 from ...core.errors import UsageError
 from ...core.selection import Selection
-from ...core.text import did_you_mean
+from ...core.text import did_you_mean, holds
 from .ask import BACK, ask, sure
 
 _WORDS = (
@@ -41,10 +41,7 @@ def edit_keys(name: str, selection: Selection) -> None:
             return
         first, _, rest = text.partition(" ")
         if first == "list":
-            words = rest.casefold().split()
-            _say(
-                [r for r in rows if all(w in f"{r.key} {r.description}".casefold() for w in words)]
-            )
+            _say([row for row in rows if holds(f"{row.key} {row.description}", rest)])
             continue
         try:
             key, override = _override(rows, text)
@@ -67,11 +64,6 @@ def edit_keys(name: str, selection: Selection) -> None:
         note(f"Wrote {edited.mended.path}.")
     else:
         note("Nothing was written.")
-
-
-def _fits(row: ProfileRow, words: str) -> bool:
-    text = f"{row.key} {row.description}".casefold()
-    return all(word in text for word in words.casefold().split())
 
 
 def _override(rows: tuple[ProfileRow, ...], text: str) -> tuple[str, str]:

@@ -13,11 +13,10 @@ from ...core.drafts import Draft, Stage, delete_draft
 from ...core.errors import TunedeckError
 from ...core.findings import Finding, blocking
 from ...core.prepare import Prepared, check_online, prepare
-from ...core.replays.replay import Replay, changes_since, save_replay
+from ...core.replays.replay import Replay, save_replay
 from ...core.runs.registry import Registry
 from ...core.selection import Selection
-from ...core.since import since_last
-from ..stages.review_pages import Compared, pages, render
+from ..stages.review_pages import Compared, compare, pages, render
 from .ask import BACK, Session, ask, choose, sure
 
 _ACTIONS = {
@@ -46,7 +45,7 @@ def review(session: Session, draft: Draft, replay: Replay | None) -> Stage | Non
     selection = draft.selection
     try:
         prepared = asyncio.run(prepare(selection, online=False))
-        compared = _compare(prepared, replay)
+        compared = compare(prepared, replay)
     except TunedeckError as error:
         return _stopped(error)
     asked = not prepared.backend.capabilities.remote
@@ -129,13 +128,6 @@ def _tell(title: str, prepared: Prepared, compared: Compared) -> None:
     console.print(render(title, prepared, compared))
     for row in text.getvalue().rstrip().splitlines():
         line(row.rstrip())
-
-
-def _compare(prepared: Prepared, replay: Replay | None) -> Compared:
-    since = since_last(prepared.plan.to_json(), Registry())
-    if replay is None or replay.ingredients.lock is None:
-        return Compared(since)
-    return Compared(since, replay.name, changes_since(replay, prepared.plan))
 
 
 def _save(prepared: Prepared, name: str) -> None:

@@ -13,7 +13,8 @@ from textual.content import Content
 from textual.widgets import Button, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from ...core.text import strip_controls
+from ...core.text import holds, strip_controls
+from ..widgets.lists import marked_id, refill
 from ..words import cell
 from .dialog import Dialog
 
@@ -101,16 +102,10 @@ class Choose(Dialog[str]):
         self._narrow(event.value)
 
     def _narrow(self, text: str) -> None:
-        words = text.casefold().split()
         room = max(min(self.app.size.width * 9 // 10, 92) - 6, 20)
         first = min(max((len(value) for value, _ in self._choices), default=0), room * 2 // 3) + 2
-        found = [
-            (value, about)
-            for value, about in self._choices
-            if all(word in f"{value} {about}".casefold() for word in words)
-        ]
-        choices = self.query_one("#choices", OptionList)
-        choices.set_options(
+        found = [one for one in self._choices if holds(" ".join(one), text)]
+        options = [
             Option(
                 Content.assemble(
                     (cell(value, first), "bold"), (cell(about, room - first), "$text-muted")
@@ -118,14 +113,11 @@ class Choose(Dialog[str]):
                 id=value,
             )
             for value, about in found
-        )
-        if self._free and text.strip() and text.strip() not in dict(found):
-            found.append((text.strip(), "as it is typed"))
-            choices.add_option(Option(Content(f"{text.strip()}  (as typed)"), id=text.strip()))
-        values = [value for value, _ in found]
-        choices.highlighted = (
-            values.index(self._at) if self._at in values else 0 if values else None
-        )
+        ]
+        typed = text.strip()
+        if self._free and typed and typed not in dict(found):
+            options.append(Option(Content(f"{typed}  (as typed)"), id=typed))
+        refill(self.query_one("#choices", OptionList), options, self._at)
 
     def action_move(self, by: int) -> None:
         """Move the mark while the focus stays where one types."""
@@ -134,9 +126,8 @@ class Choose(Dialog[str]):
 
     @on(Input.Submitted)
     def _submitted(self) -> None:
-        option = self.query_one("#choices", OptionList).highlighted_option
-        if option is not None:
-            self.dismiss(option.id)
+        if (value := marked_id(self.query_one("#choices", OptionList))) is not None:
+            self.dismiss(value)
 
     @on(OptionList.OptionSelected)
     def _selected(self, event: OptionList.OptionSelected) -> None:

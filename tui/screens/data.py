@@ -17,6 +17,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
+from ...core.choices import look_command
 from ...core.data.look import DataLook, look_at_data
 from ...core.data.text import count_lines, histogram_lines, row_lines
 from ...core.errors import TunedeckError
@@ -83,14 +84,9 @@ class DataScreen(Page):
 
     def _begin(self) -> None:
         config, table = self._config, _TABLES[self._table]
-        chosen = self._selection
         self.show_title("New launch", "Data", table.replace("_", " "))
-        words = ["tunedeck", "data", "look", chosen.step]
-        words += ["-c", chosen.config] if chosen.config else []
-        words += ["--validation"] if self._table else []
-        for folder in chosen.catalog:
-            words += ["--catalog", str(folder)]
-        self.show_command(shlex.join([*words, *chosen.overrides]))
+        words = look_command(self._selection, validation=bool(self._table))
+        self.show_command(shlex.join(words))
 
         def work(_stop: threading.Event) -> None:
             try:

@@ -14,6 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import OptionList, Static
 
 from ..background import begin
+from ..widgets.lists import marked_id, refill
 from .home_attach import Attached, ask_and_attach
 from .home_rows import home_options
 from .home_watch import Seen, look_on
@@ -119,18 +120,14 @@ class HomeScreen(Page):
             for option in options:
                 everything.replace_option_prompt(option.id or "", option.prompt)
             return
-        marked = everything.highlighted_option
-        kept = marked.id or "" if marked and self._order else ""
-        everything.set_options(options)
+        refill(everything, options, marked_id(everything) if self._order else None)
         self._order = order
-        usable = [option.id or "" for option in options if not option.disabled]
-        everything.highlighted = order.index(kept if kept in usable else usable[0])
 
     @property
     def _marked(self) -> tuple[str, str]:
         """Kind and name of the marked line: `run` and its id."""
-        option = self.query_one("#everything", OptionList).highlighted_option
-        kind, _, name = (option.id if option and option.id else "").partition(":")
+        marked = marked_id(self.query_one("#everything", OptionList)) or ""
+        kind, _, name = marked.partition(":")
         return kind, name
 
     @on(OptionList.OptionSelected)

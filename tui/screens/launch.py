@@ -11,7 +11,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
-from textual.widgets import ContentSwitcher
+from textual.widgets import ContentSwitcher, Input
 
 from ...core.backends.base import TellsUploads
 from ...core.choices import command_of, steps_for
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from ...core.replays.replay import Replay
     from ...core.runs.record import RunRecord
     from ...core.selection import Selection
-
-
-_TYPED_IN = ("step-search", "field-search", "dotlist", "profile-search")
-"""Lines that escape leaves first."""
 
 
 class Catalogued(Message):
@@ -191,12 +187,13 @@ class LaunchScreen(Page):
     def action_back(self) -> None:
         """A stage back; from the first one home, the draft being kept.
 
-        What the network is being asked is given up first.
+        What the network is being asked is given up first, and a search is left first.
         """
         if self.give_up():
             return
-        focused = self.focused
-        if focused is not None and focused.id in _TYPED_IN:
+        if isinstance(self.focused, Input):
+            if self.focused.id != "dotlist":
+                self.focused.value = ""
             self._stage.take_focus()
             return
         number = STAGES.index(self.draft.stage)

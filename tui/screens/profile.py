@@ -16,6 +16,7 @@ from ...core.env.load import EnvFiles
 from ...core.errors import TunedeckError
 from ...core.findings import Finding
 from ...core.text import strip_controls
+from ..widgets.lists import marked_id, refill
 from ..words import safe, trouble
 from .ask import Confirm
 from .page import Page
@@ -61,7 +62,7 @@ class ProfileScreen(Page):
     def body(self) -> ComposeResult:
         """What is changed, search, keys, what there is to know of the marked one."""
         yield Static(id="profile-head", markup=False)
-        yield Input(placeholder="search keys", id="key-search")
+        yield Input(placeholder="/ search keys", id="key-search")
         yield OptionList(id="keys", markup=False)
         yield Static(id="key-about", markup=False)
 
@@ -91,27 +92,20 @@ class ProfileScreen(Page):
 
     def _list(self) -> None:
         keys = self.query_one("#keys", OptionList)
-        marked = keys.highlighted_option
-        at = self._wanted or (marked.id if marked else None)
-        width = self.size.width - 4
-        typed = self.query_one("#key-search", Input).value
-        options = list(key_options(self._rows, self.changes, self._findings, typed, width))
-        keys.set_options(options)
-        ids = [option.id for option in options if not option.disabled]
-        if at not in ids and at is not None:  # a finding may be about an item inside the key
-            at = next((key for key in ids if key and at.startswith(f"{key}.")), None)
+        at = self._wanted or marked_id(keys) or ""
+        around = next((row.key for row in self._rows if at.startswith(f"{row.key}.")), None)
+        typed, width = self.query_one("#key-search", Input).value, self.size.width - 4
+        options = key_options(self._rows, self.changes, self._findings, typed, width)
+        refill(keys, options, at, around)  # a finding may be about an item inside the key
         self._wanted = None
-        keys.highlighted = keys.get_option_index(at or ids[0] or "") if ids else None
-        if at not in ids and ids:
-            keys.highlighted = keys.get_option_index(ids[0] or "")
         self._explain()
         head = head_line(self.changes, self._findings)
         self.query_one("#profile-head", Static).update(head)
 
     @property
     def _row(self) -> ProfileRow | None:
-        option = self.query_one("#keys", OptionList).highlighted_option
-        return next((row for row in self._rows if option and row.key == option.id), None)
+        key = marked_id(self.query_one("#keys", OptionList))
+        return next((row for row in self._rows if row.key == key), None)
 
     @on(OptionList.OptionHighlighted)
     def _explain(self) -> None:
@@ -195,7 +189,8 @@ class ProfileScreen(Page):
 
     def action_back(self) -> None:
         """Leave; what is not written is asked about first."""
-        if self.focused is not None and self.focused.id == "key-search":
+        if isinstance(self.focused, Input):
+            self.focused.value = ""
             self.query_one("#keys").focus()
         elif self.changes:
             question = f"Leave {len(self.changes)} change(s) to '{self._profile}' unwritten?"

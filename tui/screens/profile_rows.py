@@ -9,7 +9,7 @@ from textual.widgets.option_list import Option
 
 from ...core.env.edit import ProfileRow
 from ...core.findings import Finding
-from ...core.text import strip_controls
+from ...core.text import holds, strip_controls
 from ..words import cell, finding_line, safe
 
 
@@ -29,12 +29,7 @@ def key_options(
         typed: words, of which each must be in a key or its description.
         width: columns that a line may take.
     """
-    words = typed.casefold().split()
-    found = [
-        row
-        for row in rows
-        if all(word in f"{row.key} {row.description}".casefold() for word in words)
-    ]
+    found = [row for row in rows if holds(f"{row.key} {row.description}", typed)]
     for unset, title in ((False, "set"), (True, "may be set")):
         own = [row for row in found if (row.value is None and row.key not in changes) == unset]
         if own:

@@ -123,11 +123,12 @@ class RunScreen(Page):
 
     @on(Opened)
     def _show_log(self, message: Opened) -> None:
-        self.query_one(LogView).attach(message.reader)
+        log = self.query_one(LogView)
+        none = f"No line so far is of: {self.lines}. t shows all lines again."
+        log.empty = none if self.lines.wanted else "No line so far."
+        log.attach(message.reader)
         self._opened = True
         self._tick()
-        if self.lines.wanted and not len(message.reader):
-            self.wizard.say(f"No line so far is of {self.lines}. t shows all lines again.")
 
     def _tick(self) -> None:
         if self._opened:

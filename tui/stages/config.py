@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,8 +17,10 @@ from textual.widgets import Input, OptionList, Static
 
 from ...core.choices import Form, Row, as_text, form_of, with_override, with_value, without_value
 from ...core.errors import TunedeckError, UsageError
+from ...core.text import holds
 from ..background import begin
 from ..screens.ask import Choose
+from ..widgets.lists import marked_id, refill
 from ..words import safe, trouble
 from .config_pick import ask_for
 from .config_rows import about, options
@@ -132,21 +135,16 @@ class ConfigStage(StageView):
         form = self.form
         if form is None:
             return
-        typed = self.query_one("#field-search", Input).value.casefold().split()
+        typed = self.query_one("#field-search", Input).value
         rows = [
             row
             for row in form.rows
-            if all(word in f"{row.info.key} {row.info.description}".casefold() for word in typed)
+            if holds(f"{row.info.key} {row.info.description}", typed)
             and (row.changed or row.finding or not self._only_changed)
         ]
         fields = self.query_one("#fields", OptionList)
-        marked = fields.highlighted_option
-        at = self._wanted or (marked.id if marked else None)
+        refill(fields, options(rows, self.app.size.width - 6), self._wanted or marked_id(fields))
         self._wanted = None
-        fields.set_options(list(options(rows, self.app.size.width - 6)))
-        ids = [option.id for option in fields.options]
-        usable = [option.id for option in fields.options if not option.disabled]
-        fields.highlighted = ids.index(at if at in usable else usable[0]) if usable else None
         self._explain()
         self._show_name(form)
 
@@ -166,8 +164,8 @@ class ConfigStage(StageView):
 
     @property
     def _row(self) -> Row | None:
-        option = self.query_one("#fields", OptionList).highlighted_option
-        return self.form.row(option.id) if self.form and option and option.id else None
+        key = marked_id(self.query_one("#fields", OptionList))
+        return self.form.row(key) if self.form and key else None
 
     @on(OptionList.OptionHighlighted)
     def _explain(self) -> None:
@@ -187,10 +185,13 @@ class ConfigStage(StageView):
     def _typed_line(self, event: Input.Submitted) -> None:
         try:
             changed = self.walk.selection
-            for text in event.value.split():
+            for text in shlex.split(event.value.removeprefix(":")):
                 changed = with_override(changed, text)
         except UsageError as error:
             self.wizard.say(trouble(error), severity="error")
+            return
+        except ValueError as error:  # a quote that is not closed
+            self.wizard.say(f"{error}: quotes are those of a shell.", severity="error")
             return
         event.input.value = ""
         self.post_message(Chosen(changed))

@@ -22,7 +22,7 @@ from ..words import safe, trouble
 from .environment_free import Counted, Free
 from .environment_list import ProfileList
 from .environment_mend import Mended, mend_one
-from .environment_names import Renamed, ask_delete, ask_rename
+from .environment_profile import Renamed, ask_delete, ask_rename, edit
 from .environment_rows import file_words, finding_lines, finding_row, value_lines
 from .stage import Chosen, StageView
 
@@ -89,7 +89,7 @@ class EnvironmentStage(StageView):
     def compose(self) -> ComposeResult:
         """Files, profiles, findings, what there is to say of the marked one."""
         yield Static(id="env-files", markup=False)
-        yield Input(placeholder="search by name, executor or file", id="profile-search")
+        yield Input(placeholder="/ search by name, executor or file", id="profile-search")
         yield ProfileList(id="profiles", markup=False)
         yield OptionList(id="profile-findings", markup=False)
         with VerticalScroll(id="profile-about"):
@@ -123,7 +123,8 @@ class EnvironmentStage(StageView):
     def _take(self, message: Looked) -> None:
         before = self._marked
         self._profiles.profiles = message.profiles
-        words = file_words(message.profiles) or f"{message.profiles.reason}; g makes an env file"
+        none = f"none yet: g makes one   ({message.profiles.reason})"
+        words = file_words(message.profiles) or none
         self.query_one("#env-files", Static).update(
             Content.assemble(("env files ", "$text-muted"), safe(words))
         )
@@ -239,7 +240,7 @@ class EnvironmentStage(StageView):
     def _edit_found(self) -> None:
         finding = self._finding
         if finding is not None and finding.profile is not None:
-            self._open_profile(finding.key, finding.profile)
+            self._edit_at(finding.profile, finding.key)
 
     def action_next(self) -> None:
         """On with the marked profile."""
@@ -251,47 +252,32 @@ class EnvironmentStage(StageView):
 
     def action_edit(self) -> None:
         """Set keys of the marked profile."""
-        if (profile := self._marked_in_file) is not None:
-            self._open_profile(None, profile.name)
-
-    def go_to(self, key: str) -> None:
-        """Open the profile that was chosen at a key."""
-        self._open_profile(key, self.walk.selection.profile)
-
-    def _open_profile(self, key: str | None, name: str) -> None:
-        from ..screens.profile import ProfileScreen
-
-        profile, selection = self._profiles.profile_named(name), self.walk.selection
-        if profile is None or self._is_in_file(profile):
-            self.app.push_screen(ProfileScreen(name, selection.cwd, selection.env_file, key))
-
-    def _is_in_file(self, profile: ProfileLook) -> bool:
-        """Whether a profile stands in a file; if not, say so."""
-        if not profile.place.file:
-            self.wizard.say(
-                f"'{profile.name}' is built in: g makes an env file that defines it anew."
-            )
-        return bool(profile.place.file)
-
-    @property
-    def _marked_in_file(self) -> ProfileLook | None:
-        """The marked profile, if there is one that stands in a file; if not, say so."""
-        profile = self._marked
-        if profile is None:
-            self.wizard.say("Mark a profile first.")
-        return profile if profile is not None and self._is_in_file(profile) else None
+        if profile := self._marked_or_said:
+            edit(self, profile, profile.name, None)
 
     def action_rename(self) -> None:
         """Give the marked profile another name."""
-        profile = self._marked_in_file
-        if profile is not None and self.wizard.may_change("Renaming"):
+        if profile := self._marked_or_said:
             ask_rename(self, profile)
 
     def action_delete(self) -> None:
         """Ask, then take the marked profile out of its file."""
-        profile = self._marked_in_file
-        if profile is not None and self.wizard.may_change("Deleting"):
+        if profile := self._marked_or_said:
             ask_delete(self, profile)
+
+    @property
+    def _marked_or_said(self) -> ProfileLook | None:
+        """The marked profile; where there is none, that is said."""
+        if self._marked is None:
+            self.wizard.say("Mark a profile first.")
+        return self._marked
+
+    def go_to(self, key: str) -> None:
+        """Open the profile that was chosen at a key."""
+        self._edit_at(self.walk.selection.profile, key)
+
+    def _edit_at(self, name: str, key: str | None) -> None:
+        edit(self, self._profiles.profile_named(name), name, key)
 
     @on(Renamed)
     def _say_renamed(self, message: Renamed) -> None:

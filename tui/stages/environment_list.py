@@ -8,6 +8,7 @@ from textual.widgets import OptionList
 
 from ...core.findings import Finding
 from ...core.profiles import ProfileLook, Profiles, made_for
+from ..widgets.lists import marked_id, refill
 from .environment_rows import FILE_FINDING, profile_options
 
 
@@ -33,17 +34,11 @@ class ProfileList(OptionList):
         """
         if self.profiles is None:
             return False
-        self.set_options(profile_options(self.profiles, step, typed, width))
-        usable = [option.id for option in self.options if not option.disabled]
-        if not usable:
-            return False
-        wrong = usable[0] if (usable[0] or "").startswith(FILE_FINDING) else None
-        at = wanted if wanted in usable else wrong or usable[0]
-        self.highlighted = self.get_option_index(at or "")
+        fits = refill(self, profile_options(self.profiles, step, typed, width), wanted)
         # The heading stays in sight above the first line.
         if self.highlighted == 1:
             self.scroll_home(animate=False)
-        return True
+        return fits
 
     @property
     def names(self) -> list[str]:
@@ -63,13 +58,11 @@ class ProfileList(OptionList):
     @property
     def marked_profile(self) -> ProfileLook | None:
         """The profile of the marked line; None where that is about a file."""
-        option = self.highlighted_option
-        return self.profile_named(option.id) if option else None
+        return self.profile_named(marked_id(self))
 
     @property
     def marked_finding(self) -> Finding | None:
         """The finding about a file that the marked line is."""
-        option = self.highlighted_option
-        number = (option.id or "").removeprefix(FILE_FINDING) if option else ""
+        number = (marked_id(self) or "").removeprefix(FILE_FINDING)
         known = self.profiles.findings if self.profiles else ()
         return known[int(number)] if number.isdigit() else None

@@ -1,4 +1,4 @@
-"""Giving the marked profile another name, and taking it out of its file."""
+"""What is done with a profile: its keys are set, it gets another name, it is taken out."""
 
 from __future__ import annotations
 
@@ -29,8 +29,26 @@ class Renamed(Message):
         self.name, self.new, self.words = name, new, words
 
 
+def edit(stage: StageView, profile: ProfileLook | None, name: str, key: str | None) -> None:
+    """Open a profile to set its keys.
+
+    Args:
+        stage: opens it.
+        profile: as it was read; None where there is none of that name, which its screen says.
+        name: the profile's.
+        key: the key to mark at first.
+    """
+    from ..screens.profile import ProfileScreen
+
+    if profile is None or _is_in_file(stage, profile):
+        selection = stage.walk.selection
+        stage.app.push_screen(ProfileScreen(name, selection.cwd, selection.env_file, key))
+
+
 def ask_rename(stage: StageView, profile: ProfileLook) -> None:
     """Ask for a profile's new name, and write it; the stage is told by `Renamed`."""
+    if not _is_in_file(stage, profile) or not stage.wizard.may_change("Renaming"):
+        return
     name = profile.name
 
     def ask(files: EnvFiles) -> None:
@@ -54,6 +72,8 @@ def ask_rename(stage: StageView, profile: ProfileLook) -> None:
 
 def ask_delete(stage: StageView, profile: ProfileLook) -> None:
     """Ask, and take a profile out of its file; the stage is told by `Renamed`, or by `Failed`."""
+    if not _is_in_file(stage, profile) or not stage.wizard.may_change("Deleting"):
+        return
     name = profile.name
 
     def ask(files: EnvFiles) -> None:
@@ -67,6 +87,14 @@ def ask_delete(stage: StageView, profile: ProfileLook) -> None:
             _write(stage, name, None)
 
     begin(stage, lambda _stop: ask(_files(stage)))
+
+
+def _is_in_file(stage: StageView, profile: ProfileLook) -> bool:
+    """Whether a profile stands in a file; if not, say so."""
+    if not profile.place.file:
+        words = f"'{profile.name}' is built in: g makes an env file that defines it anew."
+        stage.wizard.say(words)
+    return bool(profile.place.file)
 
 
 def _files(stage: StageView) -> EnvFiles:

@@ -14,7 +14,7 @@ from ...core.env.excerpt import Excerpts
 from ...core.findings import Finding
 from ...core.inventory import tables_of
 from ...core.profiles import ProfileLook, Profiles, made_for
-from ...core.text import strip_controls
+from ...core.text import holds, strip_controls
 from ..words import SEVERITIES, age, cell, finding_line, safe
 
 FILE_FINDING = "finding:"
@@ -43,8 +43,7 @@ def profile_options(profiles: Profiles, step: str, typed: str, width: int) -> It
     """
     for number, finding in enumerate(profiles.findings):
         yield Option(finding_row(finding), id=f"{FILE_FINDING}{number}")
-    words = typed.casefold().split()
-    found = [one for one in profiles.profiles if all(word in _searched(one) for word in words)]
+    found = [one for one in profiles.profiles if holds(_searched(one), typed)]
     suited = set(made_for([one.name for one in found], step))
     first = [one for one in found if one.name in suited or not one.place.file]
     groups = {f"for {step}" if suited else "built in": first}
@@ -59,7 +58,7 @@ def profile_options(profiles: Profiles, step: str, typed: str, width: int) -> It
 
 
 def _searched(profile: ProfileLook) -> str:
-    return f"{profile.name} {profile.executor} {profile.place}".casefold()
+    return f"{profile.name} {profile.executor} {profile.place}"
 
 
 def _profile_row(profile: ProfileLook, width: int) -> Content:

@@ -18,17 +18,14 @@ from textual.widgets.option_list import Option
 from ...core.errors import TunedeckError
 from ...core.findings import Finding, blocking
 from ...core.prepare import Prepared, check_online, prepare
-from ...core.runs.registry import Registry
-from ...core.since import since_last
 from ..background import begin
 from ..errand import Errand
 from ..words import finding_line, safe, trouble
-from .review_pages import Compared, pages, render
+from .review_pages import Compared, compare, pages, render
 from .review_sent import copied
 from .stage import StageView
 
 if TYPE_CHECKING:
-    from ...core.replays.replay import Replay
     from ...core.selection import Selection
 
 
@@ -123,7 +120,7 @@ class ReviewStage(StageView):
         def work(_stop: threading.Event) -> None:
             try:
                 prepared = asyncio.run(prepare(selection, online=False))
-                compared = _compare(prepared, replay)
+                compared = compare(prepared, replay)
             except TunedeckError as error:
                 self.post_message(Ready(selection, None, Compared(), error))
             else:
@@ -295,12 +292,3 @@ class ReviewStage(StageView):
         more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
         question = f"In the way: {first}{more}\nSubmit it all the same?"
         self.app.push_screen(Confirm(question, "Submit all the same"), answered)
-
-
-def _compare(prepared: Prepared, replay: Replay | None) -> Compared:
-    from ...core.replays.replay import changes_since
-
-    since = since_last(prepared.plan.to_json(), Registry())
-    if replay is None or replay.ingredients.lock is None:
-        return Compared(since)
-    return Compared(since, replay.name, changes_since(replay, prepared.plan))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -16,10 +16,14 @@ from ...core.locations import assets_dir
 from ...core.prepare import Prepared
 from ...core.price import price_words
 from ...core.replays.lock import Change
-from ...core.since import Since
+from ...core.runs.registry import Registry
+from ...core.since import Since, since_last
 from ..code import code
 from ..words import safe
 from .review_sent import sent
+
+if TYPE_CHECKING:
+    from ...core.replays.replay import Replay
 
 _MEMORY = "Estimated memory: "
 _PLACE = (
@@ -42,6 +46,16 @@ class Compared:
     since: Since | None = None
     replay: str | None = None
     changes: Sequence[Change] = ()
+
+
+def compare(prepared: Prepared, replay: Replay | None) -> Compared:
+    """Hold what was prepared against the last run, and against the saved launch that it is."""
+    from ...core.replays.replay import changes_since
+
+    since = since_last(prepared.plan.to_json(), Registry())
+    if replay is None or replay.ingredients.lock is None:
+        return Compared(since)
+    return Compared(since, replay.name, changes_since(replay, prepared.plan))
 
 
 def pages() -> dict[str, Callable[[Prepared, Compared], Iterator[RenderableType]]]:

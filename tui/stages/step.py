@@ -15,12 +15,15 @@ from textual.content import Content
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from ...core.text import strip_controls
+from ...core.text import holds, strip_controls
+from ..widgets.lists import refill
 from ..words import cell, safe
 from .stage import Chosen, StageView
 
 if TYPE_CHECKING:
     from ...core.catalog import Step
+
+_USUAL = "peft/automodel"
 
 
 class StepStage(StageView):
@@ -36,7 +39,7 @@ class StepStage(StageView):
 
     def compose(self) -> ComposeResult:
         """Search line, list, details."""
-        yield Input(placeholder="search by name, tag, input or output", id="step-search")
+        yield Input(placeholder="/ search by name, tag, input or output", id="step-search")
         yield OptionList(id="steps", markup=False)
         with VerticalScroll(id="step-about"):
             yield Static(id="step-text", markup=False)
@@ -52,16 +55,9 @@ class StepStage(StageView):
     def _list(self, typed: str) -> None:
         if self.walk.catalog is None:
             return
-        words = typed.casefold().split()
-        found = [step for step in self.walk.offered if all(word in _words(step) for word in words)]
-        steps = self.query_one("#steps", OptionList)
-        steps.set_options(list(_options(found, self.app.size.width - 6)))
-        ids = [option.id for option in steps.options]
-        chosen = self.walk.selection.step
-        first = next((option.id for option in steps.options if not option.disabled), None)
-        usual = "peft/automodel" if "peft/automodel" in ids else first
-        at = chosen if chosen in ids else usual
-        steps.highlighted = ids.index(at) if at in ids else None
+        found = [step for step in self.walk.offered if holds(_words(step), typed)]
+        options = _options(found, self.app.size.width - 6)
+        refill(self.query_one("#steps", OptionList), options, self.walk.selection.step, _USUAL)
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
@@ -93,7 +89,7 @@ def _words(step: Step) -> str:
     manifest = step.manifest
     types = [artifact.type for artifact in (*manifest.consumes, *manifest.produces)]
     words = (step.id, manifest.step.name, manifest.step.description, *manifest.step.tags, *types)
-    return " ".join(words).casefold()
+    return " ".join(words)
 
 
 def _options(steps: list[Step], width: int) -> Iterator[Option]:

@@ -24,13 +24,14 @@ from ...core.logs.spool_reader import SpoolReader
 
 _TROUBLE_TEXT = re.compile(TROUBLE.pattern.decode())
 _WIDEST = 4096
+_QUIET = "bright_black"
 
 
 class LogView(ScrollView, can_focus=True):
     """Shows the lines of a `SpoolReader`, and stays at the end while `following`.
 
     The owner calls `refresh_log` a few times a second. Scrolling up stops the following; End takes
-    it up again.
+    it up again. `empty` is what stands there while there is no line.
     """
 
     HELP = (
@@ -78,6 +79,7 @@ class LogView(ScrollView, can_focus=True):
         super().__init__(id=id)
         self.reader: SpoolReader | FilteredReader = SpoolReader(Path(os.devnull))
         self.pattern: re.Pattern[bytes] | None = None
+        self.empty = ""
         self._marked: int | None = None
         self._page: list[Strip] = []
         self._page_for: tuple[object, ...] = ()
@@ -126,6 +128,11 @@ class LogView(ScrollView, can_focus=True):
         super().watch_scroll_y(old_value, new_value)
         if new_value > old_value and new_value >= self.max_scroll_y:
             self.following = True
+
+    def watch_show_vertical_scrollbar(self, shown: bool) -> None:
+        """The bar comes after the scrolling that the first lines have led to."""
+        if shown:
+            self.vertical_scrollbar.position = self.scroll_y
 
     # Only a person stops the following: a position that is clamped says nothing.
 
@@ -209,6 +216,8 @@ class LogView(ScrollView, can_focus=True):
     def _lay_out(self) -> list[Strip]:
         """The rows of the whole screen; at the end of a wrapped log, its last row is the lowest."""
         width, height = self.size.width, self.size.height
+        if not len(self.reader):
+            return [_strip(self.empty, Style(color=_QUIET), width)]
         if self.wrap and self.following:
             rows: list[Strip] = []
             number = len(self.reader) - 1

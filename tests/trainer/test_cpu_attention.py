@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tunedeck.trainer.model import cpu_attention
-from tunedeck.trainer.model.cpu_attention import documents_on_cpu
 
+attend: Any = cpu_attention.documents_on_cpu
 LENGTHS = [300, 1, 128, 64, 140]
 
 
@@ -21,17 +21,20 @@ def states(groups: int) -> list[Tensor]:
 
 
 def with_gradients(
-    attend: Callable[..., Tensor], tensors: list[Tensor], weights: Tensor
+    function: Callable[..., Tensor], tensors: list[Tensor], weights: Tensor
 ) -> list[Tensor]:
-    attended = attend(*tensors)
+    attended = function(*tensors)
     return [attended, *torch.autograd.grad((attended * weights).sum(), tensors)]
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-@pytest.mark.parametrize("scale", [None, 0.3])
+@pytest.mark.parametrize(("scale", "onednn"), [(None, False), (0.3, False), (0.3, True)])
 def test_blocks_compute_causal_attention_of_each_document(
-    groups: int, scale: float | None, monkeypatch: pytest.MonkeyPatch
+    groups: int, scale: float | None, onednn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Who computes decides the size of blocks.
+    monkeypatch.setattr(cpu_attention, "onednn_computes", lambda: onednn)
+
     def exact(*tensors: Tensor) -> Tensor:
         parts = zip(*(x.double().split(LENGTHS, dim=2) for x in tensors), strict=True)
         seen = [
@@ -51,18 +54,44 @@ def test_blocks_compute_causal_attention_of_each_document(
     tensors = states(groups)
     weights = torch.randn(1, sum(LENGTHS), 4, 16)
     expected = with_gradients(exact, tensors, weights)
-    found = with_gradients(lambda *x: documents_on_cpu(*x, LENGTHS, scale), tensors, weights)
+    found = with_gradients(lambda *x: attend(*x, LENGTHS, scale), tensors, weights)
     assert in_blocks == [300, 128, 140]
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other.float(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+def test_some_queries_see_what_they_saw_among_all(groups: int) -> None:
+    """Documents of which all, one, some scattered, none and the last tokens ask."""
+    torch.manual_seed(1)
+    chosen = [torch.ones(length, dtype=torch.bool) for length in LENGTHS]
+    chosen[2] = torch.rand(LENGTHS[2]) < 0.3
+    chosen[3][:] = False
+    chosen[4][:-70] = False
+    places, asked = [x.nonzero()[:, 0] for x in chosen], torch.cat(chosen)
+    tensors = states(groups)
+    weights = torch.randn(1, int(asked.sum()), 4, 16)
+
+    def among_all(*states: Tensor) -> Tensor:
+        attended: Tensor = attend(*states, LENGTHS, 0.3)
+        return attended[:, asked]
+
+    def alone(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        attended: Tensor = attend(query[:, :, asked], key, value, LENGTHS, 0.3, places)
+        return attended
+
+    expected = with_gradients(among_all, tensors, weights)
+    found = with_gradients(alone, tensors, weights)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_no_document_sees_another() -> None:
     tensors = states(2)
-    attended = documents_on_cpu(*tensors, LENGTHS, None)
+    attended = attend(*tensors, LENGTHS, None)
     with torch.no_grad():
         for tensor in tensors:
             tensor[:, :, :300] += 1
-    changed = documents_on_cpu(*tensors, LENGTHS, None)
+    changed = attend(*tensors, LENGTHS, None)
     assert torch.equal(changed[:, 300:], attended[:, 300:])
     assert not torch.equal(changed[:, :300], attended[:, :300])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from tunedeck.trainer.data.batches import Batch
@@ -19,13 +19,17 @@ from tunedeck.trainer.update.loss import SupervisedLoss
 from .test_attention import batch_of, documents
 
 
-def taken(model: Any, batch: Batch) -> tuple[float, dict[str, Tensor], list[int]]:
-    """Loss, gradients, and how many positions each feed-forward layer computed."""
-    seen: list[int] = []
-    for layer in model.model.layers:
-        layer.mlp.register_forward_pre_hook(
-            lambda _, inputs: seen.append(inputs[0].shape[:-1].numel())
-        )
+def taken(model: Any, batch: Batch) -> tuple[float, dict[str, Tensor], list[tuple[str, int]]]:
+    """Loss, gradients, and how many positions asked, or were fed forward, in each layer."""
+    seen: list[tuple[str, int]] = []
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        name = "asked" if module in asking else "fed"
+        seen.append((name, inputs[0].shape[:-1].numel()))
+
+    asking = [layer.self_attn.q_proj for layer in model.model.layers]
+    for module in (*asking, *(layer.mlp for layer in model.model.layers)):
+        module.register_forward_pre_hook(count)
     loss = SupervisedLoss(model)(batch)
     counted = list(seen)
     loss.backward()
@@ -36,7 +40,7 @@ def taken(model: Any, batch: Batch) -> tuple[float, dict[str, Tensor], list[int]
 @pytest.mark.parametrize("in_line", [True, False])
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral", "mixtral", "gemma2"])
 @pytest.mark.parametrize("again", [False, True])
-def test_the_last_feed_forward_layer_sees_supervised_positions_alone(
+def test_the_last_block_computes_for_supervised_positions_alone(
     kind: str, in_line: bool, again: bool, models_of: Callable[[str], Path]
 ) -> None:
     plain: Any = AutoModelForCausalLM.from_pretrained(
@@ -51,10 +55,13 @@ def test_the_last_feed_forward_layer_sees_supervised_positions_alone(
     loss, own, after = taken(model, batch)
     places, supervised = batch.input_ids.numel(), batch.targets.numel()
     assert supervised < places
-    assert before == [places, places]
+    everywhere = [("asked", places), ("fed", places)]
+    assert before == everywhere * 2
     # Blocks of other code are left alone; those that run again could not choose a second time.
     others = again or kind in ("gemma2", "mixtral")
-    assert after == [places, places if others else supervised]
+    # So is attention of other code.
+    asked = supervised if kind == "llama" and in_line else places
+    assert after == everywhere + (everywhere if others else [("asked", asked), ("fed", supervised)])
     assert loss == pytest.approx(expected, rel=1e-6)
     assert own.keys() == gradients.keys()
     for name, gradient in gradients.items():
@@ -68,3 +75,15 @@ def test_outside_of_a_loss_all_positions_are_computed(llama: Path) -> None:
     before = model(input_ids=ids).logits
     SupervisedLoss(model)(batch_of(documents(), in_line=False))
     assert torch.equal(model(input_ids=ids).logits, before)
+
+
+def test_a_hook_on_the_last_attention_is_called(llama: Path) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        llama, dtype=torch.float32, attn_implementation=DOCUMENTS
+    )
+    use_lean_functions(model)
+    batch = batch_of(documents(), in_line=True)
+    expected, called = SupervisedLoss(model)(batch), []
+    model.model.layers[-1].self_attn.register_forward_hook(lambda *_: called.append(1))
+    torch.testing.assert_close(SupervisedLoss(model)(batch), expected)
+    assert called == [1]

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,13 +41,19 @@ def use_fast_products() -> bool:
     return True
 
 
+def onednn_computes() -> bool:
+    """Whether oneDNN computes float32 products now."""
+    settings = getattr(torch.backends.mkldnn, "matmul", None)
+    return settings is not None and settings.fp32_precision == _ONEDNN
+
+
 @contextmanager
 def small_products() -> Iterator[None]:
     """Have MKL compute within: oneDNN takes longer to set out than a small product takes."""
-    settings = getattr(torch.backends.mkldnn, "matmul", None)
-    if settings is None or settings.fp32_precision != _ONEDNN:
+    if not onednn_computes():
         yield
         return
+    settings: Any = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009  # not in torch's stubs
     settings.fp32_precision = _MKL
     try:
         yield

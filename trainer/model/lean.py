@@ -63,7 +63,7 @@ def _lean(kind: Any) -> type[nn.Module] | None:
         attention = _attention(forward, sys.modules[kind.__module__])
         if attention is None:
             return None
-        body["forward"] = attention
+        body.update(forward=attention, is_llamas=_same(forward, llama.LlamaAttention.forward))
     else:
         return None
     return type(kind.__name__, (kind,), {**body, "__module__": kind.__module__})

@@ -15,7 +15,7 @@ from ...core.schema.model import FreezeConfig, ModelConfig
 from ..runtime import RuntimeConfig
 from .attention import DOCUMENTS, attends_by_document
 from .kinds import SCORE, Kind, loader_of
-from .quantize import is_quantized, loading_options
+from .quantize import is_quantized, keep_for_training, loading_options
 
 _TOWERS = {
     "vision_tower": ("vision_tower", "vision_model", "visual"),
@@ -98,7 +98,7 @@ def build_model(
             fix="Check that its config.json and its safetensors belong together.",
         )
     if is_quantized(model):
-        pass  # keep_for_training(model)
+        keep_for_training(model)
         # Not mapped, and already where it belongs.
         return cast(PreTrainedModel, model)
     if runtime.device.type == "cpu":

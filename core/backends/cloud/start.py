@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle import requirements
-from ...command import as_list, command_words, script_words
+from ...command import as_list, script_words
 from ...errors import UsageError
 from ...plan import Plan
+from ..node_shell import CONFIG_MARK, command_text, node_command, tell_processes
 
 CONFIG = "config.yaml"
 RESUME_CONFIG = "resume.yaml"
@@ -30,7 +31,6 @@ _LONGEST = (128 << 10) - 1
 
 _END_OF_FILE = "TUNEDECK_END_OF_FILE"
 _RESTORED_MARK = "__tunedeck_restored__"
-_CONFIG_MARK = "__config__"
 _TEMPLATE = Path(__file__).with_name("start.sh")
 _NAME = re.compile(r"@([a-z_]+)@")
 
@@ -97,14 +97,14 @@ def render_start(plan: Plan, start: Start) -> Script:
         "keep_dir": shlex.quote(start.keep_dir),
         "keep_pace": str(_KEEP_PACE_S),
         "exports": _lines(_exports(plan, start)),
-        "command": _lines([*_place(start), _body(_command(plan, start, _CONFIG_MARK))]),
+        "command": _lines([*_place(start), _body(_command(plan, start, CONFIG_MARK))]),
         "rendezvous": _lines(start.rendezvous),
         "files": "\n".join(_file(name, text) for name, text in files.items()),
         "code": _lines(start.code),
         "restore": shlex.quote(restore),
         "startup": _lines(_startup(plan, start)),
         "deadline": _lines(_deadline(start.timeout_s)),
-        "tell": _lines(_tell(plan)),
+        "tell": _lines(tell_processes(plan)),
         "deliver": _lines(start.deliver),
     }
     text = _NAME.sub(lambda match: parts[match[1]], _TEMPLATE.read_text(encoding="utf-8"))
@@ -180,12 +180,7 @@ def _place(start: Start) -> list[str]:
 
 
 def _command(plan: Plan, start: Start, config: str) -> tuple[str, ...]:
-    """What each node runs. The profile's own shell lines stand in the script, before it."""
-    values = {
-        key: value
-        for key, value in plan.profile_values.items()
-        if key not in ("setup_lines", "startup_commands")
-    }
+    """What each node runs."""
     nodes = plan.launch.nodes
     rendezvous = (
         (
@@ -195,9 +190,9 @@ def _command(plan: Plan, start: Start, config: str) -> tuple[str, ...]:
         if nodes > 1
         else ("--nnodes", "1", "--standalone")
     )
-    words = command_words(
+    words = node_command(
         plan.launch,
-        values,
+        plan.profile_values,
         python="python3",
         config=config,
         torchrun=(*rendezvous, "--nproc-per-node", str(plan.launch.nproc_per_node)),
@@ -209,11 +204,10 @@ def _command(plan: Plan, start: Start, config: str) -> tuple[str, ...]:
 
 def _body(command: Sequence[str]) -> str:
     """The command as the script has it, with what only the job knows as variables."""
-    is_text = command[:2] == ("bash", "-c")
-    text = command[2] if is_text else f"exec {shlex.join(command)}"
+    text = command_text(command)
     for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT"):
         text = text.replace(f"'${name}'", f'"${name}"')
-    return text.replace(_CONFIG_MARK, '"$TUNEDECK_CONFIG"')
+    return text
 
 
 def _startup(plan: Plan, start: Start) -> list[str]:
@@ -239,15 +233,6 @@ def _deadline(timeout_s: int | None) -> list[str]:
     margin = min(max(int(timeout_s * _MARGIN), _LEAST_S), _MOST_S, timeout_s // 2)
     usable = timeout_s - margin
     return [f"export TUNEDECK_DEADLINE=$((started_at + {usable}))"]
-
-
-def _tell(plan: Plan) -> list[str]:
-    """Signal the processes that train. Of torchrun, and of a shell, these are the children."""
-    itself = 'kill -USR1 "$1" 2> /dev/null'
-    children = 'cat "/proc/$1"/task/*/children 2> /dev/null | xargs -r kill -USR1 2> /dev/null'
-    if plan.launch.kind == "command":
-        return [itself, children]
-    return [children if plan.launch.world_size > 1 else itself]
 
 
 def _path(text: str) -> str:

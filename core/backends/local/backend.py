@@ -227,15 +227,18 @@ def interpreter(profile_values: Any) -> str:
 
 def _start_supervisor(spec: str) -> dict[str, Any]:
     """Start a supervisor, tell it what to run, and return its answer."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "tunedeck.core.backends.local.supervise"],
-        input=spec,
-        capture_output=True,
-        text=True,
-        timeout=_START_LIMIT_S,
-        start_new_session=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "tunedeck.core.backends.local.supervise"],
+            input=spec,
+            capture_output=True,
+            text=True,
+            timeout=_START_LIMIT_S,
+            start_new_session=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"its supervisor did not answer in {_START_LIMIT_S:.0f} s"}
     if not done.stdout:
         words = done.stderr.strip().splitlines() or ["the supervisor ended without a word"]
         return {"error": words[-1]}

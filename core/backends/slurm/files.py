@@ -21,10 +21,10 @@ async def list_files(machine: Machine, handle: Handle) -> list[RemoteFile]:
         TunedeckError: if the folder is gone.
     """
     folder = shlex.quote(handle.data["run_dir"])
-    done = await machine.run(f"cd {folder} && find -L . -type f -printf '%s %T@ %P\\n'")
+    done = await machine.run(f"cd {folder} && find -L . -type f -printf '%s %T@ %P\\0'")
     if done.code:
         raise refused(machine, done, f"Listing {handle.data['run_dir']}")
-    rows = [line.split(" ", 2) for line in done.out.splitlines()]
+    rows = [line.split(" ", 2) for line in done.out.split("\0") if line]
     files = [RemoteFile(name, int(size), written) for size, written, name in rows]
     return sorted(files, key=lambda file: file.name)
 

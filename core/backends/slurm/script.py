@@ -10,15 +10,16 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...bundle import requirements
-from ...command import as_list, command_words, script_words
+from ...command import as_list, script_words
 from ...plan import Plan
 from ..layout import Layout
+from ..node_shell import CONFIG_MARK, command_text, node_command, tell_processes
 from .container import container_words, srun_options
 from .options import max_requeues, sbatch_lines, sbatch_options, warning_signal
 
@@ -28,7 +29,6 @@ SCRIPT = "job.sh"
 CONFIG = "config.yaml"
 RESUME_CONFIG = "resume.yaml"
 
-_CONFIG_MARK = "__config__"
 _TEMPLATE = Path(__file__).with_name("job.sh")
 _NAME = re.compile(r"@([a-z_]+)@")
 _SIGNAL = re.compile(r"(?:[BR]+:)?(?:SIG)?([A-Z0-9]+)")
@@ -66,8 +66,8 @@ def render_script(plan: Plan, layout: Layout, *, checkpoints: str | None) -> Scr
         "max_requeues": str(max_requeues(values)),
         "exports": _lines(f"export {name}={shlex.quote(value)}" for name, value in env.items()),
         "startup": _lines(_startup(plan, layout), indent="  "),
-        "command": _lines([_body(_command(plan, layout, _CONFIG_MARK))], indent="  "),
-        "tell": _lines(_tell(plan), indent="      "),
+        "command": _lines([command_text(_command(plan, layout, CONFIG_MARK))], indent="  "),
+        "tell": _lines(tell_processes(plan), indent="      "),
         "signals": _signals(values),
         "resume": _lines(_resume(checkpoints, run_dir)),
         "setup": _lines(_setup(values), indent="  "),
@@ -90,16 +90,11 @@ def _environment(plan: Plan, layout: Layout) -> dict[str, str]:
 
 
 def _command(plan: Plan, layout: Layout, config: str) -> tuple[str, ...]:
-    """What each node runs. The profile's own shell lines stand in the script, before it."""
-    values = {
-        key: value
-        for key, value in plan.profile_values.items()
-        if key not in ("setup_lines", "startup_commands")
-    }
+    """What each node runs."""
     alone = ("--standalone",) if plan.launch.nodes == 1 else ()
-    return command_words(
+    return node_command(
         layout.launch(plan),
-        values,
+        plan.profile_values,
         python=python_of(plan.profile_values),
         config=config,
         torchrun=(
@@ -107,13 +102,6 @@ def _command(plan: Plan, layout: Layout, config: str) -> tuple[str, ...]:
             *("--nproc-per-node", str(plan.launch.nproc_per_node)),
         ),
     )
-
-
-def _body(command: Sequence[str]) -> str:
-    """The command as the script has it, with the config as a variable."""
-    is_text = command[:2] == ("bash", "-c")
-    text = command[2] if is_text else f"exec {shlex.join(command)}"
-    return text.replace(_CONFIG_MARK, '"$TUNEDECK_CONFIG"')
 
 
 def python_of(values: Mapping[str, Any]) -> str:
@@ -140,15 +128,6 @@ def _startup(plan: Plan, layout: Layout) -> list[str]:
         needs = shlex.join(requirements(plan.launch, plan.config))
         lines.append(f'{python} {script} "$run_dir/site_$SLURM_NODEID" {needs}')
     return lines
-
-
-def _tell(plan: Plan) -> list[str]:
-    """Signal the processes that train. Of torchrun, and of a shell, these are the children."""
-    itself = 'kill -USR1 "$1" 2> /dev/null'
-    children = 'cat "/proc/$1"/task/*/children | xargs -r kill -USR1 2> /dev/null'
-    if plan.launch.kind == "command":
-        return [itself, children]
-    return [children if plan.launch.world_size > 1 else itself]
 
 
 def _signals(values: Mapping[str, Any]) -> str:

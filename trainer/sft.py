@@ -126,6 +126,8 @@ def _train(
         Path(config.checkpoint.checkpoint_dir or run_dir / "checkpoints"),
         keep_last=config.checkpoint.keep_last,
     )
+    if config.checkpoint.enabled and context.main:
+        checkpoints.try_folder()
     state = setup_model_and_optimizer(
         config,
         tokenizer,
@@ -137,8 +139,13 @@ def _train(
         optimizer_path=restored_from,
     )
     _announce(state.model, total_steps, context.world_size)
+    base = find_base(config.model)
     if restored is not None:
+        restored.check_base(base)
         say(f"tunedeck: resumed from {restored_from} after step {progress.step}")
+        if progress.step >= total_steps:
+            said = f"nothing is left to train: the config comes to {total_steps} steps"
+            say(f"tunedeck: warning: {said} (step_scheduler.max_steps, num_epochs)")
 
     share = Share(context.data_rank, context.sizes.data_ranks)
     loader = data.loader(config, progress, share=share, pin=runtime.device.type == "cuda")
@@ -147,7 +154,7 @@ def _train(
         state.model,
         state.adapter,
         tokenizer,
-        find_base(config.model),
+        base,
         processor=find_processor(config.model),
     )
     saver = Saver(config.checkpoint, checkpoints, state, weights, context, order)
@@ -188,7 +195,9 @@ def _train(
         saver.close()
         tracker.finish(exit_code)
     if context.main:
-        _report(config, run_dir, checkpoints, progress, ending)
+        untouched = restored is not None and restored.progress.step == progress.step
+        held = restored_from if untouched else None
+        _report(config, run_dir, checkpoints, progress, ending, held)
     return exit_code
 
 
@@ -232,10 +241,18 @@ def _announce(model: nn.Module, total_steps: int, world_size: int) -> None:
 
 
 def _report(
-    config: TrainConfig, run_dir: Path, checkpoints: Checkpoints, progress: Progress, ending: Ending
+    config: TrainConfig,
+    run_dir: Path,
+    checkpoints: Checkpoints,
+    progress: Progress,
+    ending: Ending,
+    held: Path | None,
 ) -> None:
-    """Say where the result lies, and leave it for the launcher in `result.json`."""
-    latest, best = checkpoints.target("latest"), checkpoints.target("best")
+    """Say where the result lies, and leave it for the launcher in `result.json`.
+
+    A run that had nothing left to train has it where it came from, in `held`.
+    """
+    latest, best = checkpoints.target("latest") or held, checkpoints.target("best")
     kind = "adapter" if config.peft is not None else "model"
     if product := best or latest:
         say(f"tunedeck: the {kind} is in {product}")

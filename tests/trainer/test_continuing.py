@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -68,6 +69,31 @@ def test_other_rows_and_another_order_are_said(
     as_it_was = {"chat_template": str(saved(trained, 2) / "chat_template.jinja")}
     assert sft.main(configure(**tables, tokenizer=as_it_was), tmp_path) == 0
     assert "warning" not in capsys.readouterr().out
+
+
+def test_an_adapter_does_not_go_on_with_another_base(
+    trained: Path, llama: Path, configure: Configure, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(llama, other)
+    weights = load_file(other / "model.safetensors")
+    weights["lm_head.weight"] += 1
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    tables = {"peft": LORA, "step_scheduler": STEPS, "checkpoint": {"restore_from": str(trained)}}
+    config = configure(**tables, model={"pretrained_model_name_or_path": str(other)})
+    with pytest.raises(UsageError, match=f"trained on other weights than those of '{other}'"):
+        sft.main(config, tmp_path)
+
+
+def test_where_nothing_is_left_to_train_the_result_is_what_was_continued(
+    trained: Path, configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = {**STEPS, "max_steps": 3}
+    restore = {"restore_from": str(trained)}
+    assert sft.main(configure(peft=LORA, step_scheduler=steps, checkpoint=restore), tmp_path) == 0
+    assert "nothing is left to train: the config comes to 3 steps" in capsys.readouterr().out
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["checkpoint"] == str(saved(trained, 4))
 
 
 def test_a_copy_without_links_is_continued_and_its_folders_are_kept(

@@ -281,3 +281,13 @@ def test_a_step_that_was_stopped_before_it_ended_is_taken_from_its_beginning(
     assert sft.main(configure(peft=LORA, step_scheduler=steps, checkpoint=restored), part) == 0
     assert losses(first) + losses(capsys.readouterr().out) == expected
     assert digests(saved(part, 4)) == digests(saved(whole, 4))
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_before_the_model_is_loaded(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sft, "setup_model_and_optimizer", pytest.fail)
+    (tmp_path / "file").touch()
+    config = configure(checkpoint={"checkpoint_dir": str(tmp_path / "file/checkpoints")})
+    with pytest.raises(UsageError, match=r"nothing can be written to .*: Not a directory"):
+        sft.main(config, tmp_path)

@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,23 @@ class Checkpoints:
     def __init__(self, folder: Path, *, keep_last: int | None) -> None:
         self.folder = folder
         self._keep_last = keep_last
+
+    def try_folder(self) -> None:
+        """See that checkpoints can be written, before anything has been trained that would be lost.
+
+        Raises:
+            UsageError: they cannot.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"checkpoint.checkpoint_dir: nothing can be written to '{self.folder}': "
+                f"{error.strerror}",
+                fix="Choose another folder, or set checkpoint.enabled=false to keep nothing.",
+            ) from error
 
     def begin(self, step: int) -> Path:
         """Make room for a checkpoint that is about to be written; the folder it is written to.

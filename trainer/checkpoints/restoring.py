@@ -18,6 +18,7 @@ from .checksums import SUMS_FILE, damage, read_sums
 from .progress import Progress, set_random_state
 from .published import STATE_FILE, checkpoints_before, find_checkpoint
 from .training_state import STATE_FOLDER, SavedState
+from .weights import BASE_FILE, Base
 
 if TYPE_CHECKING:
     from ..parallel.context import DistributedContext
@@ -66,6 +67,27 @@ class Restored:
             if change.refused:
                 raise UsageError(f"{change.key}: {change.message}", fix=change.fix)
             say(f"tunedeck: warning: {change.key}: {change.message} {change.fix}")
+
+    def check_base(self, base: Base | None) -> None:
+        """See that an adapter goes on with the model that it was trained on.
+
+        Args:
+            base: the run's own; None for a new model.
+
+        Raises:
+            UsageError: it is another one.
+        """
+        try:
+            saved = json.loads((self.folder / BASE_FILE).read_text(encoding="utf-8"))
+            name, digest = saved["base"], saved["base_digest"]
+        except (OSError, ValueError, KeyError):
+            return
+        if base is not None and None not in (digest, base.digest) and digest != base.digest:
+            raise UsageError(
+                f"The adapter in '{self.folder}' was trained on other weights than those of "
+                f"'{base.name}'" + (f": on '{name}'." if name != base.name else "."),
+                fix="Set model.pretrained_model_name_or_path to the model that it was trained on.",
+            )
 
     @property
     def progress(self) -> Progress:

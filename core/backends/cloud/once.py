@@ -28,7 +28,7 @@ async def submit_once(
         send: sends it once. Raises `Passing` with `acted` where it may have arrived.
 
     Raises:
-        Passing: if the service stays out of reach.
+        Passing: if the service stays out of reach, or has taken the job and does not list it.
         TunedeckError: if it refuses the job.
     """
     if existing := await find():
@@ -36,10 +36,13 @@ async def submit_once(
     for left in reversed(range(_SENDS)):
         try:
             return await persist(send, safe=False)
-        except Taken:  # by an attempt of ours, which a list that lags does not show yet
+        except Taken as error:
             if found := await _looked_for(find):
                 return found
-            raise
+            if left == _SENDS - 1:
+                raise
+            # By an attempt of ours, which a list that lags does not show yet.
+            raise Passing(error.message, acted=True, fix="It will be listed soon.") from error
         except Passing as error:
             if not error.acted:
                 raise

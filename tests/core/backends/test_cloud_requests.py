@@ -11,7 +11,7 @@ import pytest
 from tunedeck.core.backends.base import LogLine
 from tunedeck.core.backends.cloud import follow as follow_module
 from tunedeck.core.backends.cloud import once, retry
-from tunedeck.core.backends.cloud.errors import Passing, refusal
+from tunedeck.core.backends.cloud.errors import Passing, Taken, refusal
 from tunedeck.core.backends.cloud.follow import follow
 from tunedeck.core.backends.cloud.retry import persist, retry_after
 from tunedeck.core.backends.ending import exit_code_in, with_exit_code
@@ -138,6 +138,28 @@ async def test_a_submission_that_never_arrived_is_sent_again() -> None:
         return Handle("r", "1", {})
 
     assert (await once.submit_once(find, send)).job_id == "1"
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([Taken("the name is taken")], Taken),
+        ([Passing("cut", acted=True), Taken("it is")], Passing),
+    ],
+)
+async def test_a_name_that_is_taken_is_a_refusal_unless_it_may_be_by_us(
+    answers: list[Exception], expected: type[Exception]
+) -> None:
+    from tunedeck.core.backends.base import Handle
+
+    async def find() -> Handle | None:
+        return None
+
+    async def send() -> Handle:
+        raise answers.pop(0)
+
+    with pytest.raises(expected):
+        await once.submit_once(find, send)
 
 
 class Log:

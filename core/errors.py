@@ -27,7 +27,7 @@ class ExitCode(IntEnum):
     NOT_FINISHED = 101
     """The job has not finished yet."""
     NOT_FOUND = 102
-    """There is no such run, replay, step or profile."""
+    """There is no such run, replay or file. A name in a launch that is not there is `USAGE`."""
     CANCELLED = 103
     """The job was cancelled."""
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ...findings import Edit, Finding
+from ...text import counted
+from ..models.base import BaseProfile
 from .subject import Subject
 
 _SHAPE = re.compile(r"gpu\.(?:(?P<before>\d+)x\S+|[a-z]\S*?\.(?P<after>\d+)|\S+)", re.IGNORECASE)
@@ -43,28 +45,30 @@ def gpu_counts(subject: Subject) -> Iterable[Finding]:
         return
     gpus = settings.gpus_per_node
     for key, said in _said_elsewhere(subject):
-        if gpus is not None and said is not None and said != gpus:
+        if gpus is None:
+            gpus = said
+        if said is not None and said != gpus:
             yield subject.finding(
                 "error",
                 "gpus_per_node",
                 f"gpus_per_node is {gpus}, and {key} '{subject.values[key]}' has {said}.",
                 f"Set gpus_per_node to {said}, or choose another {key}.",
             )
-    per_node = settings.nproc_per_node
+    key, per_node = _processes(subject, settings)
     if gpus and per_node and per_node > gpus:
-        key = subject.written("nproc_per_node")
         yield subject.finding(
             "error",
             key,
-            f"{key} is {per_node}, and a node has {gpus} GPUs: processes would share one.",
+            f"{key} is {per_node}, and a node has {counted(gpus, 'GPU')}: "
+            "processes would share one.",
             f"Set {key} to {gpus} or less.",
         )
     elif gpus and per_node is None and (settings.ntasks_per_node or 0) > gpus:
         yield subject.finding(
             "warning",
             "ntasks_per_node",
-            f"ntasks_per_node is {settings.ntasks_per_node}, and a node has {gpus} GPUs: "
-            "processes would share one.",
+            f"ntasks_per_node is {settings.ntasks_per_node}, and a node has "
+            f"{counted(gpus, 'GPU')}: processes would share one.",
             f"Set ntasks_per_node to {gpus} or less.",
         )
     if subject.executor == "local" and settings.nodes > 1:
@@ -75,6 +79,15 @@ def gpu_counts(subject: Subject) -> Iterable[Finding]:
             "Set nodes to 1, or use a profile of a cluster.",
             Edit("set", "nodes", 1),
         )
+
+
+def _processes(subject: Subject, settings: BaseProfile) -> tuple[str, int | None]:
+    """The key that sets the processes of a node, and their number where it is known."""
+    if settings.nproc_per_node is None and subject.executor == "hf_jobs":
+        text = str(settings.env_vars.get("NPROC_PER_NODE") or "")  # as scripts for Jobs have it
+        if text.isdigit():
+            return "env_vars.NPROC_PER_NODE", int(text)
+    return subject.written("nproc_per_node"), settings.nproc_per_node
 
 
 def _said_elsewhere(subject: Subject) -> Iterator[tuple[str, int | None]]:

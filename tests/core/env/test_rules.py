@@ -72,6 +72,8 @@ def test_a_complete_profile_has_nothing_to_complain_of(check: Check, text: str) 
         (SLURM, "nprocs_per_node = 16", "error", "nprocs_per_node", "share", None),
         (SLURM, "ntasks_per_node = 16", "warning", "ntasks_per_node", "share", None),
         (HF, "gpus_per_node = 2", "error", "gpus_per_node", "has 1", None),
+        (HF, 'env_vars = { NPROC_PER_NODE = "8" }', "error", "env_vars.NPROC_PER_NODE",
+         "has 1 GPU:", None),
         (LOCAL, "nodes = 2", "error", "nodes", "alone", Edit("set", "nodes", 1)),
         # times
         (SLURM, 'build_time = "2h"', "error", "build_time", "no time limit",

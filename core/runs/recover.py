@@ -24,6 +24,10 @@ async def recover(record: RunRecord, backend: Backend, registry: Registry) -> Ru
             return record
     handle = await backend.find(record.run_id, record.run_dir)
     if handle is None:
-        reason = "its launcher ended before the job was submitted"
+        reason = (
+            f"it did not arrive: {record.reason}"
+            if record.word == GIVEN_UP
+            else "its launcher ended before the job was submitted"
+        )
         return registry.update(record.run_id, Status(RunState.FAILED, "not submitted", reason))
     return registry.update(record.run_id, await backend.status(handle), handle=handle)

@@ -10,6 +10,13 @@ from ..core.errors import UsageError
 from ..core.schema import TrainConfig
 from .reporting.metrics import say
 
+STRING_TO_DTYPE = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+"""The formats of `model.torch_dtype`."""
+
 
 def device_of(rank: int) -> torch.device:
     """The device that a process computes on: the GPU of its number on its machine, else the CPU.
@@ -54,7 +61,7 @@ def formats_for(
             return torch.float32, None
         frozen = config.peft is not None
         return torch.bfloat16 if frozen else torch.float32, torch.bfloat16
-    dtype: torch.dtype = getattr(torch, name)
+    dtype = STRING_TO_DTYPE[name]
     if config.peft is None and dtype != torch.float32:
         say(
             f"tunedeck: warning: model.torch_dtype: weights that are trained in {name} lose small "

@@ -22,7 +22,7 @@ from ..core.schema.mesh import architecture_misfits
 from ..core.schema.model import TokenizerConfig
 from .checkpoints.published import Checkpoints, has_state
 from .config_file import as_table
-from .device import device_of, formats_for
+from .device import STRING_TO_DTYPE, device_of, formats_for
 from .model.attention import SHARED, attends_by_document, carries_state
 from .model.build import (
     attention_of,
@@ -50,6 +50,17 @@ from .reporting.metrics import say
 from .runtime import DistributedContext, ModelAndOptimizerState, RuntimeConfig
 from .update.optim import build_optimizer
 from .update.schedule import Schedule
+
+
+__all__ = [
+    "STRING_TO_DTYPE",
+    "ConfigError",
+    "get_tokenizer",
+    "setup_distributed",
+    "setup_model_and_optimizer",
+    "setup_reference_model_state",
+    "validate_and_prepare_config",
+]
 
 
 class ConfigError(UsageError, ValueError, RuntimeError):

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ..findings import Edit, Finding, Fix
+from ..layer_names import LayerNames, layer_names
+from ..models import architecture_of, model_folder
+from ..schema.adapter import LoraConfig, matching
 from ..text import did_you_mean
 from .where import place_of
 
 if TYPE_CHECKING:
     from ..catalog import Step
-    from ..layer_names import LayerNames
     from ..plan import Plan
-    from ..schema.adapter import LoraConfig
 
 
 def adapter(plan: Plan, step: Step) -> Iterable[Finding]:
@@ -33,10 +34,6 @@ def adapter(plan: Plan, step: Step) -> Iterable[Finding]:
                 fix=Fix("Set peft=lora, or run sft/automodel.", Edit("set", "peft", "lora")),
             )
         return
-    from ..layer_names import layer_names
-    from ..models import architecture_of, model_folder
-    from ..schema.adapter import LoraConfig
-
     known = layer_names(architecture_of(plan.config), model_folder(plan.config))
     if known is None:
         return
@@ -54,8 +51,6 @@ def adapter(plan: Plan, step: Step) -> Iterable[Finding]:
 
 def _missing(peft: LoraConfig, known: LayerNames) -> Iterator[tuple[str, str, bool, list[str]]]:
     """Key, name, whether a run would fail of it, and the names that there are."""
-    from ..schema.adapter import matching
-
     linear = sorted({name.rpartition(".")[2] for name in known.linear})
     for key, certain in (("target_modules", known.certain), ("exclude_modules", False)):
         for pattern in getattr(peft, key):

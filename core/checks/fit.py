@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..env.check import check_profile
 from ..findings import Edit, Finding, Fix
+from ..hardware import local_gpus
 from ..memory import GIB, estimate, what_would_fit
 from ..models import architecture_of, facts_of, gpu_memory, model_shape
 from ..schema import TrainConfig
@@ -105,10 +106,13 @@ def memory(plan: Plan, step: Step) -> Iterable[Finding]:
     """The estimate fits the GPUs of the profile, where both are known."""
     if step.launch.schema != "sft":
         return
-    shape = model_shape(plan.config)
+    config, world = dict(plan.config), plan.launch.world_size
+    shape = model_shape(config)
     if shape is None:
         return
-    needed = estimate(plan.config, shape, plan.launch.world_size)
+    if config["model"]["torch_dtype"] == "auto" and plan.executor == "local" and not local_gpus():
+        config["model"] = {**config["model"], "torch_dtype": "float32"}
+    needed = estimate(config, shape, world)
     limit = gpu_memory(plan)
     if limit is None:
         yield Finding("info", f"Estimated memory: {needed}. The GPU's size is not known.")
@@ -117,7 +121,7 @@ def memory(plan: Plan, step: Step) -> Iterable[Finding]:
             "warning",
             f"Estimated memory is {needed}; there are {limit / GIB:.0f} GiB for it.",
             key="model.pretrained_model_name_or_path",
-            fix=Fix(what_would_fit(plan.config, shape, plan.launch.world_size, limit)),
+            fix=Fix(what_would_fit(config, shape, world, limit)),
         )
     else:
         yield Finding("info", f"Estimated memory: {needed} of {limit / GIB:.0f} GiB.")

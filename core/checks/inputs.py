@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from ..bundle import asks_for_bitsandbytes
 from ..catalog import check_choices, check_min_gpus, check_required
 from ..chat import check_dataset, data_findings
 from ..data.look import tokenizer_of
@@ -133,8 +134,6 @@ def packages(plan: Plan, step: Step) -> Iterable[Finding]:
     """What a run here needs beside the trainer's own packages; elsewhere its start installs it."""
     if step.launch.schema != "sft" or plan.executor != "local":
         return
-    from ..bundle import asks_for_bitsandbytes
-
     quantized = (plan.config.get("peft") or {}).get("quantization")
     attention = plan.config["model"].get("attn_implementation")
     needed: list[tuple[str, str, tuple[str, ...]]] = []

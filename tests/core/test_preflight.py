@@ -149,6 +149,18 @@ def test_a_model_too_large_for_the_memory_is_said_with_what_would_fit(tmp_path: 
     assert "GPUs" in warning.fix.words or "smaller" in warning.fix.words
 
 
+def test_the_format_that_is_left_to_the_machine_is_float32_without_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def estimated(name: str) -> str:
+        found = _findings(f"model.torch_dtype={name}", "peft.dim=64")
+        (words,) = (f.message for f in found if f.message.startswith("Estimated memory"))
+        return words
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert estimated("auto") == estimated("float32") != estimated("bfloat16")
+
+
 def test_an_output_folder_that_cannot_be_a_folder_is_found(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     errors = _errors("checkpoint.checkpoint_dir=file/checkpoints", cwd=tmp_path)

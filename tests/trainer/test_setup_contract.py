@@ -10,13 +10,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
+from tunedeck.core.schema.model import Precision
 from tunedeck.trainer import setup
 from tunedeck.trainer.checkpoints.published import Checkpoints
 
@@ -45,6 +46,12 @@ def test_each_function_takes_what_the_page_says_in_its_order(function: str) -> N
     in_order = [p.name for p in taken if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert in_order == PARAMETERS[function]
     assert all(p.default is not p.empty for p in taken if p.kind is p.KEYWORD_ONLY)
+
+
+def test_the_formats_are_those_that_the_schema_knows() -> None:
+    named = set(get_args(get_args(Precision)[0]))
+    assert named - {"auto"} == set(setup.STRING_TO_DTYPE)
+    assert all(dtype == getattr(torch, name) for name, dtype in setup.STRING_TO_DTYPE.items())
 
 
 def as_values(config: TrainConfig) -> dict[str, Any]:

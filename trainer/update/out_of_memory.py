@@ -166,8 +166,8 @@ class MicroBatches:
         """What would fit by the estimate, which knows nothing of what else is in memory."""
         shape = ModelShape.from_config(self._runtime.model_config.to_dict())
         config = self._config.model_dump(mode="json")
-        dtype = str(self._runtime.dtype).removeprefix("torch.")
-        config["model"]["torch_dtype"] = dtype
+        if self._runtime.autocast is None:
+            config["model"]["torch_dtype"] = str(self._runtime.dtype).removeprefix("torch.")
         config["step_scheduler"]["local_batch_size"] = 1
         if shape is None:
             return "Lower dataset.seq_length, or set distributed.activation_checkpointing=true."

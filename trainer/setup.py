@@ -51,7 +51,6 @@ from .runtime import DistributedContext, ModelAndOptimizerState, RuntimeConfig
 from .update.optim import build_optimizer
 from .update.schedule import Schedule
 
-
 __all__ = [
     "STRING_TO_DTYPE",
     "ConfigError",

@@ -207,7 +207,7 @@ def test_only_the_first_rank_merges(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_another_base_of_the_same_shape_is_refused_by_its_digest(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     adapter = make_adapter(base, tmp_path / "adapter")
-    record = {"base": str(base), "base_digest": base_digest(base)}
+    record = {"base": str(base), "digest": base_digest(base)}
     (adapter / "base.json").write_text(json.dumps(record))
     shutil.copytree(base, tmp_path / "moved")
     make_base(tmp_path / "other", seed=9)

@@ -127,7 +127,7 @@ def test_a_saved_adapter_gives_the_live_logits(
         torch.testing.assert_close(saved(input_ids=ids).logits, live["logits"])
     assert not torch.allclose(before, live["logits"])
     record = json.loads((folder / "base.json").read_text())
-    assert record == {"base": str(llama), "base_digest": base_digest(llama)}
+    assert record == {"base": str(llama), "digest": base_digest(llama)}
     AutoTokenizer.from_pretrained(folder)
 
 

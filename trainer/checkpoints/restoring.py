@@ -79,7 +79,7 @@ class Restored:
         """
         try:
             saved = json.loads((self.folder / BASE_FILE).read_text(encoding="utf-8"))
-            name, digest = saved["base"], saved["base_digest"]
+            name, digest = saved["base"], saved["digest"]
         except (OSError, ValueError, KeyError):
             return
         if base is not None and None not in (digest, base.digest) and digest != base.digest:

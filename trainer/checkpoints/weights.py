@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BASE_FILE = "base.json"
-"""Beside an adapter: `{"base": name, "base_digest": digest}` of the model it was trained on."""
+"""Beside an adapter: `{"base": name, "digest": digest}` of the model it was trained on."""
 _PROCESSOR = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _FILE_SIZE = 5 << 30
 _WEIGHTS = ".safetensors"
@@ -132,7 +132,7 @@ class Weights:
             settings.inference_mode = True
             settings.save_pretrained(str(folder))
             if self._base is not None:
-                record = {"base": self._base.name, "base_digest": self._base.digest}
+                record = {"base": self._base.name, "digest": self._base.digest}
                 (folder / BASE_FILE).write_text(json.dumps(record, indent=2) + "\n")
         for file in self._processor:
             shutil.copyfile(file, folder / file.name)

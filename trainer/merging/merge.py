@@ -129,7 +129,7 @@ def find_base(config: MergeConfig, adapter: Adapter) -> Path:
             fix="Set base_hf_path to the base model.",
         )
     base = _model_folder(name)
-    digest = record.get("base_digest") or _digest_of(recorded, name)
+    digest = record.get("digest") or _digest_of(recorded, name)
     if digest is None and recorded != name:
         said = f"the adapter names '{recorded}'" if recorded else "the adapter names none"
         say(f"tunedeck: warning: nothing tells whether its base is '{name}': {said}")

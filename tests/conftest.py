@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -20,6 +21,12 @@ settings.load_profile("tunedeck")
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 _PRIVATE = ("TUNEDECK_", "NEMOTRON_", "HF_", "WANDB_", "SLURM_", "LEPTON_")
+
+
+def pytest_collection_finish() -> None:
+    """Spare each collection of garbage the walk over torch and all that was imported for good."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -13,10 +13,11 @@ from tests.core.backends.cloud_runs import lines_of, submit, texts
 from tests.core.backends.conftest import Cloud
 from tunedeck.core.backends.cloud import http
 from tunedeck.core.errors import ExitCode, ReachError, UsageError
+from tunedeck.core.launch import launch
 from tunedeck.core.plan import Launch
-from tunedeck.core.runs.record import RunRecord
-from tunedeck.core.runs.recover import recover
+from tunedeck.core.runs.recover import GIVEN_UP
 from tunedeck.core.runs.registry import Registry
+from tunedeck.core.runs.watch import look
 from tunedeck.core.states import RunState
 
 pytestmark = pytest.mark.slow
@@ -95,23 +96,25 @@ async def test_what_the_service_refuses_is_sent_once_and_told_in_its_words(cloud
     assert len(cloud.service.sent("POST", cloud.create)) == 1
 
 
-async def test_a_launcher_that_ended_before_the_answer_is_told_what_became_of_it(
+async def test_a_launcher_that_was_not_answered_is_told_later_what_became_of_it(
     cloud: Cloud,
 ) -> None:
     plan = cloud.place.plan("echo there")
-    backend = cloud.place.backend(plan)
-    registry = Registry()
-    record = RunRecord.of(plan, forced=False)
-    registry.add(record)
+    backend, registry = cloud.place.backend(plan), Registry()
     cloud.service.fault("POST", cloud.create, lost=True)
     cloud.service.fault("GET", "/(jobs|workloads)$", status=500, skip=1, times=99)
     with pytest.raises(ReachError):
-        await backend.submit(backend.render(plan))
+        await launch(plan, backend.render(plan), backend, registry)
+    record = registry.get(plan.run_id)
+    assert (record.state, record.word) == (RunState.SUBMITTING, GIVEN_UP)
+    with pytest.raises(ReachError):
+        await look(record, cloud.place.backend(plan), registry)
     cloud.service.faults.clear()
     assert record.launcher is not None
-    left = replace(record, launcher={**record.launcher, "started": "0"})
-    found = await recover(left, cloud.place.backend(plan), registry)
-    assert found.job_id is not None
+    dead = replace(record, word="", launcher={**record.launcher, "started": "0"})
+    for left in (dead, record):
+        found = await look(left, cloud.place.backend(plan), registry)
+        assert found.job_id is not None
     assert cloud.place.jobs_of(plan) == 1
 
 

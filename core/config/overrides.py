@@ -14,7 +14,7 @@ from ..secrets import mask_text
 from .layers import Tree, from_value, leaf_at, overlay
 from .yaml_shape import MAX_DEPTH, check_shape
 
-_CLOCK = re.compile(r"\d+(:\d\d)+")
+_CLOCK = re.compile(r"\d+(:\d\d?)+")
 """A walltime such as 12:00:00, which YAML 1.1 would read as a number to the base of 60."""
 
 

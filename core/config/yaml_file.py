@@ -22,6 +22,7 @@ _MAX_DIGITS = 19  # of an integer of 64 bits
 _CORE = "tag:yaml.org,2002:"
 _STRING_TAG = f"{_CORE}str"
 _MERGE_TAG = f"{_CORE}merge"
+_NUMBERS = (f"{_CORE}int", f"{_CORE}float")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +73,35 @@ def read_yaml(path: Path) -> YamlFile:
             fix="Write it as 'key: value' lines.",
         )
     places: dict[KeyPath, tuple[Place, Place]] = {}
-    for key, at in _places(file, root):
+    clocks: dict[KeyPath, str] = {}
+    for key, at, node in _places(file, root):
         places[key] = at
+        if node.tag in _NUMBERS and ":" in node.value:
+            # A walltime such as 12:00:00, for YAML 1.1 a number to the base of 60.
+            clocks[key] = node.value
         if len(places) > MAX_VALUES:
             raise UsageError(
                 f"The file holds more than {MAX_VALUES:,} values, counting what aliases repeat.",
                 place=at[0],
                 fix="Check that this is the file you meant.",
             )
-    return YamlFile(path, _data(text, file, places), places)
+    data = _data(text, file, places)
+    for key, written in clocks.items():
+        holder: Any = data
+        for part in key[:-1]:
+            holder = holder[part]
+        holder[key[-1]] = written
+    return YamlFile(path, data, places)
 
 
 def _place(file: str, node: yaml.Node) -> Place:
     return Place(file, node.start_mark.line + 1, node.start_mark.column + 1)
 
 
-def _places(file: str, root: yaml.MappingNode) -> Iterator[tuple[KeyPath, tuple[Place, Place]]]:
-    """Walk the nodes. Keys that come in by `<<` stand where they are written."""
+def _places(
+    file: str, root: yaml.MappingNode
+) -> Iterator[tuple[KeyPath, tuple[Place, Place], yaml.Node]]:
+    """Walk the nodes: key, places of key and value, value. Keys of a `<<` stand where written."""
     import yaml
 
     waiting: list[tuple[KeyPath, yaml.Node]] = [((), root)]
@@ -108,11 +121,11 @@ def _places(file: str, root: yaml.MappingNode) -> Iterator[tuple[KeyPath, tuple[
             )
         if isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
-                yield (*path, index), (_place(file, item), _place(file, item))
+                yield (*path, index), (_place(file, item), _place(file, item)), item
                 waiting.append(((*path, index), item))
         elif isinstance(node, yaml.MappingNode):
             for key, value in _entries(file, node):
-                yield (*path, key.value), (_place(file, key), _place(file, value))
+                yield (*path, key.value), (_place(file, key), _place(file, value)), value
                 waiting.append(((*path, key.value), value))
 
 

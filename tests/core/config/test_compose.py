@@ -51,6 +51,14 @@ def test_each_value_tells_what_it_overrode(write: Write, minimal: Path) -> None:
     )
 
 
+def test_a_walltime_is_the_text_that_was_written(write: Write) -> None:
+    text = "a: &a {time: 12:00:00, other: '8:0:0'}\nb: [1:30, 1:30.5, 90]\nc: {<<: *a}\n"
+    times = {"time": "12:00:00", "other": "8:0:0"}
+    assert compose(write("c.yaml", text)).values == {
+        "a": times, "b": ["1:30", "1:30.5", 90], "c": times,
+    }  # fmt: skip
+
+
 def test_translated_values_come_from_the_key_that_was_written(write: Write) -> None:
     path = write(
         "c.yaml",

@@ -28,6 +28,8 @@ from .conftest import Write
         ("a=~", None, "null"),
         ("a='010'", "010", "string"),
         ("a=2024-01-01", "2024-01-01", "string"),
+        ("a=12:00:00", "12:00:00", "string"),
+        ("a=8:0:0", "8:0:0", "string"),
         ("a=[1, two]", [1, "two"], "list"),
         ("a={b: 1}", {"b": 1}, "table"),
         ("a=train[:64]", "train[:64]", "string"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 from ...ssh import Machine
@@ -35,7 +36,8 @@ async def inventory(machine: Machine) -> dict[str, Any]:
     for line in done.out.splitlines():
         kind, *rest = line.split("|")
         if reader := _READERS.get(kind):
-            reader(found, [text.strip() for text in rest])
+            with suppress(ValueError, IndexError):  # a line of another version's form
+                reader(found, [text.strip() for text in rest])
     return {**found, "partitions": list(found["partitions"].values())}
 
 
@@ -70,10 +72,10 @@ def _node(found: dict[str, Any], rest: list[str]) -> None:
     partition, _node_name, state, gres, used = (*rest, "", "", "", "", "")[:5]
     if (known := found["partitions"].get(partition.rstrip("*"))) is None:
         return
-    has = _count(gres)
+    has = gpus_in(gres)
     known["gpus"] += has
     if not state.startswith(("down", "drain", "fail", "maint", "reserved")):
-        known["gpus_free"] += max(0, has - _count(used))
+        known["gpus_free"] += max(0, has - gpus_in(used))
 
 
 def _job(found: dict[str, Any], rest: list[str]) -> None:
@@ -99,7 +101,8 @@ def _waiting(found: dict[str, Any], rest: list[str]) -> None:
             known["running" if rest[1] == "RUNNING" else "pending"] += 1
 
 
-def _count(gres: str) -> int:
+def gpus_in(gres: str) -> int:
+    """The GPUs of a node's generic resources, such as `gpu:a100:4(S:0-1),nvme:1`."""
     return sum(int(match[1]) for match in _GPUS.finditer(gres))
 
 

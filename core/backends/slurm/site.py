@@ -10,6 +10,7 @@ from ...env.rules.walltime import clock, slurm_seconds
 from ...findings import Finding, Fix
 from ...plan import Plan
 from .container import runtime
+from .inventory import gpus_in
 from .layout import job_root
 from .options import partition
 from .script import load_modules, python_of
@@ -17,7 +18,6 @@ from .script import load_modules, python_of
 Said = Mapping[str, Sequence[str]]
 
 _FIELD = re.compile(r"(\w+)=(\S*)")
-_GPUS = re.compile(r"gpu(?::[\w.-]+)?:(\d+)")
 _LOOK = (
     "import importlib.util as u, sys; "
     "print('%d.%d' % sys.version_info[:2], u.find_spec('torch') is not None)"
@@ -105,7 +105,7 @@ def check_partition(plan: Plan, said: Said) -> Iterator[Finding]:
 def _check_gpus(plan: Plan, name: str, said: Said) -> Iterator[Finding]:
     wanted = 0 if plan.profile_values.get("gres") else plan.launch.gpus_per_node
     rows = [line.split("|") for line in said.get("G", ()) if line.split("|")[0] == name]
-    most = max((sum(map(int, _GPUS.findall(row[2]))) for row in rows if len(row) > 2), default=0)
+    most = max((gpus_in(row[2]) for row in rows if len(row) > 2), default=0)
     if rows and wanted > most:
         has = f"{most} GPU(s) a node at most" if most else "no GPUs that Slurm knows of"
         yield _over(plan, "gpus_per_node", f"Partition {name} has {has}; {wanted} are asked for.")

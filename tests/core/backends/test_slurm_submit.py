@@ -138,3 +138,23 @@ async def test_a_job_is_not_lost_because_someone_could_not_be_asked(
     (root / "run" / "exit.json").write_text(word)
     if "kill" not in str(commands):
         assert (await asked(backend, root)).state is RunState.SUCCEEDED
+
+
+async def test_a_queue_is_shown_whatever_people_call_their_jobs(
+    slurm: Say, backend: SlurmBackend
+) -> None:
+    slurm(
+        sinfo=r"""case "$*" in
+          *Gres*) printf 'gpu*|n1|idle|gpu:a100:4(S:0-1)|gpu:a100:1(IDX:0)|\n' ;;
+          *) printf 'P|gpu|up|1-00:00:00|2|1/1/0/2|gpu:a100:4|64+|515000+\nP|odd\n' ;;
+        esac""",
+        squeue=r"""case "$*" in
+          *J*) printf 'J|7|gpu|RUNNING|None|5|1:00|2:00|1|a|b größe\n' ;;
+          *) printf 'W|gpu|PENDING\n' ;;
+        esac""",
+    )
+    found = await backend.inventory({})
+    assert [(job["name"], job["nodes"]) for job in found["jobs"]] == [("a|b größe", 1)]
+    (partition,) = found["partitions"]
+    known = ("gpus", "gpus_free", "idle_nodes", "cpus_per_node", "pending")
+    assert [partition[key] for key in known] == [4, 3, 1, 64, 1]

@@ -113,6 +113,9 @@ def test_an_adapter_for_other_experts_is_refused_by_their_shape(
     config = load(models_of("qwen3_moe")).config
     config.num_experts = 8
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "other")
+    # Nothing here tells the digest of a base that is not on this machine.
+    names = adapter / "adapter_config.json"
+    names.write_text(names.read_text().replace(str(models_of("qwen3_moe")), "someone/elsewhere"))
     with pytest.raises(UsageError, match=r"experts\.\w+' is \[8, .*adapter is for"):
         run(adapter, tmp_path / "run", base_hf_path=str(tmp_path / "other"))
 

@@ -106,8 +106,12 @@ def _profiles(ctx: click.Context) -> Iterator[tuple[str, str]]:
 def _runs(_ctx: click.Context) -> Iterator[tuple[str, str]]:
     from ..runs.registry import Registry
 
-    for record in Registry().list(limit=_NEWEST):
+    newest = Registry().list(limit=_NEWEST)
+    for record in newest:
         yield record.run_id, f"{record.name}, {record.state}"
+    # A name means the newest run that has it.
+    for name, record in {record.name: record for record in reversed(newest)}.items():
+        yield name, f"{record.run_id}, {record.state}"
 
 
 def _replays(_ctx: click.Context) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.core.conftest import PlanMaker
+from tunedeck.core.runs.record import RunRecord
+from tunedeck.core.runs.registry import Registry
+
 PROFILE = '[slurm_big]\nexecutor = "slurm"\n'
 
 
@@ -55,6 +59,17 @@ def offered(tmp_path: Path) -> object:
 def test_each_kind_of_word_is_offered(offered: object, typed: str, words: set[str]) -> None:
     assert callable(offered)
     assert set(offered(typed)) == words
+
+
+def test_a_run_is_offered_by_its_id_and_by_its_name(
+    offered: object, make_plan: PlanMaker, registry: Registry
+) -> None:
+    for _ in range(2):
+        registry.add(RunRecord.of(make_plan(name="demo"), forced=False))
+    newest, older = (record.run_id for record in registry.list())
+    assert callable(offered)
+    assert offered("runs logs de") == ["demo"]
+    assert offered("chat r") == [newest, older]
 
 
 def test_a_broken_env_file_offers_nothing_and_says_nothing(offered: object, tmp_path: Path) -> None:

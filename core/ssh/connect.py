@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import asyncssh
 
 from ..errors import AuthenticationError, ReachError, UsageError
+from .config import configured, identity_files, known_hosts_files
 from .hostkeys import Presented, decide
-from .keys import identity_in_agent, is_locked, is_open, open_key, opened_among, usual_files
+from .keys import identity_in_agent, is_locked, is_open, open_key, opened_among
 from .prompts import answer_to, prompter
 from .target import Target
 
@@ -25,8 +26,6 @@ _LOGIN_LIMIT_S = 120.0
 _KEEPALIVE_S = 15
 _PASSWORD_TRIES = 3
 _WRONG = "That was not right. "
-_EVERYBODYS = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
-"""Host keys that the administrator of this machine vouches for."""
 
 
 async def connect(target: Target) -> asyncssh.SSHClientConnection:
@@ -70,7 +69,7 @@ def _hops(target: Target) -> list[Target]:
     """The hosts on the way, by the profile or else by the SSH config."""
     named = target.proxy_jump
     if named is None:
-        in_config = _configured(target).tunnel
+        in_config = configured(target).tunnel
         named = in_config if isinstance(in_config, str) else ""
     return [target.hop(words) for words in named.split(",") if words not in ("", "none")]
 
@@ -104,7 +103,7 @@ class _Client(asyncssh.SSHClient):
         if self._target.identity is not None:
             return None
         if self._locked is None:
-            files = _identity_files(self._target)
+            files = identity_files(self._target)
             self._locked = [file for file in files if is_locked(file) and not is_open(file)]
         while self._locked:
             file = self._locked.pop(0)
@@ -177,7 +176,7 @@ async def _attempt(
                 f"The host key of {target} is not trusted: {error.reason}",
                 fix=f"Log in once by hand and look at what is asked: ssh {target.host}",
             ) from error
-        raise _UntrustedKeyError(client.presented, _known_hosts_files(target)) from error
+        raise _UntrustedKeyError(client.presented, known_hosts_files(target)) from error
     except asyncssh.PermissionDenied as error:
         raise AuthenticationError(
             f"{target} does not let us in: {error.reason}.{_nobody_to_ask(client)}",
@@ -209,7 +208,7 @@ def _options(target: Target) -> dict[str, Any]:
         options["port"] = target.port
     if target.user is not None:
         options["username"] = target.user
-    known = [str(file) for file in _known_hosts_files(target) if file.is_file()]
+    known = [str(file) for file in known_hosts_files(target) if file.is_file()]
     options["known_hosts"] = known or b""
     return options
 
@@ -224,7 +223,7 @@ async def _keys(target: Target) -> dict[str, Any]:
         UsageError: if the profile names a key file that is not there, or is none.
     """
     if target.identity is None:
-        opened = opened_among(_identity_files(target))
+        opened = opened_among(identity_files(target))
         return {"client_keys": opened} if opened else {}
     file = Path(target.identity).expanduser()
     if not file.is_file():
@@ -235,42 +234,6 @@ async def _keys(target: Target) -> dict[str, Any]:
     if held := await identity_in_agent(file):
         return {"agent_identities": [held]}
     return {"client_keys": await open_key(file)}
-
-
-def _identity_files(target: Target) -> list[Path]:
-    """The key files that the SSH config names for a host, or else the usual ones."""
-    named = _configured(target).config.get("IdentityFile")
-    names = named if isinstance(named, list | tuple) else ()
-    return [Path(str(name)).expanduser() for name in names] or usual_files()
-
-
-def _known_hosts_files(target: Target) -> list[Path]:
-    """Where host keys are looked up; the first is written to.
-
-    What the profile names; else what the SSH config does or one's own, and this machine's.
-    """
-    if target.known_hosts is not None:
-        return [Path(target.known_hosts).expanduser()]
-    named = _configured(target).known_hosts
-    if isinstance(named, list | tuple) and named:
-        files = [Path(str(name)).expanduser() for name in named]
-    else:
-        files = [Path("~/.ssh/known_hosts").expanduser()]
-    return list(dict.fromkeys([*files, *_EVERYBODYS]))
-
-
-def _configured(target: Target) -> asyncssh.SSHClientConnectionOptions:
-    """What the user's SSH config says of a host.
-
-    Raises:
-        UsageError: if it cannot be read.
-    """
-    try:
-        return asyncssh.SSHClientConnectionOptions(
-            host=target.host, username=target.user or (), config=(), client_keys=None
-        )
-    except asyncssh.ConfigParseError as error:
-        raise UsageError(f"Your SSH config cannot be read: {error}") from error
 
 
 def _nobody_to_ask(client: _Client) -> str:

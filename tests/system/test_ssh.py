@@ -240,7 +240,7 @@ async def test_host_keys_that_this_machine_vouches_for_are_trusted(
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(AuthenticationError, match="not known"):
         await machine(cluster, known_hosts=None).run("true")
-    monkeypatch.setattr("tunedeck.core.ssh.connect._EVERYBODYS", (cluster.bed.known_hosts,))
+    monkeypatch.setattr("tunedeck.core.ssh.config._EVERYBODYS", (cluster.bed.known_hosts,))
     assert (await machine(cluster, known_hosts=None).run("echo known")).out == "known\n"
 
 

@@ -1,0 +1,50 @@
+"""What a person's own SSH config says of a host: keys, known hosts, the way there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import asyncssh
+
+from ..errors import UsageError
+from .keys import usual_files
+from .target import Target
+
+_EVERYBODYS = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
+"""Host keys that the administrator of this machine vouches for."""
+
+
+def identity_files(target: Target) -> list[Path]:
+    """The key files that the SSH config names for a host, or else the usual ones."""
+    named = configured(target).config.get("IdentityFile")
+    names = named if isinstance(named, list | tuple) else ()
+    return [Path(str(name)).expanduser() for name in names] or usual_files()
+
+
+def known_hosts_files(target: Target) -> list[Path]:
+    """Where host keys are looked up; the first is written to.
+
+    What the profile names; else what the SSH config does or one's own, and this machine's.
+    """
+    if target.known_hosts is not None:
+        return [Path(target.known_hosts).expanduser()]
+    named = configured(target).known_hosts
+    if isinstance(named, list | tuple) and named:
+        files = [Path(str(name)).expanduser() for name in named]
+    else:
+        files = [Path("~/.ssh/known_hosts").expanduser()]
+    return list(dict.fromkeys([*files, *_EVERYBODYS]))
+
+
+def configured(target: Target) -> asyncssh.SSHClientConnectionOptions:
+    """What the user's SSH config says of a host.
+
+    Raises:
+        UsageError: if it cannot be read.
+    """
+    try:
+        return asyncssh.SSHClientConnectionOptions(
+            host=target.host, username=target.user or (), config=(), client_keys=None
+        )
+    except asyncssh.ConfigParseError as error:
+        raise UsageError(f"Your SSH config cannot be read: {error}") from error

@@ -11,7 +11,7 @@ import pytest
 
 from tests.core.backends.cloud_runs import lines_of, submit
 from tests.core.backends.conftest import Cloud
-from tunedeck.core.backends.base import Backend
+from tunedeck.core.backends.base import Backend, TellsInventory
 from tunedeck.core.backends.cloud import ship
 from tunedeck.core.errors import NotFoundError, TunedeckError, UsageError
 from tunedeck.core.runs.fetch import fetch
@@ -57,6 +57,7 @@ async def test_the_usual_files_come_home_by_a_job_that_is_then_removed(cloud: Cl
     spec = helper["spec"]
     assert spec.get("compute", {}).get("gpuDevicesRequest", 0) == 0
     assert spec.get("resource_shape", "cpu.small") == "cpu.small"
+    assert isinstance(backend, TellsInventory)
     listed = await backend.inventory(dict(record.plan["profile_values"]))
     assert [job for job in listed["jobs"] if "ship" in job["name"]] == []
 

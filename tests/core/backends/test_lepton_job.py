@@ -12,7 +12,7 @@ import pytest
 
 from tests.system.clouds.lepton import FakeLepton
 from tests.system.clouds.lepton_place import LeptonPlace, workspace_on_loopback
-from tunedeck.core.backends.base import Backend, Handle
+from tunedeck.core.backends.base import Backend, Handle, TellsInventory
 from tunedeck.core.backends.cloud import http, once, retry
 from tunedeck.core.errors import UsageError
 from tunedeck.core.plan import Launch, Plan, SecretRef
@@ -220,6 +220,7 @@ async def test_preflight_looks_for_the_workspaces_secrets(
 async def test_the_inventory_tells_what_is_free(place: LeptonPlace) -> None:
     plan = place.plan("sleep 30")
     backend, _ = await submit(place, plan)
+    assert isinstance(backend, TellsInventory)
     found = await backend.inventory(dict(plan.profile_values))
     (group,) = found["node_groups"]
     assert (group["name"], group["gpus"], group["gpus_free"]) == ("h100-pool", 16, 15)

@@ -17,6 +17,7 @@ from tests.core.backends.cloud_runs import CANARY, lines_of, local_input, submit
 from tests.system.clouds.runai import FakeRunAI
 from tests.system.clouds.runai_place import RunAIPlace
 from tests.system.clouds.runai_schema import CLAIM, CLUSTER_ID, PROJECT_ID, SECRET
+from tunedeck.core.backends.base import TellsInventory
 from tunedeck.core.errors import AuthenticationError, UsageError
 from tunedeck.core.plan import Launch, Plan, SecretRef, new_run_id
 from tunedeck.core.states import RunState
@@ -336,6 +337,7 @@ async def test_the_inventory_tells_projects_pools_and_workloads(
 ) -> None:
     plan = place.plan("true", held=True)
     backend, handle = await submit(place, plan)
+    assert isinstance(backend, TellsInventory)
     found = await backend.inventory(dict(plan.profile_values))
     assert found["projects"] == [
         {"name": "nlp", "cluster": "dgx-eu", "gpus": 8.0, "gpus_allocated": 2.0}

@@ -112,6 +112,21 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape | None:
     return ModelShape.from_config(architecture_of(config))
 
 
+def longest_row(config: Mapping[str, Any], table: str) -> int | None:
+    """The tokens that are kept of a row: `seq_length`, within the model's positions and a pack.
+
+    Args:
+        config: a resolved training config.
+        table: `dataset` or `validation_dataset`, whose rows are not packed.
+    """
+    architecture = architecture_of(config)
+    text = architecture.get("text_config") or architecture
+    limits = [config[table]["seq_length"], text.get("max_position_embeddings")]
+    if table == "dataset":
+        limits.append((config.get("packed_sequence") or {}).get("packed_sequence_size") or None)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def facts_of(config: Mapping[str, Any]) -> ModelFacts:
     """What a training config's model says of itself, as far as its files are on this machine."""
     architecture, folder = architecture_of(config), model_folder(config)

@@ -60,7 +60,10 @@ def _number(error: RowError, *, file: bool = False) -> str:
 
 
 def _length_warnings(report: DataReport, seq_length: str) -> list[Finding]:
-    fix = Fix(f"Raise {seq_length}, or shorten the rows.")
+    fix = Fix(
+        f"Raise {seq_length}, as far as packed_sequence and the model's positions go, or shorten "
+        "the rows."
+    )
     said = (
         (
             report.truncated_rows,

@@ -15,7 +15,7 @@ from ..chat import check_dataset, data_findings
 from ..data.look import tokenizer_of
 from ..errors import TunedeckError
 from ..findings import Finding, Fix
-from ..models import architecture_of, local_model_dir, looks_like_hub_id
+from ..models import architecture_of, local_model_dir, longest_row, looks_like_hub_id
 from .where import is_elsewhere, place_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def dataset(plan: Plan, step: Step) -> Iterable[Finding]:
             options["path_or_dataset_id"],
             tokenizer,
             split=options["split"],
-            seq_length=options["seq_length"],
+            seq_length=longest_row(plan.config, table),
             mask=options["mask"],
             truncation=options["truncation"],
         )

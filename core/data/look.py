@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..chat import check_dataset, data_findings, inspect_rows, open_chat_tokenizer
 from ..chat.check import DEFAULT_LIMIT
-from ..models import local_model_dir
+from ..models import local_model_dir, longest_row
 
 if TYPE_CHECKING:
     from ..chat import ChatTokenizer, DataReport, InspectedRow
@@ -85,7 +85,10 @@ def look_at_data(
     """
     options = config[table]
     spec = options["path_or_dataset_id"]
-    shape = {key: options[key] for key in ("split", "seq_length", "mask")}
+    shape = {
+        **{key: options[key] for key in ("split", "mask")},
+        "seq_length": longest_row(config, table),
+    }
     tokenizer = tokenizer_of(config)
     report = check_dataset(spec, tokenizer, truncation=options["truncation"], limit=limit, **shape)
     shown = () if tokenizer is None else tuple(inspect_rows(spec, tokenizer, limit=rows, **shape))

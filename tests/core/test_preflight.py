@@ -174,6 +174,29 @@ def test_data_findings_point_at_the_value_that_named_the_data(tmp_path: Path) ->
     assert "1" in error.message
 
 
+@pytest.mark.parametrize(
+    ("overrides", "most"),
+    [
+        (("dataset.seq_length=9000",), 2048),
+        (("dataset.seq_length=9000", "packed_sequence.packed_sequence_size=512"), 512),
+        (("dataset.seq_length=null", "packed_sequence.packed_sequence_size=4096"), 2048),
+        (("dataset.seq_length=300", "packed_sequence.packed_sequence_size=512"), 300),
+    ],
+)
+def test_rows_are_judged_by_what_the_model_and_a_pack_take(
+    overrides: tuple[str, ...], most: int, tmp_path: Path
+) -> None:
+    row = {"prompt": "a" * 30, "completion": "b " * 4000}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    found = _findings(f"dataset.path_or_dataset_id={tmp_path}/rows.jsonl", *overrides)
+    (cut,) = (f.message for f in found if "supervised tokens are lost" in f.message)
+    assert f"longer than {most} tokens" in cut
+    refused = _errors(
+        f"dataset.path_or_dataset_id={tmp_path}/rows.jsonl", "dataset.truncation=error", *overrides
+    )
+    assert [f"({most})" in error.message for error in refused] == [True]
+
+
 def test_a_checkpoint_whose_place_is_none_in_the_data_is_refused_without_torch(
     tmp_path: Path,
 ) -> None:

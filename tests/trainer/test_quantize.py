@@ -102,7 +102,7 @@ def test_an_answer_in_between_changes_nothing_of_the_training(
 ) -> None:
     pytest.importorskip("bitsandbytes")
     config = {"peft": {"dim": 4, "alpha": 8, "quantization": "nf4"}}
-    found = []
+    found: list[list[str]] = []
     for validation in (None, {"path_or_dataset_id": str(chat_file), "split": "train[:4]"}):
         plan = {"max_steps": 4, "val_every_steps": 1}
         tables = {**config, "step_scheduler": plan, "validation_dataset": validation}

@@ -25,7 +25,7 @@ class MarkedStream(io.TextIOBase):
         self._begins = True
 
     @property
-    def encoding(self) -> str:
+    def encoding(self) -> str:  # type: ignore[override]  # nothing sets it
         """That of the stream it takes the place of."""
         return self._stream.encoding
 

@@ -174,6 +174,26 @@ async def walk(pilot: Pilot[None], site: Site, tunedeck: Command, folder: Path) 
     return run
 
 
+async def brought_home_and_resumed(pilot: Pilot[None], run: RunScreen) -> None:
+    """From an ended run: its files are fetched, and another one goes on from its checkpoint."""
+    await pilot.press("g")
+    await until(pilot, lambda: "file(s) are in" in said(pilot), LIMIT_S)
+    assert json.loads((run.record.run_dir / "result.json").read_text())["steps"] == 4
+    await pilot.press("r")
+    await until(pilot, lambda: "✓ Ready" in shown(pilot), LIMIT_S)
+    await pilot.press("2", "colon", *"step_scheduler.max_steps=6", "enter", "escape", "4")
+    await until(pilot, lambda: "max_steps=6" in shown(pilot) and "✓ Ready" in shown(pilot), LIMIT_S)
+    await pilot.press("s")
+    await until(pilot, lambda: "step 6/6" in shown(pilot), LIMIT_S)
+    further = await ended(pilot)
+    assert further.record.run_id != run.record.run_id
+    assert further.record.state is RunState.SUCCEEDED
+    await until(pilot, lambda: "exit=0" in shown(pilot), LIMIT_S)
+    log = further.record.log.read_text()
+    assert "step=5 " in log
+    assert "step=4 epoch" not in log
+
+
 async def test_a_launch_goes_to_each_cloud_from_the_wizard(
     cloud: Site, tunedeck: Command, working_folder: Path, tmp_path: Path
 ) -> None:
@@ -188,6 +208,7 @@ async def test_a_launch_goes_to_each_cloud_from_the_wizard(
         assert "training loss" in shown(pilot)
         assert run.record.log.read_text() == kept
         assert len(cloud.service.requests) == asked
+        await brought_home_and_resumed(pilot, run)
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or CANARY.encode() not in path.read_bytes(), path
 
@@ -273,3 +294,24 @@ async def test_the_walk_on_the_cluster(
         await pilot.press("g")
         await until(pilot, lambda: "file(s) are in" in said(pilot), LIMIT_S)
         assert (run.record.run_dir / "result.json").is_file()
+
+
+async def test_the_lines_of_one_node_and_of_one_rank_are_shown(slurm: Site) -> None:
+    async with WizardApp().run_test(size=(120, 36)) as pilot:
+        await choose_place(pilot, slurm, "run.env.nodes=2")
+        await pilot.press("enter")
+        await until(pilot, lambda: "✓ Ready" in shown(pilot), LIMIT_S)
+        await pilot.press("s")
+        run = await ended(pilot)
+        assert run.record.state is RunState.SUCCEEDED
+        for chosen, options in (
+            ("node 1, all lines", "--node 1"),
+            ("node 1, rank 1", "--node 1 --rank 1"),
+        ):
+            await pilot.press("t", *chosen, "enter")
+            await until(pilot, lambda: "[rank1]: process" in shown(pilot), LIMIT_S)
+            assert run.command_line.endswith(options)
+            assert "[rank0]" not in shown(pilot)
+        await pilot.press("t", *"rank 0", "enter")
+        await until(pilot, lambda: "[rank0]: process" in shown(pilot), LIMIT_S)
+        assert "[rank1]" not in shown(pilot)

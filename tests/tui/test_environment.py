@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shlex
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,10 @@ def env_file(working_folder: Path) -> Path:
     return path
 
 
+def _was_said(pilot: Pilot[None], words: str) -> bool:
+    return words in said(pilot)
+
+
 async def _environment(pilot: Pilot[None], profile: str = "kid") -> LaunchScreen:
     chosen = Selection("peft/automodel", config="tiny", profile=profile)
     screen = LaunchScreen(Draft.begin(chosen, "environment"))
@@ -66,7 +71,7 @@ async def test_read_only_mends_and_writes_nothing(env_file: Path) -> None:
         await until(pilot, lambda: "x fixes" in shown(pilot))
         for key, what in (("x", "Mending"), ("f2", "Renaming"), ("delete", "Deleting")):
             await pilot.press(key)
-            await until(pilot, lambda words=what: f"{words} is off" in said(pilot))
+            await until(pilot, partial(_was_said, pilot, f"{what} is off"))
     assert env_file.read_text() == _ENV
 
 

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from textual import events
 from textual.geometry import Offset
 from textual.pilot import Pilot
+from textual.screen import ModalScreen
 from textual.widgets import OptionList
 
 from tests.tui.conftest import Launcher, said, shown, until
@@ -42,6 +44,10 @@ def _shows(pilot: Pilot[None], text: str) -> Callable[[], bool]:
 
 def _is_at(screen: LaunchScreen, stage: str) -> Callable[[], bool]:
     return lambda: screen.draft.stage == stage
+
+
+def _is_over(app: WizardApp, question: type[ModalScreen[Any]]) -> Callable[[], bool]:
+    return lambda: isinstance(app.screen, question)
 
 
 async def _open(pilot: Pilot[None], stage: Stage, folder: Path | None = None) -> LaunchScreen:
@@ -194,9 +200,11 @@ async def test_a_click_beside_a_question_leaves_it_and_loses_nothing_that_is_typ
         run = RunScreen(record)
         await app.push_screen(run)
         await until(pilot, lambda: "here" in shown(pilot))
-        for key, question in (("x", Confirm), ("t", Choose), ("slash", AskText)):
+        questions: dict[str, type[ModalScreen[Any]]]
+        questions = {"x": Confirm, "t": Choose, "slash": AskText}
+        for key, question in questions.items():
             await pilot.press(key)
-            await until(pilot, lambda what=question: isinstance(app.screen, what))
+            await until(pilot, _is_over(app, question))
             frame = app.screen.query_one("#dialog").region
             await pilot.click(offset=frame.offset)
             assert isinstance(app.screen, question)

@@ -103,12 +103,10 @@ def test_a_name_that_cannot_be_is_refused(name: str, new: str, message: str, wri
 )
 def test_a_form_that_would_be_harmed_is_left_alone(text: str, write: Write) -> None:
     path = write(text)
-    for change in (
-        lambda: rename_profile(files(path), "base", "site"),
-        lambda: delete_profile(files(path), "base"),
-    ):
-        with pytest.raises(UsageError, match=r"by hand|touching more"):
-            change()
+    with pytest.raises(UsageError, match="touching more"):
+        rename_profile(files(path), "base", "site")
+    with pytest.raises(UsageError, match="touching more"):
+        delete_profile(files(path), "base")
     assert path.read_text() == text
 
 

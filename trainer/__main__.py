@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,6 @@ from ..core.errors import ExitCode, TunedeckError
 from .config_file import RECIPES, load_config
 from .exit_file import tell
 from .preempt import EXIT_PREEMPTED, AskedToEnd, RestartError, StopRequest, fall_deaf
-from .quiet import quiet_loading
 from .rank_lines import mark_lines
 
 _RANK = int(os.environ["RANK"]) if os.environ.get("RANK", "").isdecimal() else None
@@ -48,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     What a person can act on is said in a few lines.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    quiet_loading()
+    # PEFT loads bitsandbytes wherever that is installed, also for a run that has no use for it.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     tool = _TOOLS.get(given[0]) if given else None
     if tool is not None:
         return _use(tool, given[1:])

@@ -55,15 +55,6 @@ class Saves:
         self._context = context
         self._last = progress.step or None
 
-    def due(self, *, finished: bool = False) -> bool:
-        """Whether a checkpoint of this step is wanted and not there.
-
-        Args:
-            finished: whether nothing is left to train.
-        """
-        there = self._last == self._progress.step and not (finished and self._saver.owes_form)
-        return self._config.checkpoint.enabled and not there
-
     def save(
         self,
         random: dict[str, torch.Tensor],
@@ -72,7 +63,7 @@ class Saves:
         last: bool = False,
         finished: bool = False,
     ) -> None:
-        """Save a checkpoint of this step, whose numbers are settled.
+        """Save a checkpoint of this step, whose numbers are settled, unless it is there.
 
         Args:
             random: the random state that the next step starts from.
@@ -83,10 +74,12 @@ class Saves:
         Raises:
             TunedeckError: it cannot be saved.
         """
-        if not self.due(finished=finished):
+        if not self._config.checkpoint.enabled:
+            return
+        if self._last == self._progress.step and not (finished and self._saver.owes_form):
             if last:
                 self._saver.wait(last=True)
-            if best and self._config.checkpoint.enabled:
+            if best:
                 self._saver.mark_best(self._progress.step)
             return
         self._accounts.weigh((n, p) for n, p in self._model.named_parameters() if p.requires_grad)

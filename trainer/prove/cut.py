@@ -72,7 +72,7 @@ def cut(config: TrainConfig, folder: Path) -> Cut:
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     del model
-    tables = {
+    tables: dict[str, dict[str, Any]] = {
         "model": {
             "pretrained_model_name_or_path": str(folder / "model"),
             "config": None,

@@ -44,3 +44,8 @@ def leaf_paths(
             yield from leaf_paths(value, (*path, key))
         else:
             yield (*path, key), value
+
+
+def is_variable(path: KeyPath) -> bool:
+    """Whether a key is a variable of the environment: its value is text, whatever it looks like."""
+    return len(path) > 1 and path[-2] == "env_vars"

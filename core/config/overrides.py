@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UsageError
-from ..keys import KeyPath, dotted, split_key
+from ..keys import KeyPath, dotted, is_variable, split_key
 from ..origins import Origin, Sourced
 from ..secrets import mask_text
 from .layers import Tree, from_value, leaf_at, overlay
@@ -64,7 +64,10 @@ def parse_override(text: str) -> Override:
             fix="Write it as key=value, for example optimizer.lr=1e-4; key=null unsets a value.",
         )
     path = _path(key, shown)
-    return Override(shown, path, _value(value, shown, MAX_DEPTH - len(path)))
+    read = _value(value, shown, MAX_DEPTH - len(path))
+    if is_variable(path) and isinstance(read, int | float):
+        read = value.strip()
+    return Override(shown, path, read)
 
 
 def typed(text: str) -> tuple[str, Any, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import NOWHERE, Place, UsageError
-from ..keys import KeyPath, dotted
+from ..keys import KeyPath, dotted, is_variable
 from ..text_file import read_text
 from .yaml_shape import MAX_DEPTH, ShapeError, check_shape, loader
 
@@ -22,7 +22,6 @@ _MAX_DIGITS = 19  # of an integer of 64 bits
 _CORE = "tag:yaml.org,2002:"
 _STRING_TAG = f"{_CORE}str"
 _MERGE_TAG = f"{_CORE}merge"
-_NUMBERS = (f"{_CORE}int", f"{_CORE}float")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +72,12 @@ def read_yaml(path: Path) -> YamlFile:
             fix="Write it as 'key: value' lines.",
         )
     places: dict[KeyPath, tuple[Place, Place]] = {}
-    clocks: dict[KeyPath, str] = {}
+    texts: dict[KeyPath, str] = {}
     for key, at, node in _places(file, root):
         places[key] = at
-        if node.tag in _NUMBERS and ":" in node.value:
-            # A walltime such as 12:00:00, for YAML 1.1 a number to the base of 60.
-            clocks[key] = node.value
+        # A walltime such as 12:00:00 is for YAML 1.1 a number to the base of 60.
+        if isinstance(node, yaml.ScalarNode) and (":" in node.value or is_variable(key)):
+            texts[key] = node.value
         if len(places) > MAX_VALUES:
             raise UsageError(
                 f"The file holds more than {MAX_VALUES:,} values, counting what aliases repeat.",
@@ -86,11 +85,12 @@ def read_yaml(path: Path) -> YamlFile:
                 fix="Check that this is the file you meant.",
             )
     data = _data(text, file, places)
-    for key, written in clocks.items():
+    for key, written in texts.items():
         holder: Any = data
         for part in key[:-1]:
             holder = holder[part]
-        holder[key[-1]] = written
+        if isinstance(holder[key[-1]], int | float):
+            holder[key[-1]] = written
     return YamlFile(path, data, places)
 
 

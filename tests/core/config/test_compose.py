@@ -51,6 +51,14 @@ def test_each_value_tells_what_it_overrode(write: Write, minimal: Path) -> None:
     )
 
 
+def test_a_variable_of_the_environment_is_the_text_that_was_written(write: Write) -> None:
+    text = "run: {env: {env_vars: {A: 010, B: 1.50, C: yes, F: 1e3, D: ~, E: 'x'}, nodes: 010}}\n"
+    variables = {"A": "010", "B": "1.50", "C": "yes", "F": "1e3", "D": None, "E": "x"}
+    assert compose(write("c.yaml", text)).values["run"]["env"] == {
+        "env_vars": variables, "nodes": 8,
+    }  # fmt: skip
+
+
 def test_a_walltime_is_the_text_that_was_written(write: Write) -> None:
     text = "a: &a {time: 12:00:00, other: '8:0:0'}\nb: [1:30, 1:30.5, 90]\nc: {<<: *a}\n"
     times = {"time": "12:00:00", "other": "8:0:0"}

@@ -41,6 +41,12 @@ def test_values_are_typed_as_omegaconf_types_them(text: str, value: Any, name: s
     assert typed(text) == ("a", value, name)
 
 
+@pytest.mark.parametrize("text", ["010", "1.50", "yes", "1e3", "12:30"])
+def test_a_variable_of_the_environment_is_the_text_that_was_typed(text: str) -> None:
+    assert typed(f"run.env.env_vars.A={text}") == ("run.env.env_vars.A", text, "string")
+    assert typed("env_vars.A=") == ("env_vars.A", None, "null")
+
+
 @given(st.text(max_size=30))
 def test_any_value_is_read_as_omegaconf_reads_it_or_refused(text: str) -> None:
     def oracle() -> Any:

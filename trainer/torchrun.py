@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     # It tells of each rank's end in several lines.
     logging.getLogger("torch.distributed.elastic.multiprocessing").setLevel(logging.CRITICAL)
+    # It warns, in four lines, that each of several processes gets one thread.
+    logging.getLogger("torch.distributed.run").setLevel(logging.ERROR)
     try:
         run.run(run.parse_args(given))
     except ChildFailedError as error:

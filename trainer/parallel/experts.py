@@ -9,7 +9,6 @@ experts of an architecture are, its plan in transformers says.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from ...core.errors import UsageError
 from .collectives import Group, add_up, exchange, hand_out
 from .context import DistributedContext
 from .local import copies_of, lay, local_weights
+from .plans import styles_of
 
 _STYLE = "ep_dispatch_experts"
 
@@ -65,13 +65,9 @@ def spread_experts(
         mesh = context.expert_mesh["ep"]
     found: list[nn.Module] = []
     made: dict[int, DTensor] = {}
-    patterns = [
-        re.compile(re.escape(name).replace(r"\*", r"\d+"))
-        for name, style in (model.ep_plan or {}).items()
-        if style == _STYLE
-    ]
+    style_of = styles_of(model.ep_plan)
     for name, module in list(model.named_modules()):
-        if not any(pattern.fullmatch(name) for pattern in patterns):
+        if style_of(name) != _STYLE:
             continue
         for experts in copies_of(module):
             total: Any = experts.num_experts

@@ -8,7 +8,6 @@ norms and residuals work. All weights are DTensors, computed with as plain local
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from .dora import SplitMagnitude
 from .exchanges import Exchanges
 from .fsdp import blocks
 from .local import compute_locally, copies_of, lay, local_weights
+from .plans import styles_of
 from .vocabulary import split_vocabulary
 
 _STYLES = {"colwise": Shard(0), "rowwise": Shard(1)}
@@ -65,7 +65,7 @@ def split_layers(
     mesh = context.device_mesh["tp"]
     exchanges = Exchanges(mesh.get_group(), sequence=sequence)
     split = _Split(mesh, experts, exchanges, sequence=sequence)
-    plan = _plan(model)
+    plan = styles_of(model.tp_plan)
     layers = list(blocks(model))
     for layer in layers:
         path = next(name for name, module in model.named_modules() if module is layer)
@@ -75,20 +75,6 @@ def split_layers(
     if sequence:
         layers[0].register_forward_pre_hook(exchanges.enter_sequence, with_kwargs=True)
         layers[-1].register_forward_hook(exchanges.leave_sequence)
-
-
-def _plan(model: PreTrainedModel) -> Callable[[str], str | None]:
-    """What the model's plan says of a module or weight, by its name without adapters' parts."""
-    patterns = [
-        (re.compile(re.escape(name).replace(r"\*", r"\d+")), style)
-        for name, style in (model.tp_plan or {}).items()
-    ]
-
-    def style_of(name: str) -> str | None:
-        name = name.replace(".base_layer", "")
-        return next((style for pattern, style in patterns if pattern.fullmatch(name)), None)
-
-    return style_of
 
 
 class _Split:

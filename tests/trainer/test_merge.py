@@ -289,7 +289,7 @@ def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_said_with_the_file() -> None:
     with pytest.raises(OSError, match="No space left") as caught:
-        write_file(Path("/dev/full"), [], pytest.fail)
+        write_file(Path("/dev/full"), [], lambda _: pytest.fail("none is read"))
     assert caught.value.filename == "/dev/full"
 
 

@@ -69,6 +69,11 @@ def trouble(error: TunedeckError | OSError) -> str:
     return strip_controls(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
+def foreseen(error: TunedeckError | OSError) -> TunedeckError:
+    """What the system says of a file or a network as an error of our own."""
+    return error if isinstance(error, TunedeckError) else TunedeckError(trouble(error))
+
+
 def goes_on() -> list[str]:
     """Which runs go on without the wizard, and how to see them; nothing where that is not known."""
     from ..core.runs.registry import Registry

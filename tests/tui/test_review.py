@@ -142,6 +142,19 @@ async def test_submitting_asks_first_and_stops_at_what_it_is_told(
     assert Registry().list() == []
 
 
+async def test_a_file_that_the_system_refuses_is_told_and_nothing_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "/data/train.jsonl")
+
+    monkeypatch.setattr("tunedeck.tui.stages.review.prepare", refuses)
+    async with WizardApp().run_test(size=(80, 24)) as pilot:
+        await pilot.app.push_screen(LaunchScreen(Draft.begin(TINY, "review")))
+        await until(pilot, lambda: "/data/train.jsonl: Permission denied" in shown(pilot))
+        assert "cannot be launched as it is" in shown(pilot)
+
+
 async def test_what_has_gone_of_an_upload_is_told_while_a_launch_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

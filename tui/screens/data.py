@@ -24,7 +24,7 @@ from ...core.errors import TunedeckError
 from ...core.findings import blocking
 from ...core.text import strip_controls
 from ..background import begin
-from ..words import finding_line, safe, trouble
+from ..words import finding_line, foreseen, safe, trouble
 from .page import Page
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ class DataScreen(Page):
         def work(_stop: threading.Event) -> None:
             try:
                 self.post_message(LookedAt(look_at_data(config, table), None))
-            except TunedeckError as error:
-                self.post_message(LookedAt(None, error))
+            except (TunedeckError, OSError) as error:
+                self.post_message(LookedAt(None, foreseen(error)))
 
         begin(self, work)
 

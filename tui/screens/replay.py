@@ -21,7 +21,7 @@ from ...core.resolve import resolve
 from ...core.selection import Selection
 from ...core.text import strip_controls
 from ..background import begin
-from ..words import safe, trouble
+from ..words import foreseen, safe, trouble
 from .page import Page
 
 
@@ -84,8 +84,8 @@ class ReplayScreen(Page):
             try:
                 changes = changes_since(replay, resolve(replay.selection()))
                 self.post_message(Compared(changes, None))
-            except TunedeckError as error:
-                self.post_message(Compared([], error))
+            except (TunedeckError, OSError) as error:
+                self.post_message(Compared([], foreseen(error)))
 
         begin(self, work)
 

@@ -20,7 +20,7 @@ from ...core.findings import Finding, blocking
 from ...core.prepare import Prepared, check_online, prepare
 from ..background import begin
 from ..errand import Errand
-from ..words import finding_line, safe, trouble
+from ..words import finding_line, foreseen, safe, trouble
 from .review_pages import Compared, compare, pages, render
 from .review_sent import copied
 from .stage import StageView
@@ -121,8 +121,8 @@ class ReviewStage(StageView):
             try:
                 prepared = asyncio.run(prepare(selection, online=False))
                 compared = compare(prepared, replay)
-            except TunedeckError as error:
-                self.post_message(Ready(selection, None, Compared(), error))
+            except (TunedeckError, OSError) as error:
+                self.post_message(Ready(selection, None, Compared(), foreseen(error)))
             else:
                 self.post_message(Ready(selection, prepared, compared))
 

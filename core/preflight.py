@@ -15,7 +15,7 @@ from .backends.base import Backend, Remarks
 from .checks.adapter import adapter
 from .checks.continuing import continuing
 from .checks.fit import batch_and_mesh, memory, output_room, profile_file, setup
-from .checks.inputs import dataset, model, packages, secrets_present, step_rules, tokenizer
+from .checks.inputs import dataset, merged, model, packages, secrets_present, step_rules, tokenizer
 from .errors import TunedeckError
 from .findings import Finding
 
@@ -33,6 +33,7 @@ CHECKS: tuple[Check, ...] = (
     profile_file,
     dataset,
     model,
+    merged,
     tokenizer,
     packages,
     adapter,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..bundle import asks_for_bitsandbytes
@@ -151,6 +152,23 @@ def packages(plan: Plan, step: Step) -> Iterable[Finding]:
                 key=key,
                 fix=Fix(f"Run `pip install {package}`, or leave the key out."),
             )
+
+
+def merged(plan: Plan, step: Step) -> Iterable[Finding]:
+    """The adapter and the base of a merge are there, or at least shaped like hub ids."""
+    if step.launch.schema != "merge_lora":
+        return
+    for key, what in (("lora_checkpoint", "adapter"), ("base_hf_path", "base model")):
+        name = plan.config.get(key)
+        if not name or is_elsewhere(plan, name) or looks_like_hub_id(name) or Path(name).exists():
+            continue
+        yield Finding(
+            "error",
+            f"There is no {what} at {name}.",
+            place_of(plan, key),
+            key=key,
+            fix=Fix("Give its folder or a hub id, or name the run that made it: --from RUN."),
+        )
 
 
 def tokenizer(plan: Plan, step: Step) -> Iterable[Finding]:

@@ -41,7 +41,11 @@ _EPILOG = examples("""
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """What to do with a selection: everything about a launch that is no part of the plan."""
+    """What to do with a selection: everything about a launch that is no part of the plan.
+
+    Raises:
+        UsageError: if something of a preview is asked for, and no preview.
+    """
 
     attach: bool = True
     dry_run: bool = False
@@ -51,6 +55,13 @@ class Mode:
     accept_changes: bool = False
     frozen: bool = False
     as_json: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.online or self.explain) and not self.dry_run:
+            raise UsageError(
+                "--online and --explain go with --dry-run, and without it this launches.",
+                fix="Add --dry-run to see it, or leave them out to launch it.",
+            )
 
 
 @click.command("run", epilog=_EPILOG)

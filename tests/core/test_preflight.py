@@ -102,6 +102,15 @@ def test_a_folder_without_a_model_and_a_model_without_template_are_found(tmp_pat
     assert any("template" in e.message for e in errors)
 
 
+@pytest.mark.parametrize("key", ["lora_checkpoint", "base_hf_path"])
+def test_what_a_merge_takes_must_be_there(tmp_path: Path, key: str) -> None:
+    named = {"lora_checkpoint": str(tmp_path), "base_hf_path": "owner/name", key: "/no/such/folder"}
+    overrides = tuple(f"{one}={path}" for one, path in named.items())
+    selection = Selection("convert/merge_lora", "default", overrides)
+    found = asyncio.run(prepare(selection, online=False)).findings
+    assert [f.key for f in found if f.severity == "error"] == [key]
+
+
 def test_a_tokenizer_that_is_not_there_or_does_not_fit_the_model_is_found(tmp_path: Path) -> None:
     (error,) = _errors(f"tokenizer.name={tmp_path}/nowhere")
     assert (error.key, error.message) == (

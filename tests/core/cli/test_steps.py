@@ -135,6 +135,7 @@ def test_every_step_is_in_the_text_too(
         (["show", "automodel"], "peft/automodel, sft/automodel"),
         (["show"], "STEP"),
         (["shw"], "show"),
+        (["run", "peft/automodel", "-c", "tiny", "--online"], "--dry-run"),
     ],
 )
 def test_a_mistake_exits_2_with_a_suggestion_on_stderr(

@@ -61,7 +61,10 @@ async def inventory_of(executor: str, values: Mapping[str, Any]) -> dict[str, An
 
     backend = load_backend(executor, dict(values))
     if not isinstance(backend, TellsInventory):
-        raise UsageError(f"{backend.name} does not tell what it has free.")
+        raise UsageError(
+            f"The executor {backend.name} has no queue.",
+            fix="Name a profile of a cluster or a service; see them: tunedeck env list",
+        )
     return await backend.inventory(dict(values))
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import UsageError
 from .options import env_file_option, examples, json_option, profile_argument
 
 if TYPE_CHECKING:
@@ -21,14 +20,11 @@ if TYPE_CHECKING:
 @json_option
 def queue(profile: str, env_file: Path | None, as_json: bool) -> None:
     """Show what the place that PROFILE submits to has free, and my jobs there."""
-    from ..backends.base import TellsInventory
-    from ..inventory import tables_of
+    from ..inventory import inventory_of, tables_of
     from .output import line, print_json
 
     backend, values = backend_of_profile(profile, env_file)
-    if not isinstance(backend, TellsInventory):
-        raise UsageError(f"Profile '{profile}' submits to {backend.name}, which has no queue.")
-    found = asyncio.run(backend.inventory(values))
+    found = asyncio.run(inventory_of(backend.name, values))
     if as_json:
         print_json(found)
         return

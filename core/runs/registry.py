@@ -70,7 +70,10 @@ class Registry:
                 _save_status(db, run_id, status)
             row = db.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
         if row is None:
-            raise NotFoundError(f"Run {run_id} is no longer in the registry.")
+            raise NotFoundError(
+                f"Run {run_id} is no longer in the registry.",
+                fix="See what there is: tunedeck runs list",
+            )
         return RunRecord.from_row(row)
 
     def reopen(self, run_id: str, status: Status, handle: Handle) -> RunRecord:

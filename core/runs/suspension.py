@@ -64,7 +64,10 @@ async def go_on(record: RunRecord, backend: Backend, registry: Registry) -> RunR
     """
     handle = record.backend_handle
     if handle is None or not isinstance(backend, Suspends) or not is_suspended(record):
-        raise UsageError(f"{record.run_id} was not put on hold.")
+        raise UsageError(
+            f"{record.run_id} was not put on hold.",
+            fix=f"See how it goes: tunedeck runs show {record.run_id}",
+        )
     async with reopened(record.log):
         status = await backend.go_on(handle)
         return registry.reopen(record.run_id, status, unmarked(handle))

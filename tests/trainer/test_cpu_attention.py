@@ -46,9 +46,9 @@ def test_blocks_compute_causal_attention_of_each_document(
     in_blocks: list[int] = []
     original: Any = cpu_attention._attend
 
-    def counted(states: Any, *rest: Any) -> None:
+    def counted(states: Any, *rest: Any, **options: Any) -> Any:
         in_blocks.append(states.query.shape[2])
-        original(states, *rest)
+        return original(states, *rest, **options)
 
     monkeypatch.setattr(cpu_attention, "_attend", counted)
     tensors = states(groups)
@@ -95,3 +95,17 @@ def test_no_document_sees_another() -> None:
     changed = attend(*tensors, LENGTHS, None)
     assert torch.equal(changed[:, 300:], attended[:, 300:])
     assert not torch.equal(changed[:, :300], attended[:, :300])
+
+
+@pytest.mark.parametrize(("length", "kept"), [(300, True), (600, False)])
+def test_only_short_documents_keep_their_weights(length: int, kept: bool) -> None:
+    torch.manual_seed(2)
+    tensors = [torch.randn(1, 2, length, 16, requires_grad=True) for _ in range(3)]
+    attended = attend(*tensors, [length], None)
+    states = sum(x.numel() for x in (*tensors, attended))
+    assert (sum(x.numel() for x in attended.grad_fn.saved_tensors) > states) is kept
+    found = torch.autograd.grad(attended.square().sum(), tensors)
+    exact = F.scaled_dot_product_attention(*(x.double() for x in tensors), is_causal=True)
+    expected = torch.autograd.grad(exact.square().sum(), tensors)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

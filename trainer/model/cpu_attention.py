@@ -2,12 +2,14 @@
 
 Torch's flash attention multiplies pieces of 32 queries, too small for a CPU's products to be fast.
 Blocks of 64 or 128 queries of all heads that share a key take half to two thirds of its time from
-some hundred tokens on. What is kept is the same: neither keeps weights.
+some hundred tokens on. Short documents keep their weights for the way back, where computing them
+again would cost more than their few megabytes; long ones keep none, as flash attention.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +24,7 @@ _BLOCK = 64
 # last block of a document has one of its own, and long documents have more than are kept.
 _LARGE_BLOCK = 128
 _FEW_SHAPES = 512
+_KEEPS_WEIGHTS = 512
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -47,23 +50,29 @@ class _Documents(torch.autograd.Function):
         attended = query.new_empty(rows, length, heads, value.shape[-1])
         split = (query.split(asked, 2), key.split(lengths, 2), value.split(lengths, 2))
         sums: list[Tensor | None] = []
+        weights: list[list[Tensor]] = []
+        pulled_back = any(ctx.needs_input_grad)
         for n, (q, k, v, out) in enumerate(zip(*split, attended.split(asked, 1), strict=True)):
-            log_sum = None
+            log_sum, kept = None, []
             if places is not None or _in_blocks(q):
-                _attend(_Grouped.of(q, k, v, None if places is None else places[n], scale), out)
+                states = _Grouped.of(q, k, v, None if places is None else places[n], scale)
+                kept = _attend(states, out, keep=pulled_back and lengths[n] <= _KEEPS_WEIGHTS)
             else:
                 with small_products():
                     part, log_sum = _flash(q, k, v, 0.0, True, scale=scale)
                 out.copy_(part.transpose(1, 2))
             sums.append(log_sum)
-        ctx.save_for_backward(query, key, value, attended, *sums)
+            weights.append(kept)
+        ctx.save_for_backward(query, key, value, attended, *sums, *chain.from_iterable(weights))
         ctx.asked, ctx.lengths, ctx.scale, ctx.places = asked, lengths, scale, places
+        ctx.kept = [len(of_one) for of_one in weights]
         return attended
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of query, key and value."""
-        query, key, value, attended, *sums = ctx.saved_tensors
+        query, key, value, attended, *rest = ctx.saved_tensors
+        sums, weights = rest[: len(ctx.kept)], iter(rest[len(ctx.kept) :])
         # As transposed as the states are, so that what follows reads them without a copy.
         gradients = [
             torch.empty_like(x.transpose(1, 2)).transpose(1, 2) for x in (query, key, value)
@@ -78,7 +87,7 @@ class _Documents(torch.autograd.Function):
         for n, (q, k, v, gq, gk, gv, g, out, log_sum) in enumerate(documents):
             if log_sum is None:
                 states = _Grouped.of(q, k, v, None if places is None else places[n], ctx.scale)
-                _pull_back(states, g, out, (gq, gk, gv))
+                _pull_back(states, g, out, (gq, gk, gv), list(islice(weights, ctx.kept[n])))
                 continue
             with small_products():
                 found = _flash_backward(g, q, k, v, out, log_sum, 0.0, True, scale=ctx.scale)
@@ -189,8 +198,13 @@ class _Grouped(NamedTuple):
         return torch._softmax(scores, -1, False, out=scores)
 
 
-def _attend(states: _Grouped, into: Tensor) -> None:
-    """Write what the queries see into [1, asked, heads, head_dim]."""
+def _attend(states: _Grouped, into: Tensor, *, keep: bool) -> list[Tensor]:
+    """Write what the queries see into [1, asked, heads, head_dim].
+
+    Returns:
+        The weights of each block, [groups, heads x block, seen]; none if they are not to be kept.
+    """
+    kept = []
     into = into[0].transpose(0, 1).unflatten(0, states.query.shape[:2])
     for block in states.blocks():
         with block.products():
@@ -198,12 +212,19 @@ def _attend(states: _Grouped, into: Tensor) -> None:
             seen = torch.bmm(weights, states.value[:, : block.seen])
         size = block.end - block.start
         into[:, :, block.start : block.end] = seen.unflatten(1, (-1, size))
+        if keep:
+            kept.append(weights)
+    return kept
 
 
 def _pull_back(
-    states: _Grouped, gradient: Tensor, attended: Tensor, into: tuple[Tensor, Tensor, Tensor]
+    states: _Grouped,
+    gradient: Tensor,
+    attended: Tensor,
+    into: tuple[Tensor, Tensor, Tensor],
+    kept: list[Tensor],
 ) -> None:
-    """Write the gradients of a document's query, key and value; its weights are computed again.
+    """Write the gradients of a document's query, key and value; weights not kept are found again.
 
     See arXiv:2205.14135, appendix B.4. `gradient` and `attended` are [1, heads, asked, head_dim].
     """
@@ -213,11 +234,11 @@ def _pull_back(
     gradient = gradient[0].unflatten(0, shape)
     for_query = into[0][0].unflatten(0, shape)
     for_key, for_value = torch.zeros_like(states.key), torch.zeros_like(states.value)
-    for block in states.blocks():
+    for n, block in enumerate(states.blocks()):
         seen = block.seen
         with block.products():
             asked = states.cut(states.query, block) * scale
-            weights = states.weights(asked, block)
+            weights = kept[n] if kept else states.weights(asked, block)
             pulled = states.cut(gradient, block)
             for_value[:, :seen].baddbmm_(weights.transpose(1, 2), pulled)
             for_scores = torch.bmm(pulled, states.value.transpose(1, 2)[:, :, :seen])

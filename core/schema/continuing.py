@@ -109,8 +109,8 @@ def _template(config: TrainConfig, templates: str | Mapping[str, str] | None) ->
     from ..chat import folder_templates, resolve_templates
 
     if templates is None:
-        name = config.tokenizer.name or config.model.pretrained_model_name_or_path
-        name = name or config.model.config
+        model = config.model
+        name = config.tokenizer.name or model.pretrained_model_name_or_path or model.config
         try:
             own = folder_templates(Path(name).expanduser()) if isinstance(name, str) else {}
             templates = resolve_templates(config.tokenizer.chat_template, own)

@@ -222,9 +222,10 @@ def test_the_names_that_mean_experts_are_those_of_peft() -> None:
     from peft.utils import transformers_weight_conversion as conversion
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
+    kinds: dict[str, str] = vars(conversion)["_MODEL_TO_CONVERSION_PATTERN"]
     named = {
         kind: set(conversion._MOE_TARGET_MODULE_MAPPING[like])
-        for kind, like in conversion._MODEL_TO_CONVERSION_PATTERN.items()
+        for kind, like in kinds.items()
         if kind == kind.lower()  # the rest are classes
         and like in conversion._MOE_TARGET_MODULE_MAPPING
         and get_checkpoint_conversion_mapping(kind) is not None

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -158,16 +159,18 @@ async def test_a_file_that_the_system_refuses_is_told_and_nothing_waits_for_it(
 async def test_what_has_gone_of_an_upload_is_told_while_a_launch_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def tells(self: LocalBackend, told: Callable[[str, int, int], None]) -> None:
-        tellers.append(told)
-
-    async def sends(self: LocalBackend, submission: object) -> None:
-        tellers[0]("data\x1b[2J.jsonl", 1_500_000, 12_000_000)
-        await asyncio.sleep(3600)
-
     tellers: list[Callable[[str, int, int], None]] = []
-    monkeypatch.setattr(LocalBackend, "tell_uploads", tells, raising=False)
-    monkeypatch.setattr(LocalBackend, "submit", sends)
+
+    class Uploads(LocalBackend):
+        def tell_uploads(self, told: Callable[[str, int, int], None]) -> None:
+            tellers.append(told)
+
+        async def submit(self, submission: object) -> NoReturn:
+            tellers[0]("data\x1b[2J.jsonl", 1_500_000, 12_000_000)
+            await asyncio.sleep(3600)
+            raise AssertionError("given up long before")
+
+    monkeypatch.setattr("tunedeck.core.backends.local.backend.LocalBackend", Uploads)
     async with WizardApp().run_test(size=(80, 24)) as pilot:
         await pilot.app.push_screen(LaunchScreen(Draft.begin(TINY, "review")))
         await until(pilot, lambda: "✓ Ready" in shown(pilot))

@@ -109,7 +109,7 @@ def _train(
     chat_format = ChatFormat.of(tokenizer, config.tokenizer.chat_template_kwargs)
     chat = chat_format.open()
     data: TrainingRows | StreamedRows
-    with first_on_each_machine(context):
+    with first_on_each_machine(context, config.dist_env.timeout):
         if config.dataset.streaming:
             data = StreamedRows(config, chat_format, chat, runtime)
         else:

@@ -52,7 +52,9 @@ class Curve:
             self._highest.append(max(block, key=self.values.__getitem__))
 
     def reduced(self, buckets: int) -> tuple[list[int], list[float]]:
-        """Steps and values, at most two a bucket: its lowest and its highest, so that spikes stay.
+        """Steps and values: the lowest and the highest of each bucket, so that spikes stay.
+
+        The first and the last are among them, so that a curve begins and ends where the run does.
 
         Args:
             buckets: at least 1; about as many as there are columns to draw on.
@@ -74,6 +76,10 @@ class Curve:
                 candidates += range(pieces * unit, count)
             ends = {min(candidates, key=self.values.__getitem__)}
             ends.add(max(candidates, key=self.values.__getitem__))
+            if bucket == 0:
+                ends.add(0)
+            if bucket == buckets - 1:
+                ends.add(count - 1)
             kept += sorted(ends)
         return [self.steps[index] for index in kept], [self.values[index] for index in kept]
 

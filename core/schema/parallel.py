@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -126,6 +127,11 @@ class DistEnvConfig(Table):
         default=30,
         description="A collective that takes longer than this many minutes fails the run.",
     )
+
+    @property
+    def timeout(self) -> timedelta:
+        """How long a collective may take."""
+        return timedelta(minutes=self.timeout_minutes)
 
 
 class CompileConfig(Table):

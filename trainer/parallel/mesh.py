@@ -18,6 +18,7 @@ from ...core.schema.mesh import MeshSizes, mesh_misfits, mesh_sizes
 from .context import ALONE, DistributedContext
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_AS_LONG_AS_IT_TAKES = timedelta(days=365)
 
 
 def launched_world() -> int:
@@ -63,7 +64,6 @@ def join(config: TrainConfig, device: torch.device) -> DistributedContext:
         return ALONE
     settings = config.dist_env
     gpu = device.type == "cuda" and settings.backend != "gloo"
-    patience = timedelta(minutes=settings.timeout_minutes)
     if settings.backend == "nccl" and not gpu:
         raise UsageError(
             "dist_env.backend is nccl, and there is no GPU.", fix="Set dist_env.backend=auto."
@@ -73,7 +73,7 @@ def join(config: TrainConfig, device: torch.device) -> DistributedContext:
             dist.init_process_group(
                 # Counts and flags go between CPUs, so that no GPU is waited for.
                 "cpu:gloo,cuda:nccl" if gpu else "gloo",
-                timeout=patience,
+                timeout=settings.timeout,
             )
         except (dist.DistError, TimeoutError, RuntimeError) as error:
             raise TunedeckError(
@@ -84,7 +84,7 @@ def join(config: TrainConfig, device: torch.device) -> DistributedContext:
     for mesh in (context.device_mesh, context.expert_mesh, context.context_mesh):
         for group in mesh.get_all_groups() if mesh is not None else ():
             # A group of a mesh is made with torch's own, ten minutes for NCCL.
-            _set_pg_timeout(patience, group)
+            _set_pg_timeout(settings.timeout, group)
     return context
 
 
@@ -120,17 +120,30 @@ def launched_rank() -> int:
 
 
 @contextmanager
-def first_on_each_machine(context: DistributedContext) -> Iterator[None]:
+def first_on_each_machine(context: DistributedContext, patience: timedelta) -> Iterator[None]:
     """One process of each machine goes in alone, the others when it is out.
 
-    What it puts into a cache they find there.
+    What it puts into a cache they find there. However long it takes is waited for, unless one of
+    the processes ends.
+
+    Args:
+        context: the processes of the run.
+        patience: how long collectives wait for a rank from then on.
     """
+    _wait_at_most(_AS_LONG_AS_IT_TAKES, context)
     if context.local_rank > 0:
         context.barrier()
     yield
     if context.local_rank == 0:
         context.barrier()
     context.barrier()
+    _wait_at_most(patience, context)
+
+
+def _wait_at_most(patience: timedelta, context: DistributedContext) -> None:
+    """How long words between all processes may take."""
+    if context.world_size > 1:
+        _set_pg_timeout(patience, dist.group.WORLD)
 
 
 def leave(*, failed: bool = False) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -139,18 +141,22 @@ def test_alone_everything_is_agreed_on() -> None:
     assert ALONE.any(True)
     assert not ALONE.any(False)
     assert ALONE.count([3, 4]) == [3, 4]
-    with first_on_each_machine(ALONE):
+    with first_on_each_machine(ALONE, timedelta(minutes=30)):
         ALONE.barrier()
 
 
 def meet(config: TrainConfig) -> tuple[bool, list[int], float]:
     """What ranks hear of each other."""
     import torch
+    from torch import distributed as dist
+    from torch.distributed.distributed_c10d import _set_pg_timeout
 
     context = join(config, torch.device("cpu"))
-    order: list[int] = []
-    with first_on_each_machine(context):
-        order.append(context.rank)
+    # What is prepared may take longer than any word between the ranks.
+    _set_pg_timeout(timedelta(seconds=1), dist.group.WORLD)
+    with first_on_each_machine(context, config.dist_env.timeout):
+        if context.rank == 0:
+            time.sleep(2)
     any_of = context.any(context.rank == 1)
     counts = context.count([context.data_rank, 1])
     loss = context.sum_loss(torch.tensor(float(context.rank)))

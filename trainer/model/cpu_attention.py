@@ -24,7 +24,8 @@ _BLOCK = 64
 # last block of a document has one of its own, and long documents have more than are kept.
 _LARGE_BLOCK = 128
 _FEW_SHAPES = 512
-_KEEPS_WEIGHTS = 512
+# Of a document, so that they stay a small part of what a layer keeps: 4 MiB.
+_KEPT_WEIGHTS = 1 << 20
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -56,7 +57,8 @@ class _Documents(torch.autograd.Function):
             log_sum, kept = None, []
             if places is not None or _in_blocks(q):
                 states = _Grouped.of(q, k, v, None if places is None else places[n], scale)
-                kept = _attend(states, out, keep=pulled_back and lengths[n] <= _KEEPS_WEIGHTS)
+                few = q.shape[1] * q.shape[2] * lengths[n] <= _KEPT_WEIGHTS
+                kept = _attend(states, out, keep=few and pulled_back)
             else:
                 with small_products():
                     part, log_sum = _flash(q, k, v, 0.0, True, scale=scale)

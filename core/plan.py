@@ -13,6 +13,7 @@ from typing import Any
 
 from .findings import Finding
 from .origins import Sourced
+from .text import counted
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base32: no i, l, o, u
 _EPOCH_MS = 1_735_689_600_000  # 2025-01-01; eight characters last until 2059
@@ -89,6 +90,12 @@ class Launch:
     def world_size(self) -> int:
         """Ranks in all."""
         return self.nodes * self.nproc_per_node
+
+    @property
+    def shape(self) -> str:
+        """The shape in words: `2 nodes × 8 processes`."""
+        processes = counted(self.nproc_per_node, "process", "processes")
+        return f"{counted(self.nodes, 'node')} × {processes}"
 
     @property
     def is_ours(self) -> bool:

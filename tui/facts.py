@@ -15,7 +15,7 @@ from ..core.runs.outcome import (
 )
 from ..core.runs.record import RunRecord, iso_utc
 from ..core.states import RunState
-from ..core.text import strip_controls
+from ..core.text import counted, strip_controls
 from .words import safe
 
 _ANSWERS = 3
@@ -62,7 +62,7 @@ def facts_of(record: RunRecord) -> Content:
         "job": record.job_id,
         "state": " ".join(filter(None, dict.fromkeys((record.state, record.word, record.reason)))),
         "exit code": record.exit_code,
-        "processes": f"{launch['world_size']} on {launch['nodes']} node(s)",
+        "processes": f"{launch['world_size']} on {counted(launch['nodes'], 'node')}",
         "digest": record.plan["digest"],
         "created": iso_utc(record.created_at),
         "started": iso_utc(record.started_at),

@@ -177,7 +177,7 @@ async def walk(pilot: Pilot[None], site: Site, tunedeck: Command, folder: Path) 
 async def brought_home_and_resumed(pilot: Pilot[None], run: RunScreen) -> None:
     """From an ended run: its files are fetched, and another one goes on from its checkpoint."""
     await pilot.press("g")
-    await until(pilot, lambda: "file(s) are in" in said(pilot), LIMIT_S)
+    await until(pilot, lambda: "Fetched " in said(pilot), LIMIT_S)
     assert json.loads((run.record.run_dir / "result.json").read_text())["steps"] == 4
     await pilot.press("r")
     await until(pilot, lambda: "✓ Ready" in shown(pilot), LIMIT_S)
@@ -292,7 +292,7 @@ async def test_the_walk_on_the_cluster(
     async with WizardApp().run_test(size=(120, 36)) as pilot:
         run = await walk(pilot, slurm, tunedeck, working_folder)
         await pilot.press("g")
-        await until(pilot, lambda: "file(s) are in" in said(pilot), LIMIT_S)
+        await until(pilot, lambda: "Fetched " in said(pilot), LIMIT_S)
         assert (run.record.run_dir / "result.json").is_file()
 
 

@@ -124,7 +124,7 @@ def test_a_reviewed_launch_is_saved_and_told_from_what_it_was(prompts: Prompts) 
     prompts("demo", "save mine", "back", "back")
     assert load_replay("mine").ingredients.config == "tiny"
     done = prompts("mine", "edit", "tiny", "rng.seed=3", "", "local", "changes", "sent", "config")
-    assert "1 value(s) other than 'mine' was saved with" in done.output
+    assert "1 value other than 'mine' was saved with" in done.output
     assert "rng.seed" in done.output
     assert "tunedeck.trainer" in done.output
 

@@ -43,7 +43,7 @@ async def test_what_is_other_than_in_the_last_run_is_a_page_of_its_own() -> None
     app = WizardApp()
     async with app.run_test(size=(80, 24)) as pilot:
         await app.push_screen(LaunchScreen(Draft.begin(CHANGED, "review")))
-        await until(pilot, lambda: f"1 value(s) other than in {plan.run_id}" in shown(pilot))
+        await until(pilot, lambda: f"1 value other than in {plan.run_id}" in shown(pilot))
         await pilot.press("p")
         await until(pilot, lambda: "config.optimizer.lr" in shown(pilot))
         assert "+ 0.0005" in shown(pilot)
@@ -60,7 +60,7 @@ async def test_a_saved_launch_is_held_against_its_lock() -> None:
         await pilot.press("colon", *"optimizer.lr=5e-4", "enter", "escape")
         await until(pilot, lambda: "1 changed" in shown(pilot))
         await pilot.press("alt+4")
-        await until(pilot, lambda: "1 value(s) other than 'mine'" in shown(pilot))
+        await until(pilot, lambda: "1 value other than 'mine'" in shown(pilot))
 
 
 async def test_one_key_leads_to_the_field_that_is_in_the_way() -> None:

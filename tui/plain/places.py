@@ -8,7 +8,7 @@ from ...core.cli.output import note, print_findings
 from ...core.errors import UsageError
 from ...core.profiles import ProfileLook, Profiles, look_at_profiles
 from ...core.selection import Selection
-from ...core.text import did_you_mean
+from ...core.text import counted, did_you_mean
 from .ask import BACK, Session, ask, choose, command
 from .profile import edit_keys
 
@@ -88,10 +88,10 @@ def _mendable(finding: object) -> bool:
 
 def _about(profile: ProfileLook) -> str:
     errors = sum(finding.severity == "error" for finding in profile.findings)
-    wrong = f", {errors} error(s)" if errors else ""
+    wrong = f", {counted(errors, 'error')}" if errors else ""
     values = profile.values
-    shape = f", {values.get('nodes') or 1} node(s)"
-    gpus = f" of {values['gpus_per_node']} GPU(s)" if values.get("gpus_per_node") else ""
+    shape = f", {counted(values.get('nodes') or 1, 'node')}"
+    gpus = f" of {counted(values['gpus_per_node'], 'GPU')}" if values.get("gpus_per_node") else ""
     place = f", {profile.place}" if profile.place.file else ", built in"
     return f"{profile.executor or 'no executor'}{shape}{gpus}{place}{wrong}"
 

@@ -20,6 +20,7 @@ from textual.widgets.option_list import Option
 from ...core.env.generate import Generated, generate, init_words, write
 from ...core.env.generate_config import GeneratorConfig, config_names, load_generator
 from ...core.errors import UsageError
+from ...core.text import counted
 from ..background import begin
 from ..code import code
 from ..words import cell, safe, trouble
@@ -148,7 +149,7 @@ class EnvFileScreen(Page):
                 Content.assemble(
                     ("✓ ", "$success"),
                     f"{len(made.profiles)} profiles   ",
-                    (f"! {still} value(s) still open   " if still else "", "$warning"),
+                    (f"! {counted(still, 'value')} still open   " if still else "", "$warning"),
                     ("w", "bold $accent"),
                     f" writes {safe(made.path.name)}",
                 )

@@ -15,7 +15,7 @@ from ...core.env.edit import Edited, ProfileRow
 from ...core.env.load import EnvFiles
 from ...core.errors import TunedeckError
 from ...core.findings import Finding
-from ...core.text import strip_controls
+from ...core.text import counted, strip_controls
 from ..widgets.lists import marked_id, refill
 from ..words import safe, trouble
 from .ask import Confirm
@@ -193,7 +193,9 @@ class ProfileScreen(Page):
             self.focused.value = ""
             self.query_one("#keys").focus()
         elif self.changes:
-            question = f"Leave {len(self.changes)} change(s) to '{self._profile}' unwritten?"
+            question = (
+                f"Leave {counted(len(self.changes), 'change')} to '{self._profile}' unwritten?"
+            )
             self.app.push_screen(Confirm(question, "Leave"), self._leave_if)
         else:
             self.app.pop_screen()

@@ -19,7 +19,7 @@ from ...core.replays.lock import Change
 from ...core.replays.replay import Replay, changes_since, frozen, load_replay
 from ...core.resolve import resolve
 from ...core.selection import Selection
-from ...core.text import strip_controls
+from ...core.text import counted, strip_controls
 from ..background import begin
 from ..words import foreseen, safe, trouble
 from .page import Page
@@ -100,7 +100,7 @@ class ReplayScreen(Page):
             self._draw("✓ Nothing has changed since it was saved.")
         else:
             lines = "\n".join(f"  {change}" for change in message.changes)
-            self._draw(f"! {len(message.changes)} value(s) are not what they were:\n{lines}")
+            self._draw(f"! {counted(len(message.changes), 'value')} changed since:\n{lines}")
 
     def _draw(self, words: str) -> None:
         saved = self._replay.ingredients

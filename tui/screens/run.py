@@ -15,6 +15,7 @@ from textual.widgets import Static
 from ...core.charts.curves import Curves
 from ...core.charts.progress import Pace, planned_steps
 from ...core.runs.suspension import is_suspended
+from ...core.text import counted
 from ..widgets.chart import Chart
 from ..widgets.log_view import LogView
 from . import run_charts as charts
@@ -265,7 +266,7 @@ class RunScreen(Page):
 
     @on(Fetched)
     def _say_fetched(self, message: Fetched) -> None:
-        self.wizard.say(f"{len(message.paths)} file(s) are in {self.record.run_dir}.")
+        self.wizard.say(f"Fetched {counted(len(message.paths), 'file')} to {self.record.run_dir}.")
         self._feed.tell(self.record)
 
     def action_hold(self) -> None:

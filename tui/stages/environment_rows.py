@@ -14,7 +14,7 @@ from ...core.env.excerpt import Excerpts
 from ...core.findings import Finding
 from ...core.inventory import tables_of
 from ...core.profiles import ProfileLook, Profiles, made_for
-from ...core.text import holds, strip_controls
+from ...core.text import counted, holds, strip_controls
 from ..words import SEVERITIES, age, cell, finding_line, safe
 
 FILE_FINDING = "finding:"
@@ -66,9 +66,9 @@ def _profile_row(profile: ProfileLook, width: int) -> Content:
     errors = sum(finding.severity == "error" for finding in profile.findings)
     mark, color = ("✗", "$error") if errors else ("✓", "$success")
     values = profile.values
-    shape = f"{values.get('nodes') or 1} node(s)"
+    shape = counted(values.get("nodes") or 1, "node")
     gpus = values.get("gpus_per_node")
-    shape += f" × {gpus} GPU(s)" if gpus else ""
+    shape += f" × {counted(gpus, 'GPU')}" if gpus else ""
     room = max(width - _NAME - _EXECUTOR - _SHAPE - 5, 0)
     place = f"{Path(profile.place.file).name}:{profile.place.line}" if profile.place.file else ""
     if len(place) > room:

@@ -18,6 +18,7 @@ from textual.widgets.option_list import Option
 from ...core.errors import TunedeckError
 from ...core.findings import Finding, blocking
 from ...core.prepare import Prepared, check_online, prepare
+from ...core.text import counted
 from ..background import begin
 from ..errand import Errand
 from ..words import finding_line, foreseen, safe, trouble
@@ -161,7 +162,7 @@ class ReviewStage(StageView):
         else:
             head = Content.assemble(("✓ Ready. ", "bold $success"), ("s", "bold"), " submits it")
         if warnings:
-            head += Content.assemble((f"   ! {warnings} warning(s)", "$warning"))
+            head += Content.assemble((f"   ! {counted(warnings, 'warning')}", "$warning"))
         if not self.asked:
             state = "was not asked" if self._gave_up else "is not asked yet"
             head += Content.assemble((f"   {profile} {state}: ", "$text-muted"), ("o", "bold"))

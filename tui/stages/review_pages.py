@@ -18,6 +18,7 @@ from ...core.price import price_words
 from ...core.replays.lock import Change
 from ...core.runs.registry import Registry
 from ...core.since import Since, since_last
+from ...core.text import counted
 from ..code import code
 from ..words import safe
 from .review_sent import sent
@@ -87,7 +88,7 @@ def _summary(prepared: Prepared, compared: Compared) -> Iterator[RenderableType]
         "data": _shown_path(data),
         "profile": f"{plan.profile} ({plan.executor})",
         "there": _place_words(plan.profile_values),
-        "shape": f"{plan.launch.nodes} node(s) × {plan.launch.nproc_per_node} process(es)",
+        "shape": plan.launch.shape,
         "price": price,
         "memory": " ".join(one.removeprefix(_MEMORY) for one in memory),
         "secrets": ", ".join(secret.name for secret in plan.secrets),
@@ -121,11 +122,11 @@ def _place_words(values: Mapping[str, Any]) -> str:
 def _since_words(compared: Compared) -> str:
     if compared.replay is not None:
         count = len(compared.changes)
-        return f"{count or 'no'} value(s) other than '{compared.replay}' was saved with"
+        return f"{counted(count, 'value')} other than '{compared.replay}' was saved with"
     if compared.since is None:
         return "the first of this step and config"
     count, record = len(compared.since.changes), compared.since.record
-    return f"{count or 'no'} value(s) other than in {record.run_id} ({record.name})"
+    return f"{counted(count, 'value')} other than in {record.run_id} ({record.name})"
 
 
 def _changes(prepared: Prepared, compared: Compared) -> Iterator[RenderableType]:

@@ -15,7 +15,7 @@ from textual.content import Content
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from ...core.text import holds, strip_controls
+from ...core.text import counted, holds, strip_controls
 from ..widgets.lists import refill
 from ..words import cell, safe
 from .stage import Chosen, StageView
@@ -120,7 +120,7 @@ def _about(step: Step) -> Content:
                 (f"{safe(artifact.description)}\n", "$text-muted"),
             ]
     for model in manifest.models:
-        need = f"{model.min_gpus} GPU(s) at least" if model.min_gpus else "a CPU will do"
+        need = f"{counted(model.min_gpus, 'GPU')} at least" if model.min_gpus else "a CPU will do"
         parts += [
             ("model  ", "bold $primary"),
             f"{safe(model.name)}: ",

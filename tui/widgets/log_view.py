@@ -21,6 +21,7 @@ from textual.strip import Strip
 from ...core.logs.filtered_reader import FilteredReader
 from ...core.logs.log_filter import TROUBLE
 from ...core.logs.spool_reader import SpoolReader
+from ...core.text import counted
 
 _TROUBLE_TEXT = re.compile(TROUBLE.pattern.decode())
 _WIDEST = 4096
@@ -285,7 +286,7 @@ class LogView(ScrollView, can_focus=True):
         """Copy the lines that are to be seen."""
         seen = self._seen
         self.app.copy_to_clipboard("\n".join(self.reader.lines(seen.start, len(seen))))
-        self.app.notify(f"Copied {len(seen)} line(s).", markup=False)
+        self.app.notify(f"Copied {counted(len(seen), 'line')}.", markup=False)
 
 
 def _strip(text: str, style: Style, width: int) -> Strip:

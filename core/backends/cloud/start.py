@@ -88,10 +88,9 @@ def render_start(plan: Plan, start: Start) -> Script:
     files = {CONFIG: _yaml(_restored(start.config) if restore else start.config)}
     if going_on:
         files[RESUME_CONFIG] = _yaml(_restored(start.config))
-    shape = f"{plan.launch.nodes} node(s) x {plan.launch.nproc_per_node} process(es)"
     command = _command(plan, start, f"{start.run_dir}/{CONFIG}")
     parts = {
-        "about": f"{plan.step} as {plan.run_id} on {shape}. Written by tunedeck.",
+        "about": f"{plan.step} as {plan.run_id} on {plan.launch.shape}. Written by tunedeck.",
         "run_id": plan.run_id,
         "run_dir": _path(start.run_dir),
         "keep_dir": shlex.quote(start.keep_dir),

@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import AuthenticationError, NotFoundError, TunedeckError
 from ...findings import Edit, Finding, Fix
 from ...plan import Plan
-from ...text import did_you_mean
+from ...text import counted, did_you_mean
 from .client import UPGRADE, Hub
 from .inventory import gpus_of
 from .meaning import SIGN_IN
@@ -78,7 +78,7 @@ async def _flavor(hub: Hub, plan: Plan) -> AsyncGenerator[Finding]:
     if there < asked:
         yield Finding(
             "error",
-            f"The plan asks for {asked} GPU(s); flavor '{wanted}' has {there}.",
+            f"The plan asks for {counted(asked, 'GPU')}; flavor '{wanted}' has {there}.",
             profile=plan.profile,
             key="flavor",
             fix=Fix("Choose a larger flavor, or set gpus_per_node.",
@@ -87,7 +87,7 @@ async def _flavor(hub: Hub, plan: Plan) -> AsyncGenerator[Finding]:
     elif there > asked:
         yield Finding(
             "warning",
-            f"Flavor '{wanted}' has {there} GPU(s), which are paid for; the plan uses {asked}.",
+            f"Flavor '{wanted}' has {counted(there, 'GPU')}, all paid for; the plan uses {asked}.",
             profile=plan.profile,
             key="gpus_per_node",
             fix=Fix(f"Set gpus_per_node = {there}.", Edit("set", "gpus_per_node", there)),

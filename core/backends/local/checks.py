@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from ...findings import Edit, Finding, Fix
 from ...hardware import local_gpus
 from ...plan import Plan
+from ...text import counted
 
 TRAINER_NEEDS = ("torch", "transformers", "peft", "safetensors", "datasets")
 """Packages of the extra `train` without which the trainer cannot start."""
@@ -42,7 +43,7 @@ def _gpus(plan: Plan) -> Iterable[Finding]:
     if wanted and wanted > (found := len(local_gpus())):
         yield Finding(
             "error",
-            f"The plan asks for {wanted} GPU(s); this machine shows {found}.",
+            f"The plan asks for {counted(wanted, 'GPU')}; this machine shows {found}.",
             profile=plan.profile,
             key="gpus_per_node",
             fix=Fix(

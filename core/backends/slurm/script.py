@@ -57,10 +57,9 @@ def render_script(plan: Plan, layout: Layout, *, checkpoints: str | None) -> Scr
     values, run_dir = plan.profile_values, layout.run_dir
     env = _environment(plan, layout)
     command = _command(plan, layout, f"{run_dir}/{CONFIG}")
-    shape = f"{plan.launch.nodes} node(s) x {plan.launch.nproc_per_node} process(es)"
     parts = {
         "options": "\n".join(sbatch_lines(sbatch_options(plan, run_dir))),
-        "about": f"{plan.step} as {plan.run_id} on {shape}. Written by tunedeck.",
+        "about": f"{plan.step} as {plan.run_id} on {plan.launch.shape}. Written by tunedeck.",
         "run_dir": shlex.quote(run_dir),
         "own_dir": "$base/task_$SLURM_ARRAY_TASK_ID" if values.get("array") else "$base",
         "max_requeues": str(max_requeues(values)),

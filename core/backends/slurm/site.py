@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ...env.rules.walltime import clock, slurm_seconds
 from ...findings import Finding, Fix
 from ...plan import Plan
+from ...text import counted
 from .container import runtime
 from .inventory import gpus_in
 from .layout import job_root
@@ -91,7 +92,7 @@ def check_partition(plan: Plan, said: Said) -> Iterator[Finding]:
             yield _over(plan, "time", f"{here} runs jobs for {clock(limit)} at most, not {wanted}.")
         nodes = row.get("MaxNodes", "")
         if nodes.isdigit() and plan.launch.nodes > int(nodes):
-            yield _over(plan, "nodes", f"{here} gives a job {nodes} node(s) at most.")
+            yield _over(plan, "nodes", f"{here} gives a job {counted(nodes, 'node')} at most.")
         if row.get("State", "UP") != "UP":
             yield _over(plan, "partition", f"{here} is {row['State']}: it starts no jobs now.")
         account = plan.profile_values.get("account")
@@ -107,7 +108,7 @@ def _check_gpus(plan: Plan, name: str, said: Said) -> Iterator[Finding]:
     rows = [line.split("|") for line in said.get("G", ()) if line.split("|")[0] == name]
     most = max((gpus_in(row[2]) for row in rows if len(row) > 2), default=0)
     if rows and wanted > most:
-        has = f"{most} GPU(s) a node at most" if most else "no GPUs that Slurm knows of"
+        has = f"{counted(most, 'GPU')} a node at most" if most else "no GPUs that Slurm knows of"
         yield _over(plan, "gpus_per_node", f"Partition {name} has {has}; {wanted} are asked for.")
 
 

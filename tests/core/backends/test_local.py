@@ -288,7 +288,8 @@ class TestTorchrun:
             "    open(os.environ['TUNEDECK_EXIT_FILE'], 'w').write('75')\n"
             "    sys.exit(75)\n"
             "signal.signal(signal.SIGTERM, save)\n"
-            "print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'], flush=True)\n"
+            # In one piece: without a buffer, print's words mix with those of the other rank.
+            "sys.stdout.write('rank {RANK} of {WORLD_SIZE}\\n'.format(**os.environ))\n"
             "time.sleep(60)\n"
         )
         launch = Launch("torchrun", str(script), nproc_per_node=2)

@@ -331,7 +331,7 @@ async def test_flavors_prices_and_jobs_are_as_the_service_has_them(
     [
         ({"flavor": "a10g-smal"}, "error", "Did you mean 'a10g-small'?"),
         ({"gpus": 4, "flavor": "a10g-small"}, "error", "asks for 4 GPUs; flavor"),
-        ({"flavor": "a10g-small"}, "warning", "which are paid for"),
+        ({"flavor": "a10g-small"}, "warning", "1 GPU, all paid for"),
         ({"namespace": "others"}, "error", "who is not in 'others'"),
         (
             {"volumes": [{"type": "bucket", "source": "ada/no", "mount_path": "/d",

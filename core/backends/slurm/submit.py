@@ -39,9 +39,10 @@ async def submit(machine: Machine, root: str, submission: Submission) -> Handle:
         UsageError: if Slurm refuses the job, or an input has changed since it was planned.
         TunedeckError: if something cannot be written over there.
     """
+    incoming = f"{root}/.tunedeck/incoming/{submission.run_id}-{secrets.token_hex(4)}"
     for pause_s in (*_PAUSES_S, None):
         try:
-            return await _attempt(machine, root, submission)
+            return await _attempt(machine, root, incoming, submission)
         except ReachError:
             if pause_s is None:
                 raise
@@ -61,9 +62,8 @@ async def find(machine: Machine, run_dir: str, run_id: str) -> Handle | None:
     return _handle(run_id, run_dir, done.out) if done.out.strip() else None
 
 
-async def _attempt(machine: Machine, root: str, submission: Submission) -> Handle:
+async def _attempt(machine: Machine, root: str, incoming: str, submission: Submission) -> Handle:
     run_dir = f"{root}/{submission.run_id}"
-    incoming = f"{root}/.tunedeck/incoming/{submission.run_id}-{secrets.token_hex(4)}"
     payload = submission.payload or {}
     uploads = [Upload.from_json(item) for item in payload["uploads"]]
     there = await _look(machine, run_dir, incoming, uploads)
@@ -90,17 +90,20 @@ async def _look(
 ) -> set[str]:
     """What is there already, `run` for the run itself; makes the folder for what is not.
 
-    What attempts have left that were cut off goes: this run's, and those of other days.
+    What attempts have left that were cut off goes: this one's own, this run's from hours ago (a
+    younger one may be another process's that submits the same run now), and those of other days.
     """
-    drafts, mine = shlex.quote(str(PurePosixPath(incoming).parent)), PurePosixPath(run_dir).name
+    drafts, own = PurePosixPath(incoming).parent, shlex.quote(incoming)
+    old = f"-name '{PurePosixPath(run_dir).name}-*' -mmin +120 -o -mtime +2"
     lines = [
-        f"find {drafts} -mindepth 1 -maxdepth 1 '(' -name '{mine}-*' -o -mtime +2 ')' "
+        f"rm -rf {own}",
+        f"find {shlex.quote(str(drafts))} -mindepth 1 -maxdepth 1 '(' {old} ')' "
         "-exec rm -rf {} + 2> /dev/null",
         f"if [ -e {shlex.quote(run_dir)} ]; then echo run; fi",
     ]
     for index, upload in enumerate(uploads):
         lines.append(f"if [ -e {shlex.quote(upload.target)} ]; then echo {index}; fi")
-    lines.append(f"mkdir -p {shlex.quote(incoming + '/run')}")
+    lines.append(f"mkdir -p {own}/run")
     done = await run_slurm(machine, "\n".join(lines))
     if done.code:
         raise refused(machine, done, f"Making a folder in {PurePosixPath(run_dir).parent}")

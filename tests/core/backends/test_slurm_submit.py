@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,14 +87,18 @@ async def test_a_job_that_was_refused_leaves_nothing_behind(
     assert list((root / ".tunedeck" / "incoming").iterdir()) == []
 
 
-async def test_what_an_attempt_left_that_was_cut_off_is_removed_by_the_next(
+async def test_what_was_cut_off_hours_ago_is_removed_and_what_another_sends_now_is_not(
     slurm: Say, backend: SlurmBackend, submission: Submission, root: Path
 ) -> None:
-    left = root / ".tunedeck" / "incoming" / f"{submission.run_id}-0123" / "run"
-    left.mkdir(parents=True)
-    (left / "secrets.sh").write_text("export HF_TOKEN=secret\n")
+    drafts = root / ".tunedeck" / "incoming"
+    for name in ("left", "young"):
+        draft = drafts / f"{submission.run_id}-{name}"
+        (draft / "run").mkdir(parents=True)
+        (draft / "run" / "secrets.sh").write_text("export HF_TOKEN=secret\n")
+    hours_ago = time.time() - 3 * 3600
+    os.utime(drafts / f"{submission.run_id}-left", (hours_ago, hours_ago))
     await backend.submit(submission)
-    assert list((root / ".tunedeck" / "incoming").iterdir()) == []
+    assert [draft.name for draft in drafts.iterdir()] == [f"{submission.run_id}-young"]
 
 
 async def test_where_the_queue_cannot_be_asked_no_run_is_said_to_have_no_job(

@@ -76,10 +76,6 @@ class DistributedContext:
         """Differs where tokens differ; ranks that compute the same tokens draw the same dropout."""
         return self.rank // self.sizes.tp
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank: all ranks ask together and hear the same."""
-        return bool(self._reduced([float(flag)], dist.ReduceOp.MAX)[0])
-
     def most(self, value: int) -> int:
         """The greatest value of any rank: all ranks ask together and hear the same."""
         return round(self._reduced([value], dist.ReduceOp.MAX)[0])

@@ -138,14 +138,13 @@ def test_ranks_that_hold_the_same_rows_get_the_same_share() -> None:
 
 
 def test_alone_everything_is_agreed_on() -> None:
-    assert ALONE.any(True)
-    assert not ALONE.any(False)
+    assert ALONE.most(7) == 7
     assert ALONE.count([3, 4]) == [3, 4]
     with first_on_each_machine(ALONE, timedelta(minutes=30)):
         ALONE.barrier()
 
 
-def meet(config: TrainConfig) -> tuple[bool, list[int], float]:
+def meet(config: TrainConfig) -> tuple[int, list[int], float]:
     """What ranks hear of each other."""
     import torch
     from torch import distributed as dist
@@ -157,11 +156,11 @@ def meet(config: TrainConfig) -> tuple[bool, list[int], float]:
     with first_on_each_machine(context, config.dist_env.timeout):
         if context.rank == 0:
             time.sleep(2)
-    any_of = context.any(context.rank == 1)
+    most = context.most(context.rank)
     counts = context.count([context.data_rank, 1])
     loss = context.sum_loss(torch.tensor(float(context.rank)))
     leave()
-    return any_of, counts, float(loss)
+    return most, counts, float(loss)
 
 
 @pytest.mark.slow
@@ -169,8 +168,8 @@ def meet(config: TrainConfig) -> tuple[bool, list[int], float]:
 def test_ranks_count_what_each_share_has_once(workers: Workers, configure: Configure) -> None:
     config = configure(distributed={"tp_size": 2})
     assert check_mesh(configure()) == MeshSizes(1, 1, 1, 1, 1)
-    for any_of, counts, loss in workers.run(4, meet, config):
-        assert any_of
+    for most, counts, loss in workers.run(4, meet, config):
+        assert most == 3
         # Two shares, 0 and 1, each on two ranks.
         assert counts == [1, 2]
         assert loss == (0 + 1 + 2 + 3) / 2

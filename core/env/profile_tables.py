@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..files import back_up
-from .load import RESERVED, EnvFiles, Profile
+from .load import BUILT_IN, RESERVED, EnvFiles, Profile
 from .mend import Mended, parsed_toml
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -140,7 +140,12 @@ def _check_new(files: EnvFiles, new: str) -> None:
         raise UsageError(
             f"'{new}' is a reserved table of env files, not a profile.", fix="Take another name."
         )
-    if new in files.profiles and files.profiles[new].source is not None:
+    if new == BUILT_IN.name:
+        raise UsageError(
+            f"'{new}' stands for this machine: launches without a profile run by it.",
+            fix="Take another name.",
+        )
+    if new in files.profiles:
         raise UsageError(
             f"There is a profile '{new}' already.",
             place=files.profiles[new].place(),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from ...findings import Edit, Finding
 from ...secrets import is_secret_name
 from ...text import did_you_mean, nearest
+from ..load import BUILT_IN
 from ..models import MODELS, describe, item_keys, keys_of
 from ..models.misfit import Misfit
 from .subject import Subject
@@ -33,6 +34,14 @@ def keys_and_types(subject: Subject) -> Iterable[Finding]:
             )
         else:
             yield wrong_value(subject, misfit)
+    if subject.name == BUILT_IN.name and subject.executor != BUILT_IN.table["executor"]:
+        yield subject.finding(
+            "error",
+            "executor",
+            f"Launches without a profile run by '{subject.name}', which stands for this machine "
+            f"and not for '{subject.executor}'.",
+            "Give the profile another name, and choose it with -r.",
+        )
     yield from _missing(subject)
 
 

@@ -86,6 +86,7 @@ def test_a_profile_that_others_extend_stays_and_they_are_named(write: Write) -> 
         ("base", "a b", "no name"),
         ("base", "", "no name"),
         ("local", "here", "built in"),
+        ("base", "local", "stands for this machine"),
         ("bass", "here", "Did you mean 'base'"),
     ],
 )

@@ -226,3 +226,10 @@ def test_folders_below_a_placeholder_go_with_it(check: Check) -> None:
     assert one(check(text)).key == "workspace"
     same = check(f'{SLURM}qos = "REPLACE_ME"\nreservation = "REPLACE_ME"\n')
     assert [finding.key for finding in same] == ["qos", "reservation"]
+
+
+def test_the_profile_of_this_machine_runs_nowhere_else(check: Check) -> None:
+    (found,) = (f for f in check('[local]\nexecutor = "slurm"\n') if f.key == "executor")
+    assert (found.severity, found.place.line) == ("error", 2)
+    assert "stands for this machine and not for 'slurm'" in found.message
+    assert not [f for f in check('[local]\nexecutor = "local"\n') if f.key == "executor"]

@@ -153,6 +153,17 @@ class RunAI:
             return None
         return found
 
+    async def events(self, workload_id: str) -> list[dict[str, Any]]:
+        """The newest of what Kubernetes tells of a workload: `reason`, `message`, `createdAt`."""
+        asked = {"limit": 1, "sortOrder": "desc"}
+        found: list[dict[str, Any]] = await self.call(
+            "GET",
+            f"/workloads/{workload_id}/events",
+            params=asked,
+            read=partial(_rows_of, key="events"),
+        )
+        return found
+
     async def clusters(self) -> list[dict[str, Any]]:
         """All clusters: `uuid`, `name`, `domain`."""
         found: list[dict[str, Any]] = await self.call(
@@ -190,9 +201,12 @@ class RunAI:
         async def none() -> Mapping[str, str]:
             return {}
 
-        told = await Service(SERVICE, self.root, none, SIGN_IN).call(
-            "POST", "/api/v1/token", body=self._credential(), safe=True
-        )
+        try:
+            told = await Service(SERVICE, self.root, none, SIGN_IN).call(
+                "POST", "/api/v1/token", body=self._credential(), safe=True
+            )
+        except UsageError as error:  # 400 is what its document has for a wrong credential
+            raise AuthenticationError(error.message, fix=SIGN_IN) from error
         if not isinstance(told, dict) or not told.get("accessToken"):
             raise AuthenticationError(f"{SERVICE} gave no token.", fix=SIGN_IN)
         self._token = str(told["accessToken"])

@@ -54,7 +54,8 @@ rm -f "$pipe"
 exit "$code"
 """
 
-_LONGEST_NAME = 48
+_LONGEST_NAME = 34
+"""What NVIDIA's own launcher (NeMo-Run) cuts names to: the service takes up to 35 characters."""
 _LONGEST_SCRIPT = 120 << 10
 
 

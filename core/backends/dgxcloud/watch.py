@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from ...errors import TunedeckError
 from ...states import RunState, Status
 from ..base import Handle
+from ..cloud.events import newest_of
 from ..ending import with_exit_code
 from ..suspend import as_suspended
 from .client import RunAI
@@ -29,7 +32,8 @@ _STATES = {
 }
 """A phase that is new to us counts as running: it is looked at again."""
 
-_TELL_MORE = (RunState.QUEUED, RunState.FAILED, RunState.SUCCEEDED, RunState.CANCELLED)
+_WAITING = (RunState.QUEUED, RunState.STARTING)
+_TELL_MORE = (*_WAITING, RunState.FAILED, RunState.SUCCEEDED, RunState.CANCELLED)
 
 
 async def status_of(runai: RunAI, handle: Handle) -> Status:
@@ -40,6 +44,8 @@ async def status_of(runai: RunAI, handle: Handle) -> Status:
     status = status_from(told)
     if status.state in _TELL_MORE:
         status = status_from({**told, **await _more(runai, handle)})
+    if status.state in _WAITING and not status.reason:
+        return replace(status, reason=await _waits_for(runai, handle))
     if status.state is RunState.SUCCEEDED:
         return with_exit_code(status, 0)
     if status.state is not RunState.FAILED:
@@ -68,6 +74,14 @@ async def _more(runai: RunAI, handle: Handle) -> dict[str, Any]:
     row = await runai.row(handle.job_id) or {}
     names = ("phaseMessage", "phaseReason", "completedAt")
     return {name: row[name] for name in names if row.get(name)}
+
+
+async def _waits_for(runai: RunAI, handle: Handle) -> str:
+    """What holds a workload up, such as an image that cannot be pulled; empty where untold."""
+    try:
+        return newest_of(await runai.events(handle.job_id), "createdAt")
+    except TunedeckError:
+        return ""
 
 
 def _moment(text: Any) -> float | None:

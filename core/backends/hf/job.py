@@ -26,7 +26,7 @@ from .settings import (
 
 RUN_LABEL, DIGEST_LABEL = "tunedeck-run", "tunedeck-digest"
 
-_LABEL = re.compile(r"[^A-Za-z0-9._-]+")
+_LABEL = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_LABEL = 63
 
 
@@ -78,7 +78,7 @@ def job_of(plan: Plan) -> Job:
 
 
 def label(text: str) -> str:
-    """Text in the characters of a label."""
+    """Text in the characters of a job's name, which the service also keeps as a tag."""
     return _LABEL.sub("-", text).strip("-")[:_LONGEST_LABEL]
 
 

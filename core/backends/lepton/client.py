@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ...errors import AuthenticationError, NotFoundError
 from ..cloud.errors import Passing
@@ -109,6 +108,10 @@ class Lepton:
             return []
         return [name for row in rows if (name := id_of(row))]
 
+    async def events(self, job_id: str) -> list[dict[str, Any]]:
+        """What Kubernetes tells of a job: `type`, `reason`, `last_observed_time`."""
+        return await self.rows(f"/jobs/{job_id}/events")
+
     async def node_groups(self) -> list[dict[str, Any]]:
         """The dedicated node groups that the workspace may use."""
         return await self.rows("/dedicated-node-groups")
@@ -162,8 +165,7 @@ def _workspace() -> dict[str, str]:
     url = os.environ.get("LEPTON_WORKSPACE_URL") or str(record.get("url") or f"{_GATEWAY}/{name}")
     origin = os.environ.get("LEPTON_WORKSPACE_ORIGIN_URL") or record.get("workspace_origin_url")
     if not origin and "dgxc" in url:
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        origin = url
     return {"url": url.rstrip("/"), "token": token, "origin": str(origin or "")}
 
 

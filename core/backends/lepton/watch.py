@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from ...errors import TunedeckError
 from ...states import RunState, Status
 from ..base import Handle
+from ..cloud.events import newest_of
 from ..ending import with_exit_code
 from ..suspend import as_suspended
 from .client import Lepton
@@ -35,6 +38,9 @@ async def status_of(lepton: Lepton, handle: Handle) -> Status:
     if job is None:
         return Status(RunState.LOST, "", "the service knows no such job any more")
     status = as_suspended(status_from(job), handle)
+    if status.state in (RunState.QUEUED, RunState.STARTING):
+        words = (status.reason, await _waits_for(lepton, handle))
+        return replace(status, reason="; ".join(word for word in words if word))
     if status.state is RunState.SUCCEEDED:
         return with_exit_code(status, 0)
     if status.state is not RunState.FAILED:
@@ -67,6 +73,14 @@ def status_from(job: Mapping[str, Any]) -> Status:
         started_at=seconds(told.get("creation_time")),
         ended_at=seconds(told.get("completion_time")) if state.terminal else None,
     )
+
+
+async def _waits_for(lepton: Lepton, handle: Handle) -> str:
+    """What holds a job up, such as an image that cannot be pulled; empty where it is not told."""
+    try:
+        return newest_of(await lepton.events(handle.job_id), "last_observed_time")
+    except TunedeckError:
+        return ""
 
 
 def _archived(told: Mapping[str, Any], spec: Mapping[str, Any]) -> RunState:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.core.backends.cloud_runs import CANARY, lines_of, local_input, submit, texts
 from tests.core.backends.conftest import Cloud
-from tests.system.clouds.lepton import GROUP_ID
+from tests.system.clouds.lepton_schema import GROUP_ID
 from tests.system.clouds.runai_schema import CLUSTER_ID, PROJECT_ID
 from tunedeck.core import locations
 from tunedeck.core.backends.base import Settles

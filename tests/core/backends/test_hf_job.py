@@ -115,6 +115,12 @@ def test_what_a_job_must_have_is_asked_for(
     assert raised.value.fix
 
 
+def test_the_name_is_one_that_the_service_can_keep_as_a_tag(hf_plan: PlanMaker) -> None:
+    """huggingface_hub's own jobs have letters, digits, `-` and `_` in theirs."""
+    plan = hf_plan(name="Llama 3.1/sft, ada")
+    assert job_of(plan)["labels"]["name"] == "Llama-3-1-sft-ada"
+
+
 def test_several_machines_are_refused(hf_plan: PlanMaker) -> None:
     with pytest.raises(UsageError, match="one machine"):
         render(hf_plan(launch=Launch("torchrun", "tunedeck.trainer", ("sft",), 2, 8, 8)))

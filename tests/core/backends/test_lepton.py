@@ -19,8 +19,9 @@ from tests.core.backends.cloud_runs import (
     submit,
     texts,
 )
-from tests.system.clouds.lepton import GROUP_ID, TOKEN, FakeLepton
+from tests.system.clouds.lepton import FakeLepton
 from tests.system.clouds.lepton_place import LeptonPlace
+from tests.system.clouds.lepton_schema import GROUP_ID, TOKEN
 from tunedeck.core.errors import AuthenticationError, ReachError, UsageError
 from tunedeck.core.plan import Launch, LocalInput, SecretRef, digest_of, new_run_id
 from tunedeck.core.states import RunState

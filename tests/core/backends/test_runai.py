@@ -191,6 +191,16 @@ async def test_a_credential_that_is_refused_is_an_error_of_authentication(
     assert "wrong" not in str(refused.value)
 
 
+async def test_a_refusal_by_400_is_one_of_the_credential_too(
+    place: RunAIPlace, runai: FakeRunAI
+) -> None:
+    """The only refusal that the OpenAPI document has for the token's route."""
+    runai.fault("POST", "/token$", status=400)
+    with pytest.raises(AuthenticationError, match="injected") as refused:
+        await submit(place, place.plan("true"))
+    assert "client_id" in refused.value.fix
+
+
 async def test_the_older_names_of_the_credential_serve_as_well(
     place: RunAIPlace, runai: FakeRunAI
 ) -> None:

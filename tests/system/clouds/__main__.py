@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from tests.system.clouds import hf, lepton, runai
+from tests.system.clouds.lepton_schema import GROUP, STORAGE, TOKEN, WORKSPACE
 from tests.system.clouds.runai_schema import CLAIM, CLIENT, PROJECT, SECRET
 from tests.system.clouds.server import FakeService
 
@@ -65,13 +66,13 @@ def _lepton(folder: Path) -> tuple[FakeService, dict[str, str]]:
     service = lepton.FakeLepton(folder)
     return service, {
         "LEPTON_WORKSPACE_URL": service.workspace_url,
-        "LEPTON_WORKSPACE_ID": lepton.WORKSPACE,
-        "LEPTON_WORKSPACE_TOKEN": lepton.TOKEN,
-        "LEPTON_NODE_GROUP": lepton.GROUP,
+        "LEPTON_WORKSPACE_ID": WORKSPACE,
+        "LEPTON_WORKSPACE_TOKEN": TOKEN,
+        "LEPTON_NODE_GROUP": GROUP,
         "LEPTON_GPU_SHAPE": "gpu.8xh100-80gb",
         "LEPTON_ONE_GPU_SHAPE": "gpu.h100-80gb",
         "NEMOTRON_HOST_MOUNT": "/users/ada",
-        "NEMOTRON_MOUNT_FROM": lepton.STORAGE,
+        "NEMOTRON_MOUNT_FROM": STORAGE,
     }
 
 

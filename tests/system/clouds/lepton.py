@@ -6,58 +6,28 @@ Fields, states and refusals are those of leptonai 0.47.1 (`api/v2/types`, `job_v
 
 from __future__ import annotations
 
-import re
 import secrets
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tests.system.clouds.jobs import LocalJob, free_port
+from tests.system.clouds.lepton_schema import (
+    GROUP,
+    GROUP_ID,
+    JOB,
+    SHAPES,
+    TOKEN,
+    WORKSPACE,
+    check,
+    check_job,
+)
 from tests.system.clouds.server import FakeService, Refused, Reply, Request
 
-WORKSPACE, TOKEN = "nemo-lab", "Lp9" + "xQ4vT7" * 5
-GROUP_ID, GROUP = "h100-pool-7f3a", "h100-pool"
-SHAPES = {"cpu.small": 0, "cpu.large": 0, "gpu.h100-80gb": 1, "gpu.2xh100-80gb": 2,
-          "gpu.8xh100-80gb": 8}  # fmt: skip
-STORAGE = "node-nfs:lustre"
-
-_JOB = {"metadata": dict, "spec": dict, "status": dict}
-_METADATA = {"id": str, "name": str, "labels": dict, "visibility": str, "owner": str}
-_SPEC: dict[str, type] = {
-    "resource_shape": str, "affinity": dict, "container": dict, "shared_memory_size": int,
-    "completions": int, "parallelism": int, "max_failure_retry": int,
-    "max_job_failure_retry": int, "envs": list, "mounts": list, "storage_attachments": list,
-    "image_pull_secrets": list, "ttl_seconds_after_finished": int,
-    "intra_job_communication": bool, "user_security_context": dict, "metrics": dict, "log": dict,
-    "queue_config": dict, "stopped": bool, "reservation_config": dict, "time_schedule": dict,
-    "segment_config": dict,
-}  # fmt: skip
-_INNER: dict[str, dict[str, type]] = {
-    "affinity": {"allowed_providers": list, "allowed_dedicated_node_groups": list,
-                 "allowed_nodes_in_node_group": list},
-    "container": {"image": str, "command": list, "ports": list},
-    "log": {"save_termination_logs": bool, "enable_collection": bool},
-    "queue_config": {"priority_class": str, "can_be_preempted": bool, "can_preempt": bool},
-    "reservation_config": {"reservation_id": str, "allow_burst_to_other_reservations": bool},
-}  # fmt: skip
-_ENV = {"name": str, "value": str, "value_from": dict}
-_MOUNT = {"path": str, "from": str, "mount_path": str, "mount_options": dict}
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,35}")
-_ENV_NAME = re.compile(r"[A-Za-z._-][A-Za-z0-9._-]*")
-_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-_PRIORITY = re.compile(r"(?:low|mid|high)-\d000")
-_RESERVED_MOUNTS = frozenset([
-    "/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/media", "/opt", "/proc", "/run",
-    "/sbin", "/srv", "/sys", "/usr", "/usr/bin", "/usr/lib", "/usr/local", "/usr/sbin", "/var",
-    "/sys/fs/cgroup", "/sys/kernel/security", "/proc/sys", "/proc/bus",
-])  # fmt: skip
-_RESERVED_VARIABLES = frozenset([
-    "LEPTON_WORKSPACE_ID", "LEPTON_DEPLOYMENT_NAME", "LEPTON_JOB_NAME",
-    "LEPTON_RESOURCE_ACCELERATOR_TYPE", "LEPTON_WORKSPACE_ORIGIN_URL",
-])  # fmt: skip
 _MASTER = "${LEPTON_JOB_WORKER_PREFIX}-0.${LEPTON_SUBDOMAIN}"
 _PORT = "MASTER_PORT=29400"
 _NS = 1_000_000_000
@@ -149,6 +119,7 @@ class FakeLepton(FakeService):
         grace_s: how long a job that is stopped may take before it is killed.
         secrets: the workspace's secrets with their values.
         expired: tokens that were good once.
+        events: what Kubernetes tells of each job, the oldest first: type, reason, and message.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -159,6 +130,7 @@ class FakeLepton(FakeService):
         self.grace_s = 3.0
         self.secrets: dict[str, str] = {}
         self.expired: set[str] = set()
+        self.events: list[tuple[str, str, str]] = []
         self.workspace_url = f"{self.url}/api/v2/workspaces/{WORKSPACE}"
         base = "/api/v2/workspaces/{ws}"
         for method, path, handler in (
@@ -176,7 +148,7 @@ class FakeLepton(FakeService):
             ("DELETE", "/jobs/{id}", self._delete),
             ("GET", "/jobs/{id}/replicas", self._replicas),
             ("GET", "/jobs/{id}/replicas/{replica}/log", self._stream),
-            ("GET", "/jobs/{id}/events", lambda r: Reply(200, [])),
+            ("GET", "/jobs/{id}/events", self._events),
             ("GET", "/logs", self._logs),
         ):
             self.route(method, base + path, handler)
@@ -268,7 +240,7 @@ class FakeLepton(FakeService):
         if not isinstance(rows, list):
             raise Refused(400, "json: cannot unmarshal object into Go value of type []SecretItem")
         for row in rows:
-            _check(row, {"name": str, "value": str, "tags": list, "owner": str, "visibility": str})
+            check(row, {"name": str, "value": str, "tags": list, "owner": str, "visibility": str})
             if row["name"] in self.secrets:
                 raise Refused(409, f"secret {row['name']} already exists")
         self.secrets |= {row["name"]: row["value"] for row in rows}
@@ -279,7 +251,7 @@ class FakeLepton(FakeService):
     def _create(self, request: Request) -> Reply:
         self._known(request)
         body = request.json()
-        self._check_job(body)
+        check_job(body, self.secrets)
         name = body["metadata"].get("id") or body["metadata"].get("name")
         with self.lock:
             if name in self.jobs and not self.jobs[name].deleted:
@@ -288,58 +260,6 @@ class FakeLepton(FakeService):
             self.jobs[name] = job
             self._try(job)
         return Reply(201, job.told())
-
-    def _check_job(self, body: Any) -> None:
-        _check(body, _JOB)
-        metadata, spec = body.get("metadata", {}), body.get("spec", {})
-        _check(metadata, _METADATA)
-        _check(spec, _SPEC)
-        name = metadata.get("id") or metadata.get("name") or ""
-        if not _NAME.fullmatch(name) or name.endswith(("-", "by-lepton")):
-            raise Refused(400, f"invalid job name {name!r}")
-        for label, value in (metadata.get("labels") or {}).items():
-            if not _LABEL.fullmatch(label) or not (value == "" or _LABEL.fullmatch(value)):
-                raise Refused(400, f"invalid label {label}={value}")
-        for table, fields in _INNER.items():
-            _check(spec.get(table) or {}, fields)
-        if spec.get("resource_shape") not in SHAPES:
-            raise Refused(400, f"resource shape {spec.get('resource_shape')} not found")
-        for group in (spec.get("affinity") or {}).get("allowed_dedicated_node_groups") or ():
-            if group != GROUP_ID:
-                raise Refused(400, f"dedicated node group {group} not found")
-        container = spec.get("container") or {}
-        if not container.get("image") or not all(isinstance(w, str) for w in container["command"]):
-            raise Refused(400, "container image and command are required")
-        if int(spec.get("completions", 1)) < 1 or int(spec.get("parallelism", 1)) < 1:
-            raise Refused(400, "completions and parallelism must be positive")
-        priority = (spec.get("queue_config") or {}).get("priority_class")
-        if priority and not _PRIORITY.fullmatch(priority):
-            raise Refused(400, f"invalid priority class {priority}")
-        for env in spec.get("envs") or ():
-            self._check_env(env)
-        for mount in spec.get("mounts") or ():
-            self._check_mount(mount)
-
-    def _check_env(self, env: dict[str, Any]) -> None:
-        _check(env, _ENV)
-        if not _ENV_NAME.fullmatch(env["name"]) or env["name"] in _RESERVED_VARIABLES:
-            raise Refused(400, f"invalid environment variable name {env['name']}")
-        if reference := env.get("value_from"):
-            _check(reference, {"secret_name_ref": str})
-            if reference["secret_name_ref"] not in self.secrets:
-                raise Refused(400, f"secret {reference['secret_name_ref']} not found")
-        elif len(env.get("value", "")) > 128 << 10:
-            raise Refused(400, "environment variable too long")
-
-    def _check_mount(self, mount: dict[str, Any]) -> None:
-        _check(mount, _MOUNT)
-        if not mount.get("from"):
-            raise Refused(400, "mount.from is required")
-        if mount["from"] not in (STORAGE, "node-local"):
-            raise Refused(400, f"storage {mount['from']} not found")
-        path = "/" + re.sub(r"/+", "/", mount["mount_path"]).strip("/")
-        if path in _RESERVED_MOUNTS:
-            raise Refused(400, f"mount path {path} is reserved")
 
     def _try(self, job: LeptonJob) -> None:
         """Make the replicas of the next try; start them unless jobs are held."""
@@ -409,7 +329,7 @@ class FakeLepton(FakeService):
 
     def _patch(self, request: Request) -> Reply:
         job, body = self._job(request), request.json()
-        _check(body, _JOB)
+        check(body, JOB)
         if set(body.get("spec", {})) - {"stopped"}:
             raise Refused(400, "only spec.stopped can be changed")
         was, now = bool(job.spec.get("stopped")), bool(body["spec"]["stopped"])
@@ -437,6 +357,15 @@ class FakeLepton(FakeService):
             if run.started_at
         ]
         return Reply(200, rows)
+
+    def _events(self, request: Request) -> Reply:
+        job = self._job(request)
+        return Reply(200, [
+            {"type": kind, "reason": reason, "message": message, "count": 1,
+             "regarding": {"kind": "Pod", "name": job.id},
+             "last_observed_time": datetime.fromtimestamp(job.created_at + n, UTC).isoformat()}
+            for n, (kind, reason, message) in enumerate(self.events)
+        ])  # fmt: skip
 
     # Logs.
 
@@ -477,16 +406,3 @@ def _text(run: LocalJob) -> Iterator[bytes]:
     for entry in run.follow():
         if entry is not None:
             yield entry.text.encode() + b"\n"
-
-
-def _check(table: Any, fields: dict[str, Any]) -> None:
-    """Refuse unknown fields and wrong types."""
-    if not isinstance(table, dict):
-        raise Refused(400, "json: cannot unmarshal")
-    for name, value in table.items():
-        if name not in fields:
-            raise Refused(400, f'json: unknown field "{name}"')
-        kind = fields[name]
-        wrong = isinstance(value, bool) and kind is not bool
-        if value is not None and (wrong or not isinstance(value, kind)):
-            raise Refused(400, f"json: cannot unmarshal {value!r} into field {name}")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.system.clouds.lepton import GROUP, STORAGE, TOKEN, WORKSPACE, FakeLepton
+from tests.system.clouds.lepton import FakeLepton
+from tests.system.clouds.lepton_schema import GROUP, STORAGE, TOKEN, WORKSPACE
 from tests.system.places import plan_for, quick
 from tunedeck.core.backends.base import Backend, load_backend
 from tunedeck.core.backends.cloud import carriers

@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 
 from tests.system.clouds.jobs import LocalJob, free_port
-from tests.system.clouds.runai_schema import check_workload
+from tests.system.clouds.runai_schema import check_workload, iso
 from tests.system.clouds.runai_tenant import Tenant
 from tests.system.clouds.runai_workload import Workload
 from tests.system.clouds.server import Refused, Reply, Request
@@ -25,6 +25,7 @@ class Workloads(Tenant):
         workloads: by id, in the order of their creation.
         held: while it is true, new workloads wait in Pending; `release` starts them.
         grace_s: how long a workload that is suspended may take before it is killed.
+        events: what Kubernetes tells of each workload, the oldest first: type, reason, message.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,10 +34,12 @@ class Workloads(Tenant):
         self.workloads: dict[str, Workload] = {}
         self.held = False
         self.grace_s = 3.0
+        self.events: list[tuple[str, str, str]] = []
         for method, path, handler in (
             ("GET", "/api/v1/workloads", self._list),
             ("GET", "/api/v1/workloads/{id}", lambda r: Reply(200, self._any(r).row())),
             ("GET", "/api/v1/workloads/{id}/pods", self._pods),
+            ("GET", "/api/v1/workloads/{id}/events", self._events),
             ("POST", "/api/v1/workloads/(?P<kind>trainings|distributed)", self._create),
             ("GET", "/api/v1/workloads/(?P<kind>trainings|distributed)/{id}",
              lambda r: Reply(200, self._one(r).told())),
@@ -168,6 +171,18 @@ class Workloads(Tenant):
             if pod.started_at
         ]
         return Reply(200, {"next": 1, "pods": rows[int(request.option("offset") or 0) :]})
+
+    def _events(self, request: Request) -> Reply:
+        workload = self._any(request)
+        rows = [
+            {"id": str(number), "type": kind, "reason": reason, "message": message,
+             "createdAt": iso(workload.created_at + number)}
+            for number, (kind, reason, message) in enumerate(self.events)
+        ]  # fmt: skip
+        if request.option("sortOrder") != "asc":  # the document's default is desc
+            rows.reverse()
+        begin, limit = int(request.option("offset") or 0), int(request.option("limit") or 50)
+        return Reply(200, {"next": begin + limit, "events": rows[begin : begin + limit]})
 
     def _delete(self, request: Request) -> Reply:
         workload = self._one(request)

@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.system.clouds.lepton import GROUP_ID, STORAGE, TOKEN, FakeLepton
+from tests.system.clouds.lepton import FakeLepton
+from tests.system.clouds.lepton_schema import GROUP_ID, STORAGE, TOKEN
 from tests.system.clouds.runai import FakeRunAI
 from tests.system.clouds.runai_schema import CLAIM, CLIENT, CLUSTER_ID, PROJECT_ID, SECRET
 

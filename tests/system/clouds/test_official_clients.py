@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.system.clouds.lepton import GROUP_ID, TOKEN, WORKSPACE, FakeLepton
+from tests.system.clouds.lepton import FakeLepton
 from tests.system.clouds.lepton_place import LeptonPlace, workspace_on_loopback
+from tests.system.clouds.lepton_schema import GROUP_ID, TOKEN, WORKSPACE
 from tests.system.clouds.runai import FakeRunAI
 from tests.system.clouds.runai_place import RunAIPlace, tenant_on_loopback
 from tests.system.clouds.runai_schema import CLIENT, PROJECT, SECRET

@@ -46,7 +46,13 @@ class Taken(UsageError):
 
 
 def refusal(
-    service: str, status: int, answer: str, *, sign_in: str, after_s: float | None = None
+    service: str,
+    status: int,
+    answer: str,
+    *,
+    sign_in: str,
+    after_s: float | None = None,
+    asked: str = "",
 ) -> TunedeckError:
     """The error for an HTTP status of 400 and above.
 
@@ -56,12 +62,14 @@ def refusal(
         answer: the body of its answer.
         sign_in: what to do about a credential that is refused.
         after_s: its Retry-After, in seconds.
+        asked: method and path of the request, which tell the permission that is missing.
     """
     said = f"{service} answered {status}: {said_by(_words_of(answer)) or 'without a reason'}"
     if status == 401:
         return AuthenticationError(said, fix=sign_in)
     if status == 403:
-        return AuthenticationError(said, fix=f"The credential lacks a permission. {sign_in}")
+        what = f"a permission, for {asked}" if asked else "a permission"
+        return AuthenticationError(said, fix=f"The credential lacks {what}. {sign_in}")
     if status == 402:
         return AuthenticationError(said, fix="The account has no credit or no plan for this.")
     if status in (404, 410) and not _PAGE.match(answer):

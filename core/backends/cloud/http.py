@@ -162,6 +162,7 @@ class Service:
             response.text,
             sign_in=self.sign_in,
             after_s=retry_after(response.headers),
+            asked=f"{response.request.method} {response.request.url.path}",
         )
 
     def _json(self, response: httpx.Response) -> Any:

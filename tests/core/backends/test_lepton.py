@@ -104,6 +104,15 @@ async def test_a_token_that_is_refused_is_an_error_of_authentication(
     assert TOKEN not in str(refused.value)
 
 
+async def test_a_permission_that_is_missing_is_told_by_what_was_asked(
+    place: LeptonPlace, lepton: FakeLepton
+) -> None:
+    lepton.fault("GET", "/dedicated-node-groups$", status=403)
+    with pytest.raises(AuthenticationError) as refused:
+        await submit(place, place.plan("true"))
+    assert "a permission, for GET /api/v2/workspaces/nemo-lab/dedicated-no" in refused.value.fix
+
+
 async def test_the_login_of_their_command_line_serves_as_well(
     place: LeptonPlace, lepton: FakeLepton, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -195,7 +195,7 @@ async def test_a_refusal_by_400_is_one_of_the_credential_too(
     place: RunAIPlace, runai: FakeRunAI
 ) -> None:
     """The only refusal that the OpenAPI document has for the token's route."""
-    runai.fault("POST", "/token$", status=400)
+    runai.fault("POST", "/token$", status=400, times=9)
     with pytest.raises(AuthenticationError, match="injected") as refused:
         await submit(place, place.plan("true"))
     assert "client_id" in refused.value.fix

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..core.chat import ChatTokenizer
+from ..core.errors import TunedeckError
 from ..core.schema import TrainConfig
 from .checkpoints.progress import Progress, random_state
 from .checkpoints.saving import Saver
+from .checkpoints.writer import Moment
 from .data.assemble import TrainingRows
 from .data.batches import Batch
 from .data.streaming import StreamedRows
@@ -20,14 +22,15 @@ from .parallel.sequences import share_sequences
 from .preempt import StopRequest
 from .reporting.accounts import Accounts
 from .reporting.metrics import Meter, say
+from .reporting.quarantine import quarantine
 from .reporting.samples import Sampler
 from .reporting.tracking import Tracker
 from .reporting.validator import ValidationSet, Validator
 from .runtime import ModelAndOptimizerState, RuntimeConfig
-from .saves import Saves
 from .stepping import Stepper
 from .update.loss import SupervisedLoss
 from .update.out_of_memory import MicroBatches
+from .update.pending import Settled
 
 
 class Ending(StrEnum):
@@ -77,9 +80,9 @@ class TrainingLoop:
         sizes: MicroBatches,
     ) -> None:
         assert state.scheduler is not None
-        self._config, self._data, self._loader = config, data, loader
+        self._config, self._run_dir, self._data, self._loader = config, run_dir, data, loader
         self._model, self._rate = state.model, state.scheduler
-        self._progress, self._stop = progress, stop
+        self._progress, self._saver, self._stop, self._context = progress, saver, stop, context
         sources = max(len(one.sources) for one in (data, validation) if one is not None)
         loss_sum = SupervisedLoss(
             state.model,
@@ -119,17 +122,6 @@ class TrainingLoop:
         )
         self._sampler = Sampler(
             config.sampling, state.model, tokenizer, step=progress.step or None, stopping=stop
-        )
-        self._saves = Saves(
-            config,
-            run_dir,
-            model=state.model,
-            data=data,
-            saver=saver,
-            accounts=self._accounts,
-            progress=progress,
-            stop=stop,
-            context=context,
         )
 
     def run(self) -> Ending:
@@ -189,7 +181,21 @@ class TrainingLoop:
         """
         bad = self._accounts.settle()
         if bad is not None:
-            raise self._saves.quarantine(bad)
+            raise self._quarantined(bad)
+
+    def _quarantined(self, bad: Settled) -> TunedeckError:
+        """Keep what it takes to repeat a step that is not finite; the error that says where."""
+        taken = bad.taken
+        self._progress.step, self._progress.samples = taken.step - 1, taken.samples
+        moment = self._moment(taken.random)
+        return quarantine(
+            self._run_dir,
+            self._config,
+            bad,
+            self._data.place,
+            lambda folder: self._saver.save_aside(folder, moment),
+            self._context,
+        )
 
     def _log(self) -> None:
         """Print the metric line of the steps since the last one."""
@@ -210,10 +216,31 @@ class TrainingLoop:
         self._settle()
         self._sampler(self._progress.step)
 
-    def _save(self, random: dict[str, Any], *, best: bool, **ending: bool) -> None:
-        """Save a checkpoint of this step; the words are those of `Saves.save`."""
+    def _save(
+        self, random: dict[str, Any], *, best: bool, last: bool = False, finished: bool = False
+    ) -> None:
+        """Save a checkpoint of this step unless it is there.
+
+        Args:
+            random: the random state that the next step starts from.
+            best: whether its validation loss is the lowest so far.
+            last: whether the run ends here.
+            finished: whether nothing is left to train.
+
+        Raises:
+            TunedeckError: it cannot be saved.
+        """
         self._settle()
-        self._saves.save(random, best=best, **ending)
+        moment = self._moment(random, best=best)
+        if self._saver.due(moment.step, finished=finished):
+            # The books are written before the checkpoint is, from which a run continues them.
+            weights = self._model.named_parameters()
+            self._accounts.weigh((name, weight) for name, weight in weights if weight.requires_grad)
+        self._saver.save(moment, last=last, finished=finished)
+        self._stop.took(save=self._saver.seconds)
+
+    def _moment(self, random: dict[str, Any], *, best: bool = False) -> Moment:
+        return Moment(self._progress.step, self._progress.state(), random, best)
 
     def _stopped(self, random: dict[str, Any]) -> Ending:
         self._log()

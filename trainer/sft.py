@@ -157,7 +157,15 @@ def _train(
         base,
         processor=find_processor(config.model),
     )
-    saver = Saver(config.checkpoint, checkpoints, state, weights, context, order)
+    saver = Saver(
+        config.checkpoint,
+        checkpoints,
+        state,
+        weights,
+        context,
+        order,
+        saved=progress.step or None,
+    )
     loop = TrainingLoop(
         config,
         run_dir,

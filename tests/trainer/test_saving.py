@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import stat
@@ -80,6 +81,24 @@ def test_what_fails_in_the_background_ends_the_run_with_its_reason(
         sft.main(config, tmp_path)
     assert published(tmp_path) == []
     assert not list((tmp_path / "checkpoints").glob("*.in_progress"))
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_disk_that_was_full_at_the_last_step_is_tried_once_more(
+    background: bool, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, tries = checkpoint_writer.save_shards, itertools.count(1)
+
+    def full_once(*arguments: Any, **options: Any) -> Any:
+        if next(tries) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(checkpoint_writer, "save_shards", full_once)
+    plan = {"max_steps": 2, "ckpt_every_steps": 2}
+    config = configure(step_scheduler=plan, checkpoint={"async_save": background})
+    assert sft.main(config, tmp_path) == 0
+    assert published(tmp_path) == ["step_000002"]
 
 
 @pytest.fixture

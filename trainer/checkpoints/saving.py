@@ -1,4 +1,4 @@
-"""When checkpoints are written: now or in the background, and what a failure means for the run."""
+"""Which steps are saved, now or in the background, and what a failure means for the run."""
 
 from __future__ import annotations
 
@@ -27,21 +27,23 @@ if TYPE_CHECKING:
 
 
 class Saver:
-    """Saves the checkpoints of a run; all ranks call it together.
+    """Saves steps of a run, each once; all ranks call it together.
 
     In the background, the weights and the optimizer's state are copied to main memory, and written
     from there by a thread of each rank while the training goes on; the next save waits for it.
 
-    A disk that is full is survived once: the run goes on to its next save. If that fails too, or
-    one fails for another reason, the run ends.
+    A disk that is full is survived once: the run goes on to its next save, at its end to another
+    one of the same step. If that fails too, or one fails for another reason, the run ends.
 
     Args:
-        config: whether in the background, and which checkpoints get the Hugging Face form.
+        config: whether at all, whether in the background, and which checkpoints get the Hugging
+            Face form.
         checkpoints: the run's folder of checkpoints.
         state: model and optimizer.
         weights: the form that a checkpoint is used in.
         context: the ranks.
         order: what the order of samples depends on.
+        saved: the step that the run goes on from, whose checkpoint is there.
     """
 
     def __init__(
@@ -52,17 +54,19 @@ class Saver:
         weights: Weights,
         context: DistributedContext,
         order: Mapping[str, Any],
+        saved: int | None = None,
     ) -> None:
         assert state.optimizer is not None
-        self._consolidate = config.save_consolidated
+        self._enabled, self._consolidate = config.enabled, config.save_consolidated
         self._checkpoints, self._context = checkpoints, context
         self._model, self._optimizer, self._weights = state.model, state.optimizer, weights
         self._writer = CheckpointWriter(weights, context, Together(context), order)
         self._executor = ThreadPoolExecutor(1, "checkpoint") if config.async_save else None
         self._writing: Future[None] | None = None
         self._failed = False
-        self.owes_form = False
-        """Whether the last checkpoint lacks the Hugging Face form that the last of a run gets."""
+        self._saved = saved
+        # Whether that checkpoint lacks the Hugging Face form that the last of a run gets.
+        self._owes_form = False
         self._longest = 0.0
 
     @property
@@ -73,8 +77,12 @@ class Saver:
         """
         return self._longest if self._executor is None else 2 * self._longest
 
-    def save(self, moment: Moment, *, last: bool, finished: bool = False) -> None:
-        """Save a checkpoint, in the background if the run goes on meanwhile.
+    def due(self, step: int, *, finished: bool) -> bool:
+        """Whether `save` of this step, the run's latest, would write a checkpoint."""
+        return self._enabled and (self._saved != step or (finished and self._owes_form))
+
+    def save(self, moment: Moment, *, last: bool = False, finished: bool = False) -> None:
+        """Save a checkpoint unless it is there, in the background if the run goes on meanwhile.
 
         Args:
             moment: where the run stands.
@@ -84,44 +92,36 @@ class Saver:
         Raises:
             SaveError: this one cannot be saved, or the one before could not be.
         """
-        self.wait()
+        if not self._enabled:
+            return
+        self._wait()
+        if not self.due(moment.step, finished=finished):
+            if moment.best:
+                # Its validation came after its save.
+                self._writer.mark_best(self._checkpoints, moment.step)
+            return
         wanted = self._consolidate
         final = wanted == "final" and (moment.best or finished)
         usable = self._weights.is_adapter or wanted is True or final
-        self.owes_form = wanted == "final" and not usable
+        self._owes_form = wanted == "final" and not usable
         moment = replace(moment, usable=usable)
         state = self._state(moment)
+        self._saved = moment.step
         if self._executor is None or last:
             self._survive(lambda: self._write(moment, state), last=last)
         else:
             self._writing = self._executor.submit(self._write, moment, _copied(state))
 
-    def wait(self, *, last: bool = False) -> None:
-        """Wait for what is written in the background.
-
-        Args:
-            last: no other save follows, which could make up for one that failed.
-
-        Raises:
-            SaveError: it could not be saved.
-        """
+    def _wait(self) -> None:
+        """Wait for what is written in the background; raises SaveError if it could not be saved."""
         writing, self._writing = self._writing, None
         if writing is not None:
-            self._survive(writing.result, last=last)
-
-    def mark_best(self, step: int) -> None:
-        """Let `best` point to the checkpoint of a step, whose validation loss came after its save.
-
-        Raises:
-            SaveError: it could not be saved, or the folder is not writable.
-        """
-        self.wait()
-        self._writer.mark_best(self._checkpoints, step)
+            self._survive(writing.result)
 
     def close(self) -> None:
         """Wait for what is written in the background, and say what went wrong with it."""
         try:
-            self.wait()
+            self._wait()
         except TunedeckError as error:
             say(f"tunedeck: warning: {error.message}")
         finally:
@@ -134,7 +134,7 @@ class Saver:
         Raises:
             SaveError: it cannot be saved.
         """
-        self.wait()
+        self._wait()
         self._writer.write(Checkpoints(folder, keep_last=1), moment, self._state(moment))
 
     def _state(self, moment: Moment) -> dict[str, Any]:
@@ -149,14 +149,14 @@ class Saver:
         if self._context.main:
             say(f"tunedeck: saved {published}")
 
-    def _survive(self, save: Callable[[], None], *, last: bool) -> None:
+    def _survive(self, save: Callable[[], None], *, last: bool = False) -> None:
         try:
             save()
             self._failed = False
         except SaveError as error:
             if last or self._failed or not error.full:
                 raise
-            self._failed = True
+            self._failed, self._saved = True, None
             say(f"tunedeck: warning: {error.message}")
             say("tunedeck: warning: training goes on, and ends if the next save fails as well")
 

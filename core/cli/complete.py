@@ -18,8 +18,11 @@ _Complete = Callable[[click.Context, click.Parameter, str], "list[CompletionItem
 _NEWEST = 30
 
 
-def _offering(source: _Source) -> _Complete:
-    """A completion from words and what is said of them; what cannot be read offers nothing."""
+def _offering(source: _Source, *, or_files: bool = False) -> _Complete:
+    """A completion from words and what is said of them; what cannot be read offers nothing.
+
+    With `or_files`, what looks like a path is completed as one.
+    """
 
     def complete(
         ctx: click.Context, _parameter: click.Parameter, incomplete: str
@@ -28,6 +31,8 @@ def _offering(source: _Source) -> _Complete:
 
         from ..errors import TunedeckError
 
+        if or_files and ("/" in incomplete or incomplete.startswith(".")):
+            return [CompletionItem(incomplete, type="file")]
         try:
             offered = list(source(ctx))
         except (TunedeckError, OSError):
@@ -39,17 +44,6 @@ def _offering(source: _Source) -> _Complete:
         ]
 
     return complete
-
-
-def complete_config(
-    ctx: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Config names of the step that stands on the line, or files once there is a slash."""
-    from click.shell_completion import CompletionItem
-
-    if "/" in incomplete or incomplete.startswith("."):
-        return [CompletionItem(incomplete, type="file")]
-    return _offering(_configs)(ctx, parameter, incomplete)
 
 
 def complete_override(
@@ -120,10 +114,26 @@ def _replays(_ctx: click.Context) -> Iterator[tuple[str, str]]:
     return ((name, str(source)) for name, (_, source) in replay_files().items())
 
 
+def _generators(_ctx: click.Context) -> Iterator[tuple[str, str]]:
+    from ..env.generate_config import config_names
+
+    return ((name, "") for name in config_names())
+
+
 def _step(ctx: click.Context) -> Step | None:
-    """The step that stands on the line, if one does."""
-    # A line that ends in an option does not parse yet: what was typed is then left in `args`.
-    query = ctx.params.get("step_id") or next((a for a in ctx.args if not a.startswith("-")), None)
+    """The step that stands on the line, or the one of the run or replay that does, if any does."""
+    if run := ctx.params.get("query"):
+        from ..runs.registry import Registry
+
+        query = Registry().find(run).step
+    elif ctx.info_name == "replay" and "name" in ctx.params:
+        from ..replays.replay import load_replay
+
+        query = load_replay(ctx.params["name"]).ingredients.step
+    else:
+        # A line that ends in an option does not parse yet: what was typed is then left in `args`.
+        words = (word for word in ctx.args if not word.startswith("-"))
+        query = ctx.params.get("step_id") or next(words, "")
     return _catalog(ctx).find(query) if query else None
 
 
@@ -133,6 +143,10 @@ def _catalog(ctx: click.Context) -> Catalog:
     return load_catalog(Path(folder) for folder in ctx.params.get("catalog") or ())
 
 
+complete_config = _offering(_configs, or_files=True)
+"""Config names of the step that stands on the line, or files."""
+complete_generator = _offering(_generators, or_files=True)
+"""The configs of `env init`, or files."""
 complete_step = _offering(_steps)
 """Step ids, with their names as help."""
 complete_profile = _offering(_profiles)

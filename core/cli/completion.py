@@ -37,6 +37,7 @@ def completion(shell: str | None) -> int:
 
     from click.shell_completion import get_completion_class
 
+    from . import bash_completion  # noqa: F401  # takes the place of click's
     from .main import cli
 
     shell = shell or Path(os.environ.get("SHELL", "")).name

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ExitCode
+from .complete import complete_generator
 from .options import examples, json_option, yes_option
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _EPILOG = examples("""
     "--config",
     default="lepton",
     show_default=True,
+    shell_complete=complete_generator,
     help="local, slurm, lepton, dgxcloud, hf_jobs, or the path of a generator config.",
 )
 @yes_option

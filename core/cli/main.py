@@ -123,12 +123,11 @@ def main(args: Sequence[str] | None = None) -> None:
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. Nothing escapes as a traceback."""
     stdout = sys.stdout
+    if "_TUNEDECK_COMPLETE" in os.environ:
+        from . import bash_completion  # noqa: F401  # takes the place of click's
     try:
         result = cli.main(args, prog_name="tunedeck", standalone_mode=False)
         sys.stdout.flush()
-    except click.UsageError as error:
-        error.show()
-        return ExitCode.USAGE
     except click.ClickException as error:
         error.show()
         return ExitCode.USAGE

@@ -19,6 +19,7 @@ from .options import (
     force_option,
     json_option,
     online_option,
+    overrides_argument,
     yes_option,
 )
 from .output import line, note, print_error, print_json, print_table
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     """),
 )
 @click.argument("name", shell_complete=complete_replay)
-@click.argument("overrides", nargs=-1, metavar="[key=value]...")
+@overrides_argument
 @attached_option
 @detached_option
 @click.option("-d", "--dry-run", is_flag=True, help="Show what would be sent; write nothing.")

@@ -15,6 +15,7 @@ from .options import (
     examples,
     force_option,
     json_option,
+    overrides_argument,
     profile_argument,
     run_argument,
     yes_option,
@@ -149,7 +150,7 @@ def attach(profile: str, job_id: str, env_file: Path | None, as_json: bool) -> i
     epilog=examples("tunedeck runs resume demo step_scheduler.max_steps=400"),
 )
 @run_argument
-@click.argument("overrides", nargs=-1, metavar="[key=value]...")
+@overrides_argument
 @click.option("-b", "--batch", "detached", is_flag=True, help="Submit and return.")
 @click.option("-d", "--dry-run", is_flag=True, help="Show what would be sent, and do nothing.")
 @force_option

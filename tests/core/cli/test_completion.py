@@ -54,6 +54,8 @@ def offered(tmp_path: Path) -> object:
         ("doctor slurm", {"slurm_big"}),
         ("runs logs r", set()),
         ("completion z", {"zsh"}),
+        ("env init -c s", {"slurm"}),
+        ("steps run peft/automodel --name x optimizer.l", {"optimizer.lr="}),
     ],
 )
 def test_each_kind_of_word_is_offered(offered: object, typed: str, words: set[str]) -> None:
@@ -70,6 +72,7 @@ def test_a_run_is_offered_by_its_id_and_by_its_name(
     assert callable(offered)
     assert offered("runs logs de") == ["demo"]
     assert offered("chat r") == [newest, older]
+    assert offered("runs resume demo optimizer.l") == ["optimizer.lr="]
 
 
 def test_a_broken_env_file_offers_nothing_and_says_nothing(offered: object, tmp_path: Path) -> None:
@@ -96,3 +99,40 @@ def test_an_unknown_shell_is_named() -> None:
     assert done.returncode == 2
     assert "tcsh" in done.stderr
     assert "tunedeck completion bash" in done.stderr
+
+
+def test_bash_gets_what_stands_behind_the_equals_sign(tmp_path: Path) -> None:
+    """Bash puts an answer in the place of what stands behind the last `=`, and not of the word."""
+    expected = {
+        "optimizer.l": "nospace optimizer.lr=",
+        "model.attn_implementation=s": "sdpa",
+        "'model.attn_implementation=s": "model.attn_implementation=sdpa",
+        "-c ./t": "default",
+    }
+    tunedeck = tmp_path / "tunedeck"
+    tunedeck.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tunedeck "$@"\n')
+    tunedeck.chmod(0o755)
+    script = """
+    eval "$(tunedeck completion bash)"
+    compopt() { option=$2; }
+    for typed in "$@"; do
+        COMP_LINE="tunedeck steps run peft/automodel $typed" COMP_POINT=${#COMP_LINE}
+        COMPREPLY=() option=
+        _tunedeck_completion tunedeck
+        echo $option "${COMPREPLY[@]}"
+    done
+    """
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script, "bash", *expected],
+        env={
+            **os.environ,
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "TUNEDECK_HOME": str(tmp_path / "home"),
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not done.stderr
+    assert dict(zip(expected, done.stdout.splitlines(), strict=True)) == expected

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from ..core.config.problems import ConfigErrors
+from ..core.config.validate import check
 from ..core.errors import NOWHERE, Place, UsageError
+from ..core.findings import Finding
 from ..core.schema import SCHEMAS
 from ..core.text import did_you_mean
 
@@ -65,16 +68,11 @@ def as_table(
         place: where they were read, for messages.
 
     Raises:
-        UsageError: they are no such table.
+        ConfigErrors: they are no such table; names all mistakes.
     """
-    from pydantic import ValidationError
-
     if isinstance(values, schema):
         return values
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False)
-        words = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in wrong)
-        fix = next((e["ctx"]["fix"] for e in wrong if "fix" in e.get("ctx", {})), "")
-        raise UsageError(words, place=place, fix=fix) from error
+    table, problems = check(schema, values)
+    if table is None:
+        raise ConfigErrors([Finding("error", p.message, place, fix=p.fix) for p in problems])
+    return cast(AnyTable, table)

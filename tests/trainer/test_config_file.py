@@ -32,5 +32,19 @@ def test_words_after_the_config_come_on_top_of_it(file: Path) -> None:
 
 
 def test_a_word_that_is_no_key_of_the_config_is_refused(file: Path) -> None:
-    with pytest.raises(UsageError, match="nonsense"):
-        load_config("sft", file, ["nonsense=1"])
+    with pytest.raises(UsageError, match=r"no key 'optimizer\.lrr'") as refused:
+        load_config("sft", file, ["optimizer.lrr=1"])
+    assert refused.value.fix == "Did you mean 'lr'?"
+
+
+def test_all_mistakes_of_a_config_are_named_with_their_values(file: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        load_config("sft", file, ["peft.dim=0", "nonsense=1"])
+    assert "peft.dim = 0: expected integer ≥ 1." in str(refused.value)
+    assert "There is no key 'nonsense'." in str(refused.value)
+
+
+def test_what_does_not_go_together_has_its_remedy(file: Path) -> None:
+    with pytest.raises(UsageError, match="early stopping needs validation") as refused:
+        load_config("sft", file, ["early_stopping={}"])
+    assert "step_scheduler.val_every_steps" in refused.value.fix

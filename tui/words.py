@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.cells import set_cell_size
+from rich.cells import cell_len, set_cell_size
 from textual.content import Content
 
 from ..core.errors import TunedeckError
@@ -46,6 +46,16 @@ def cell(text: object, width: int) -> str:
 
 def _cut(text: str, width: int) -> str:
     return set_cell_size(set_cell_size(text, width - 1).rstrip() + "…", width)
+
+
+def path_cell(text: str, width: int) -> str:
+    """A value in a cell; of a path that is too long the end is kept, which tells it from others."""
+    plain = safe(text)
+    if not plain.startswith(("/", "~")) or cell_len(plain) <= width:
+        return cell(plain, width)
+    while plain and cell_len(plain) > width - 1:
+        plain = plain[1:]
+    return set_cell_size(f"…{plain}", max(width, 0))
 
 
 def state(run_state: RunState) -> Content:

@@ -108,6 +108,23 @@ class Step:
             fix=self._configs_text(),
         )
 
+    def config_about(self, name: str) -> str:
+        """What one of its configs is for, with the word whether it is the default.
+
+        That is the first sentence of the comment that the file begins with, where it has one.
+        """
+        try:
+            with self.configs[name].open(encoding="utf-8", errors="replace") as file:
+                first = file.readline(500)
+        except OSError:
+            first = ""
+        words = first.removeprefix("#").strip() if first.startswith("#") else ""
+        if "copyright" in words.casefold() or "SPDX" in words:
+            words = ""
+        sentence = words.partition(". ")[0].removesuffix(".")
+        default = "the default" if name == self.default_config else ""
+        return ": ".join(part for part in (default, sentence) if part)
+
     def not_runnable(self, executor: str) -> str | None:
         """Why the step cannot be run, or None if nothing is known against it.
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..chat.sources import SUFFIXES
 from ..errors import UsageError
 
 What = Literal["folder", "data", "model", "file"]
 
-_DATA = (".jsonl", ".json", ".parquet", ".jsonl.gz")
 _MOST = 2000
 
 
@@ -78,7 +78,7 @@ def _entry(path: Path, models: bool) -> Entry | None:
         if path.is_dir():
             is_model = models and (path / "config.json").is_file()
             return Entry(path, "model" if is_model else "folder", sum(1 for _ in path.iterdir()))
-        if not models and path.name.lower().endswith(_DATA):
+        if not models and path.name.lower().endswith(SUFFIXES):
             return Entry(path, "data", path.stat().st_size)
     except OSError:
         return Entry(path, "folder", 0) if not path.suffix else None

@@ -129,8 +129,8 @@ async def test_a_data_set_is_found_folder_by_folder(working_folder: Path) -> Non
         await until(pilot, lambda: stage.form is not None)
         stage.go_to("dataset.path_or_dataset_id")
         await pilot.press("enter")
-        # The shipped file's folder comes first; from there one goes to one's own by typing it.
-        await until(pilot, lambda: "train.jsonl" in shown(pilot))
+        # What ships with the package is no place to look for one's own.
+        await until(pilot, lambda: "▸ data" in shown(pilot))
         await pilot.press(*"./data/chats.jsonl", "ctrl+t")
         expected = ("dataset.path_or_dataset_id=./data/chats.jsonl",)
         await until(pilot, lambda: screen.selection.overrides == expected)
@@ -180,6 +180,31 @@ async def test_a_hub_id_is_taken_as_it_is_typed(working_folder: Path) -> None:
         await pilot.press("enter", *"my-org/my-model", "enter")
         expected = ("model.pretrained_model_name_or_path=my-org/my-model",)
         await until(pilot, lambda: screen.selection.overrides == expected)
+
+
+async def test_the_configs_are_offered_with_what_they_are_for(working_folder: Path) -> None:
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await _open_config(app, working_folder)
+        # Of a path that is too long the end is seen, which tells one from the other.
+        await until(pilot, lambda: "word_problems/train.jsonl" in shown(pilot))
+        await pilot.press("c")
+        await until(pilot, lambda: "the default: LoRA on an 8B model" in shown(pilot))
+        assert "A minute on two CPU cores" in shown(pilot)
+
+
+async def test_data_without_a_row_says_that_and_nothing_else(working_folder: Path) -> None:
+    (working_folder / "none.jsonl").touch()
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await _open_config(app, working_folder)
+        await until(pilot, lambda: "most used" in shown(pilot))
+        await pilot.press("colon", *"dataset.path_or_dataset_id=none.jsonl", "enter", "escape")
+        await until(pilot, lambda: "1 changed" in shown(pilot))
+        await pilot.press("l")
+        await until(pilot, lambda: "The data set is empty" in shown(pilot))
+        assert "tokenizer" not in shown(pilot)
+        assert "0 of 0" not in shown(pilot)
 
 
 async def test_the_config_as_yaml_marks_what_is_changed(working_folder: Path) -> None:

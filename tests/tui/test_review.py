@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.drafts import Draft
 from tunedeck.core.findings import Finding
 from tunedeck.core.plan import Plan
+from tunedeck.core.prepare import Prepared, prepare
 from tunedeck.core.replays.replay import save_replay
 from tunedeck.core.resolve import resolve
 from tunedeck.core.runs.record import RunRecord
@@ -26,6 +28,7 @@ from tunedeck.tui.screens.replay import ReplayScreen
 from tunedeck.tui.screens.run import RunScreen
 from tunedeck.tui.stages.config import ConfigStage
 from tunedeck.tui.stages.review import ReviewStage
+from tunedeck.tui.stages.stage import Chosen
 
 TINY = Selection("peft/automodel", config="tiny")
 CHANGED = replace(TINY, overrides=("optimizer.lr=5e-4",))
@@ -47,6 +50,31 @@ async def test_what_is_other_than_in_the_last_run_is_a_page_of_its_own() -> None
         await pilot.press("p")
         await until(pilot, lambda: "config.optimizer.lr" in shown(pilot))
         assert "+ 0.0005" in shown(pilot)
+
+
+async def test_what_is_checked_anew_is_not_shown_as_it_was_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go_on = threading.Event()
+
+    async def slowly(selection: Selection, **options: bool) -> Prepared:
+        if selection.overrides:
+            await asyncio.to_thread(go_on.wait, 60)
+        return await prepare(selection, **options)
+
+    monkeypatch.setattr("tunedeck.tui.stages.review.prepare", slowly)
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = LaunchScreen(Draft.begin(TINY, "review"))
+        await app.push_screen(screen)
+        await until(pilot, lambda: "✓ Ready" in shown(pilot))
+        app.screen.post_message(Chosen(CHANGED))
+        await until(pilot, lambda: "Resolving" in shown(pilot))
+        assert "digest" not in shown(pilot)
+        assert "summary" not in shown(pilot)
+        go_on.set()
+        await until(pilot, lambda: "✓ Ready" in shown(pilot) and "lr=5e-4" in shown(pilot))
+        await until(pilot, lambda: "summary" in shown(pilot))
 
 
 async def test_a_saved_launch_is_held_against_its_lock() -> None:

@@ -102,9 +102,7 @@ def _config(session: Session, draft: Draft, catalog: Catalog) -> tuple[Selection
     """Which config, and what is changed in it."""
     selection = draft.selection
     step = catalog.find(selection.step)
-    configs = [
-        (name, "the default" if name == step.default_config else "") for name in step.configs
-    ]
+    configs = [(name, step.config_about(name)) for name in step.configs]
     if configs:
         default = selection.config or step.default_config or ""
         note("A config of the step, or the path of a YAML file.")

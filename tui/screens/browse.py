@@ -17,6 +17,7 @@ from textual.widgets.option_list import Option
 
 from ...core.data.browse import Entry, list_folder
 from ...core.errors import UsageError
+from ...core.locations import assets_dir
 from ..background import begin
 from ..words import cell, safe, trouble
 from .dialog import Dialog
@@ -69,10 +70,11 @@ class Browse(Dialog[str]):
             yield OptionList(id="choices", markup=False)
 
     def on_mount(self) -> None:
-        """Begin in the folder of what is there, where it is a file of this machine."""
+        """Begin in the folder of what is there; one's own lies not among what ships with us."""
         self.entitle(self._title, "enter opens or takes · ← above · ctrl+t as typed · esc leaves")
         given = self._base / Path(self._value).expanduser() if self._value else self._base
-        self._open(given.parent if given.exists() else self._base)
+        shipped = given.resolve().is_relative_to(assets_dir().resolve())
+        self._open(given.parent if given.exists() and not shipped else self._base)
         self.query_one("#typed").focus()
 
     def _open(self, folder: Path) -> None:

@@ -126,7 +126,9 @@ class DataScreen(Page):
         look = self._look
         if look is None:
             return
-        if not look.rows:
+        if not look.report.rows:
+            text = Content("")
+        elif not look.rows:
             text = Content("The tokenizer is not on this machine: only the rows' form was checked.")
         else:
             row = look.rows[self._row]
@@ -152,6 +154,8 @@ def _head(look: DataLook) -> Content:
     else:
         parts = [Content.assemble(("✓ This data can be trained on.", "bold $success"))]
     parts += [finding_line(finding) for finding in look.findings]
+    if not look.report.rows:
+        return Content("\n").join(parts)
     parts += [Content(safe(line)) for line in count_lines(look) if not _NONE.match(line)]
     parts.append(Content.styled("tokens a row", "bold $primary"))
     parts += [Content.styled(safe(line), "$accent") for line in histogram_lines(look.report)]

@@ -240,10 +240,7 @@ class ConfigStage(StageView):
         if catalog is None:
             return
         step = catalog.find(self.walk.selection.step)
-        choices = [
-            (name, "the default" if name == step.default_config else str(path))
-            for name, path in step.configs.items()
-        ]
+        choices = [(name, step.config_about(name)) for name in step.configs]
 
         def chosen(name: str | None) -> None:
             if name is not None:

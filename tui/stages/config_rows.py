@@ -9,7 +9,7 @@ from textual.widgets.option_list import Option
 
 from ...core.choices import Row, as_text
 from ...core.text import strip_controls
-from ..words import cell, finding_line, safe
+from ..words import cell, finding_line, path_cell, safe
 
 
 def options(rows: list[Row], width: int) -> Iterator[Option]:
@@ -34,7 +34,7 @@ def _line(row: Row, width: int) -> Content:
     value = "" if row.value is None else as_text(row.value)
     return Content.assemble(
         (f"{mark} {cell(key, wide)} ", color if mark != " " else ""),
-        (cell(value or "–", width - wide - 3), "bold" if row.changed else "$text-muted"),
+        (path_cell(value or "–", width - wide - 3), "bold" if row.changed else "$text-muted"),
     )
 
 

@@ -94,6 +94,7 @@ class ReviewStage(StageView):
         self._errand: Errand | None = None
         self._gave_up = False
         self._checked: Selection | None = None
+        self._drawn: Selection | None = None
 
     @property
     def ready(self) -> bool:
@@ -117,6 +118,9 @@ class ReviewStage(StageView):
         self.prepared, self.asked, self._gave_up = None, False, False
         self._checked = None
         self.query_one("#review-head", Static).update("Resolving and checking …")
+        if selection != self._drawn:
+            # What was shown of another selection is not what will be sent.
+            self._clear()
 
         def work(_stop: threading.Event) -> None:
             try:
@@ -133,7 +137,8 @@ class ReviewStage(StageView):
     def _ready(self, message: Ready) -> None:
         if message.selection != self.walk.selection:
             return
-        self._compared, self._checked = message.compared, message.selection
+        self._compared = message.compared
+        self._checked = self._drawn = message.selection
         if message.error is not None:
             self._show_error(message.error)
         elif message.prepared is not None:
@@ -145,10 +150,16 @@ class ReviewStage(StageView):
         findings = getattr(error, "findings", ())
         head = Content.assemble(("✗ This cannot be launched as it is.", "bold $error"))
         self.query_one("#review-head", Static).update(head)
+        self._clear()
         self._list(list(findings))
-        self.query_one("#review-text", Static).update(
-            "" if findings else Content.assemble((trouble(error), "$error"))
-        )
+        if not findings:
+            text = Content.assemble((trouble(error), "$error"))
+            self.query_one("#review-text", Static).update(text)
+
+    def _clear(self) -> None:
+        self._list([])
+        self.query_one("#review-page").border_title = ""
+        self.query_one("#review-text", Static).update("")
 
     def _show_prepared(self, prepared: Prepared) -> None:
         errors = len(blocking(prepared.findings))

@@ -165,6 +165,25 @@ def test_a_config_is_taken_by_name_or_path(theirs: Callable[[str], Step], tmp_pa
     assert step.config_path(f"{tmp_path}/mine.yaml") == tmp_path / "mine.yaml"
 
 
+def test_a_config_says_what_it_is_for_by_its_first_comment(
+    foreign: Path, step_in: WriteStep
+) -> None:
+    texts = {
+        "default": "# One GPU. Give it your data:\n#   a=1\na: 1\n",
+        "licensed": "# Copyright (c) 2026, Somebody. All rights reserved.\na: 1\n",
+        "plain": "a: 1\n",
+        "tiny": "# A minute on two cores, without network: all ships with it.\na: 1\n",
+    }
+    step_in(foreign, "sft/theirs", configs=texts)
+    step = load_catalog([foreign]).find("sft/theirs")
+    assert {name: step.config_about(name) for name in texts} == {
+        "default": "the default: One GPU",
+        "licensed": "",
+        "plain": "",
+        "tiny": "A minute on two cores, without network: all ships with it",
+    }
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

@@ -16,12 +16,13 @@ def _model(folder: Path) -> None:
 
 def test_files_of_rows_come_first_and_what_is_no_data_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text("x" * 1500)
-    (tmp_path / "a.parquet").write_text("x")
+    (tmp_path / "a.ndjson").write_text("x")
+    (tmp_path / "packed.parquet").write_text("x")
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / ".hidden.jsonl").write_text("x")
     (tmp_path / "folder").mkdir()
     found = list_folder(tmp_path)
-    assert [entry.path.name for entry in found] == ["a.parquet", "b.jsonl", "folder"]
+    assert [entry.path.name for entry in found] == ["a.ndjson", "b.jsonl", "folder"]
     assert [entry.about for entry in found] == ["rows, 1 B", "rows, 1.5 kB", "folder, 0 inside"]
 
 

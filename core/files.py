@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -21,6 +22,27 @@ def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None
     Raises:
         OSError: if the folder is not writable or the disk is full; `path` is then untouched.
     """
+    write_together([(path, content, mode)])
+
+
+def write_together(files: Iterable[tuple[Path, str | bytes, int]]) -> None:
+    """Write several files as `write_atomic` does; none is replaced before all are on the disk.
+
+    Args:
+        files: of each its path, content and mode.
+
+    Raises:
+        OSError: if one cannot be written; all are then untouched.
+    """
+    with contextlib.ExitStack() as stack:
+        drafts = [(stack.enter_context(_draft(*file)), file[0]) for file in files]
+        for draft, path in drafts:
+            draft.replace(path)
+
+
+@contextlib.contextmanager
+def _draft(path: Path, content: str | bytes, mode: int) -> Iterator[Path]:
+    """What a file is to be, on the disk beside it under another name; removed on an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -30,11 +52,11 @@ def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        yield Path(temporary)
     except BaseException as error:
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.filename in (None, temporary):
             error.filename = str(path)  # a full disk does not say which file it was
         raise
 

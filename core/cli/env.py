@@ -71,7 +71,7 @@ def check(
 ) -> int:
     """Check env files: FILE, or those that are found. Exits 2 if there is an error."""
     from ..env.check import check_files
-    from ..env.mend import mend
+    from ..env.mend import mend, write_mended
 
     found = _found(file or env_file)
     findings = check_files(found)
@@ -79,8 +79,7 @@ def check(
     while fix and len(mended) < _ROUNDS and (new := mend(_chosen(findings, only))):
         if not as_json:
             print_mended(new)
-        for one in new:
-            one.write()
+        write_mended(new)
         mended += new
         findings = check_files(found)
     if as_json:

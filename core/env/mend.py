@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Place, UsageError
-from ..files import write_atomic
+from ..files import write_together
 from ..findings import Edit, Finding
+from ..keys import KeyPath
 from ..secrets import mask_text, secret_texts
 
 _MARK = "\ufeff"
 """The byte order mark that some editors put in front."""
-
-KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +50,28 @@ class Mended:
         return "\n".join(lines)
 
     def write(self) -> None:
-        """Write the file in one go, with the permissions it had; a link stays a link.
+        """Write the file, as `write_mended` does."""
+        write_mended([self])
 
-        Raises:
-            UsageError: if the file has changed since it was read.
-            OSError: if it cannot be written; it is then as it was.
-        """
-        path = self.path.resolve()
-        if path.read_bytes().decode("utf-8") != self.before:
+
+def write_mended(files: Iterable[Mended]) -> None:
+    """Write all files or none, with the permissions they had; a link stays a link.
+
+    Raises:
+        UsageError: if a file has changed since it was read.
+        OSError: if one cannot be written; all are then as they were.
+    """
+    written = []
+    for one in files:
+        path = one.path.resolve()
+        if path.read_bytes().decode("utf-8") != one.before:
             raise UsageError(
-                f"{self.path} was changed by someone else just now, and was left as it is.",
-                place=Place(str(self.path)),
+                f"{one.path} was changed by someone else just now, and was left as it is.",
+                place=Place(str(one.path)),
                 fix="Run the command again.",
             )
-        write_atomic(path, self.after.encode(), mode=stat.S_IMODE(path.stat().st_mode))
+        written.append((path, one.after.encode(), stat.S_IMODE(path.stat().st_mode)))
+    write_together(written)
 
 
 def mend(findings: Iterable[Finding]) -> list[Mended]:

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import UsageError
 from ..files import back_up
 from .load import BUILT_IN, RESERVED, EnvFiles, Profile
-from .mend import Mended, parsed_toml
+from .mend import Mended, parsed_toml, write_mended
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _HEADER = re.compile(
@@ -39,7 +39,7 @@ class Changed:
         return "\n".join(one.diff for one in self.files)
 
     def write(self) -> list[Path]:
-        """Write the files; each is copied to a `.bak` first.
+        """Write all files or none; each is copied to a `.bak` first.
 
         Returns:
             The copies.
@@ -48,10 +48,8 @@ class Changed:
             UsageError: if a file has changed since it was read.
             OSError: if one cannot be written.
         """
-        backups = []
-        for one in self.files:
-            backups.append(back_up(one.path.resolve()))
-            one.write()
+        backups = [back_up(one.path.resolve()) for one in self.files]
+        write_mended(self.files)
         return backups
 
 

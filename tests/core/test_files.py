@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tunedeck.core.files import on_network, write_atomic
+from tunedeck.core.files import on_network, write_atomic, write_together
 
 MOUNTS = """\
 /dev/vda / ext4 rw 0 0
@@ -54,3 +54,14 @@ def test_a_full_disk_is_told_with_the_file_that_is_then_as_it_was(
         write_atomic(path, "two")
     assert path.read_text() == "one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_several_files_none_is_replaced_before_all_are_written(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("one")
+    with pytest.raises(UnicodeEncodeError):
+        write_together([(first, "two", 0o644), (second, "\udc80", 0o644)])
+    assert first.read_text() == "one"
+    assert list(tmp_path.iterdir()) == [first]
+    write_together([(first, "two", 0o644), (second, b"three", 0o600)])
+    assert (first.read_text(), second.read_text()) == ("two", "three")

@@ -62,6 +62,15 @@ def test_who_extends_it_follows_in_other_files_too(write: Write, tmp_path: Path)
     }
 
 
+def test_no_file_is_renamed_in_if_one_cannot_be(write: Write) -> None:
+    first, second = write(TEXT), write('[far]\nextends = "kid"\n', "env.more.toml")
+    changed = rename_profile(files(first, second), "kid", "child")
+    second.write_text("[other]\n")
+    with pytest.raises(UsageError, match="changed by someone else"):
+        changed.write()
+    assert first.read_text() == TEXT
+
+
 def test_a_profile_goes_with_its_own_comment_and_no_other(write: Write) -> None:
     (one,) = delete_profile(files(write(TEXT)), "both").files
     assert one.after == TEXT[: TEXT.index('\n[ "both" ]')]

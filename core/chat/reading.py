@@ -131,7 +131,10 @@ def _raw(file: Path) -> Iterator[tuple[int, Any]]:
             lines.seek(0)
             mark = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
             if mark is not None:
-                raise UsageError(f"'{file}' is {mark}, not JSON text in UTF-8.")
+                raise UsageError(
+                    f"'{file}' is {mark}, not JSON text in UTF-8.",
+                    fix="Save it as JSON lines in UTF-8, or name the right file.",
+                )
             if head.lstrip().startswith(b"["):
                 whole = _load(lines.read())
                 items = whole if isinstance(whole, list) else [whole]
@@ -141,7 +144,10 @@ def _raw(file: Path) -> Iterator[tuple[int, Any]]:
                 if line.strip():
                     yield number, line
     except OSError as error:
-        raise UsageError(f"'{file}' cannot be read: {error.strerror}.") from error
+        raise UsageError(
+            f"'{file}' cannot be read: {error.strerror}.",
+            fix="Check the path and its permissions.",
+        ) from error
 
 
 def _load(raw: bytes) -> Any:

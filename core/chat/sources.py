@@ -62,7 +62,10 @@ def find_sources(spec: DataSpec, *, split: str = WHOLE.name) -> list[Source]:
     if isinstance(spec, str | Path):
         return [_find(str(spec), split, 1.0)]
     if isinstance(spec, Mapping) or not spec:
-        raise UsageError("The data set is neither a path nor a list of {path, weight}.")
+        raise UsageError(
+            "The data set is neither a path nor a list of {path, weight}.",
+            fix="Set path_or_dataset_id to a file, a glob, a folder, a hub id, or a list of them.",
+        )
     return [_find_entry(entry, split) for entry in spec]
 
 
@@ -75,18 +78,27 @@ def _find_entry(entry: Any, split: str) -> Source:
             fix="Write each entry as {path: FILE, weight: 1.0}.",
         )
     if unknown := [str(key) for key in entry if key not in ("path", "weight")]:
-        raise UsageError(f"A data set's entry has no key '{unknown[0]}'; it has path and weight.")
+        raise UsageError(
+            f"A data set's entry has no key '{unknown[0]}': see the one of '{entry['path']}'.",
+            fix="Write each entry as {path: FILE, weight: 1.0}.",
+        )
     weight = entry.get("weight", 1.0)
     number = isinstance(weight, int | float) and not isinstance(weight, bool)
     if not number or not math.isfinite(weight) or weight <= 0:
-        raise UsageError(f"The weight of '{entry['path']}' is {weight!r}, not a positive number.")
+        raise UsageError(
+            f"The weight of '{entry['path']}' is {weight!r}, not a positive number.",
+            fix="Write a number above 0: 1.0 takes the data as it is, 2.0 takes it twice.",
+        )
     return _find(str(entry["path"]), split, float(weight))
 
 
 def _find(spec: str, split: str, weight: float) -> Source:
     path = Path(spec).expanduser()
     if not spec.strip():
-        raise UsageError("The data set's path is empty.")
+        raise UsageError(
+            "The data set's path is empty.",
+            fix="Set path_or_dataset_id to a file, a glob, a folder, or a hub id (owner/name).",
+        )
     if path.is_dir():
         files = _in_folder(path, split)
     elif path.exists():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 _TOOL_TEMPLATE = "tool_use"
+_DAMAGED = "Fetch the tokenizer again, or name another one with tokenizer.name."
 
 
 class Encoding(NamedTuple):
@@ -269,7 +270,7 @@ def _load(file: Path) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
-        raise UsageError(f"'{file}' is not a tokenizer: {error}.") from error
+        raise UsageError(f"'{file}' is not a tokenizer: {error}.", fix=_DAMAGED) from error
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -278,7 +279,7 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(_read(file))
     except ValueError as error:
-        raise UsageError(f"'{file}' is not valid JSON: {error}.") from error
+        raise UsageError(f"'{file}' is not valid JSON: {error}.", fix=_DAMAGED) from error
     return content if isinstance(content, dict) else {}
 
 
@@ -291,4 +292,4 @@ def _read(file: Path) -> str:
             fix="Check tokenizer.chat_template, where that names the file, and tokenizer.name.",
         ) from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"'{file}' is not UTF-8 text.") from error
+        raise UsageError(f"'{file}' is not UTF-8 text.", fix=_DAMAGED) from error

@@ -108,7 +108,10 @@ class TurnFinder:
             ) from error
         lead, found, tail = answered.partition(_MARKER)
         if not found:
-            raise UsageError("The chat template does not write the assistant's content.")
+            raise UsageError(
+                "The chat template does not write the assistant's content.",
+                fix="Set tokenizer.chat_template to a template for conversations.",
+            )
         stop, trailer = self._split_tail(tail)
         if header := prompted[_shared(asked, prompted) :]:
             return TurnShape(header, True, stop, trailer)

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ExitCode, UsageError
-from .complete import (
-    complete_run,
-)
+from .complete import complete_run
 from .options import (
     attached_option,
     catalog_option,

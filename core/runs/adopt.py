@@ -36,7 +36,10 @@ async def adopt(
         NotFoundError: if there is no such job, or it is no run of ours.
     """
     if not isinstance(backend, TellsPlans):
-        raise UsageError(f"Runs of {backend.name} cannot be attached to by their job.")
+        raise UsageError(
+            f"Runs of {backend.name} cannot be attached to by their job.",
+            fix="Follow it on the machine that launched it: tunedeck runs logs -f RUN",
+        )
     handle, plan = await backend.adopt(job_id)
     try:
         return registry.get(handle.run_id)

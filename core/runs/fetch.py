@@ -58,7 +58,10 @@ async def fetch(
     handle = record.backend_handle
     source = SeenFromHere.of(record) or backend
     if handle is None or not isinstance(source, KeepsFiles | ShipsFiles):
-        raise UsageError(f"The files of {record.run_id} are on this machine: {record.run_dir}")
+        raise UsageError(
+            f"The files of {record.run_id} are on this machine: {record.run_dir}",
+            fix="There is nothing to fetch: use them where they are.",
+        )
     async with _alone(record.run_dir):
         if isinstance(source, KeepsFiles):
             files = [file for file in await source.files(handle) if _wanted(file.name, pattern)]

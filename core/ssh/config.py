@@ -47,4 +47,7 @@ def configured(target: Target) -> asyncssh.SSHClientConnectionOptions:
             host=target.host, username=target.user or (), config=(), client_keys=None
         )
     except asyncssh.ConfigParseError as error:
-        raise UsageError(f"Your SSH config cannot be read: {error}") from error
+        raise UsageError(
+            f"Your SSH config cannot be read: {error}",
+            fix=f"Mend it until ssh -G {target.host} reads it as well.",
+        ) from error

@@ -61,7 +61,8 @@ async def _connect(
         return await _attempt(target, through)
     except _UntrustedKeyError as error:
         raise AuthenticationError(
-            f"{target} shows a different host key each time it is asked."
+            f"{target} shows a different host key each time it is asked.",
+            fix="Several machines may answer under that name: name one of them as 'host'.",
         ) from error
 
 

@@ -72,7 +72,10 @@ def decide(presented: Presented, target: Target, files: list[Path]) -> None:
         f"Trust it from now on? [yes/no] "
     )
     if prompter().text(question).lower() not in ("y", "yes"):
-        raise AuthenticationError(f"The host key of {presented.name} was not trusted.")
+        raise AuthenticationError(
+            f"The host key of {presented.name} was not trusted.",
+            fix=f"Compare {fingerprint} with what those who run the host say, and try again.",
+        )
     files[0].parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with files[0].open("a", encoding="utf-8") as out:
         out.write(f"{presented.line}\n")

@@ -113,7 +113,10 @@ def _load(file: Path, passphrase: str | None) -> list[asyncssh.SSHKeyPair]:
         asyncssh.read_private_key(file, passphrase)
         return list(asyncssh.load_keypairs([str(file)], passphrase))
     except OSError as error:
-        raise UsageError(f"The key {file} cannot be read: {error.strerror}.") from error
+        raise UsageError(
+            f"The key {file} cannot be read: {error.strerror}.",
+            fix="Check its permissions, or name another key with 'identity' in the profile.",
+        ) from error
     except asyncssh.KeyImportError as error:
         if passphrase is not None:
             raise

@@ -129,7 +129,7 @@ class RemoteMachine:
             finally:
                 process.close()
         if process.returncode is None:
-            raise ReachError(f"The connection to {self.name} was lost.")
+            raise self._lost()
         _, begun, said = bytes(out or b"").partition(_MARK)
         own_err = bytes(err or b"").rpartition(_MARK)[2]
         if not begun:  # a shell that logs nobody in, or one that could not be started
@@ -152,7 +152,10 @@ class RemoteMachine:
                 return await connection.create_process(_SHELL, encoding=None)
             except (asyncssh.Error, OSError) as error:
                 if not connection.is_closed():
-                    raise ReachError(f"{self.name} opens no shell: {error}") from error
+                    raise ReachError(
+                        f"{self.name} opens no shell: {error}",
+                        fix=f"Log in by hand and look at what it says: ssh {self.name}",
+                    ) from error
 
     async def _write(self, files: Mapping[str, tuple[bytes, int]]) -> None:
         await asyncio.gather(*(self._write_one(path, *what) for path, what in files.items()))
@@ -210,13 +213,13 @@ class RemoteMachine:
             yield sftp
         except _SESSION_ENDED as error:
             self._link.drop(sftp)
-            raise ReachError(f"The connection to {self.name} was lost.") from error
+            raise self._lost() from error
         except asyncssh.SFTPError as error:
             raise _file_trouble(self.name, path, error) from error
         except (asyncssh.Error, OSError) as error:
             if isinstance(error, OSError) and error.filename:  # of this machine
                 raise TunedeckError(f"{error.filename}: {error.strerror}.") from error
-            raise ReachError(f"The connection to {self.name} was lost: {error}") from error
+            raise self._lost(error) from error
 
     async def _reached(self, work: Awaitable[T]) -> T:
         """Await something that a lost connection ends.
@@ -227,7 +230,14 @@ class RemoteMachine:
         try:
             return await work
         except (asyncssh.Error, OSError) as error:
-            raise ReachError(f"The connection to {self.name} was lost: {error}") from error
+            raise self._lost(error) from error
+
+    def _lost(self, error: Exception | None = None) -> ReachError:
+        why = f": {error}" if error else "."
+        return ReachError(
+            f"The connection to {self.name} was lost{why}",
+            fix="Jobs there go on without it. Try again.",
+        )
 
 
 def _file_trouble(host: str, path: str, error: asyncssh.SFTPError) -> TunedeckError:

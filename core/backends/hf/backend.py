@@ -165,7 +165,8 @@ class HFJobsBackend:
         handle = handle_of(job, namespace)
         if handle is None or not handle.data.get("bucket"):
             raise NotFoundError(
-                f"Job {job_id} of {namespace} is no run of Tunedeck's that can be attached to."
+                f"Job {job_id} of {namespace} is no run of Tunedeck's that can be attached to.",
+                fix="Give the id of a job that Tunedeck submitted, and the profile it used.",
             )
         bucket, prefix = _place(handle)
         plan: dict[str, Any] = json.loads(await read(self._hub, bucket, f"{prefix}/plan.json"))
@@ -180,4 +181,7 @@ def _place(handle: Handle) -> tuple[str, str]:
     """
     if bucket := handle.data.get("bucket"):
         return bucket, handle.data["prefix"]
-    raise UsageError(f"Run {handle.run_id} keeps nothing in a bucket, so nothing can be fetched.")
+    raise UsageError(
+        f"Run {handle.run_id} keeps nothing in a bucket, so nothing can be fetched.",
+        fix=f"Its log is here: tunedeck runs logs {handle.run_id}",
+    )

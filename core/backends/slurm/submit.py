@@ -20,7 +20,7 @@ from ...ssh import Machine
 from ...submission import Submission
 from ..base import Handle
 from ..layout import Upload
-from .options import LOG, comment_of
+from .options import LOG, comment_of, line_without_overrides
 from .refusals import sbatch_error
 from .script import SCRIPT, SECRETS, SENTINEL
 from .shell import AWAY, refused, run_slurm
@@ -77,6 +77,7 @@ async def _attempt(machine: Machine, root: str, incoming: str, submission: Submi
             raise
     tasks = payload.get("tasks") or []
     script = _put_in_place(run_dir, incoming, missing, submission.run_id, tasks)
+    script = f"{line_without_overrides(submission.script or '')}\n{script}"
     done = await run_slurm(machine, script)
     if done.code == _SBATCH_FAILED:
         raise sbatch_error(done.err, machine.name)
@@ -156,7 +157,7 @@ def _put_in_place(
     folders = " ".join(f"task_{number}" for number in tasks)
     # Slurm makes no folder for a log. That of the first task stands for the run's.
     task_logs = f"mkdir -p {folders} && ln -sfn task_{tasks[0]}/{LOG} {LOG}\n" if tasks else ""
-    submit = _SUBMIT.replace("@known@", _known_job(run_id)).replace("@tasks@\n", task_logs)
+    submit = _SUBMIT.replace("@known@\n", _known_job(run_id)).replace("@tasks@\n", task_logs)
     return "\n".join([*lines, submit])
 
 
@@ -174,21 +175,29 @@ if ! mkdir .submitting 2> /dev/null; then
 fi
 @known@
 unset SLURM_TIME_FORMAT  # sbatch hands its environment on to the job
-if ! sbatch --parsable {SCRIPT} 9>&- > .{JOB_ID} 2> .said; then
+if ! sbatch --parsable {SCRIPT} 9>&- > .answer 2> .said; then
   cat .said >&2
   # A controller that does not answer in time may have taken the job: it is looked for again then.
   if ! grep -qF {_AWAY} .said; then cd / && rm -rf "$run_dir"; fi
   exit {_SBATCH_FAILED}
 fi
-rm -f .said
-mv .{JOB_ID} {JOB_ID}
+# Sites wrap sbatch in scripts that talk as well; with several clusters it says ID;CLUSTER.
+sed -n 's/^\\([0-9][0-9]*\\)\\(;.*\\)*$/\\1/p' .answer | tail -n 1 > .{JOB_ID}
+if [ -s .{JOB_ID} ]; then
+  mv .{JOB_ID} {JOB_ID}
+else
+@known@
+  echo "sbatch answered '$(cat .answer)', which is no job id; see: tunedeck queue PROFILE" >&2
+  exit 1
+fi
+rm -f .said .answer
 cat {JOB_ID}
 # Of runs that never became a job, and of jobs that were killed and whose end no launcher has heard.
 for left in ../*/{SECRETS}; do
   other=${{left%/*}}
   if [ ! -s "$other/{JOB_ID}" ]; then find "$left" -mtime +0 -delete; continue; fi
   [ -e "$other/{SENTINEL}" ] || continue
-  grep -q "^$(cut -d ';' -f 1 "$other/{JOB_ID}")|" .jobs || rm -f "$left"
+  grep -q "^$(cat "$other/{JOB_ID}")|" .jobs || rm -f "$left"
 done
 rm -f .jobs
 """
@@ -205,8 +214,5 @@ if [ -n "$found" ]; then rm -f .jobs; echo "$found" | tee {JOB_ID}; exit 0; fi
 
 
 def _handle(run_id: str, run_dir: str, answer: str) -> Handle:
-    """From what sbatch printed: `ID`, or `ID;cluster`."""
-    job_id = answer.strip().splitlines()[-1].partition(";")[0]
-    if not job_id.isdigit():
-        raise TunedeckError(f"sbatch answered '{answer.strip()}', which is no job id.")
-    return Handle(run_id, job_id, {"run_dir": run_dir})
+    """From what was noted of sbatch's answer."""
+    return Handle(run_id, answer.strip(), {"run_dir": run_dir})

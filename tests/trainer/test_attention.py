@@ -83,10 +83,13 @@ def test_a_document_does_not_feel_its_neighbours(
 
 @pytest.mark.parametrize("options", [{}, {"softcap": 5.0}, {"s_aux": torch.tensor([0.5, -1.0])}])
 @pytest.mark.parametrize("window", [None, 7])
-def test_it_is_softmax_attention_written_out(options: dict[str, Any], window: int | None) -> None:
+@pytest.mark.parametrize("width", [8, 6])
+def test_it_is_softmax_attention_written_out(
+    options: dict[str, Any], window: int | None, width: int
+) -> None:
     torch.manual_seed(0)
     query = torch.randn(1, 2, sum(LENGTHS), 8)
-    key, value = torch.randn(2, 1, 1, sum(LENGTHS), 8)
+    key, value = (torch.randn(1, 1, sum(LENGTHS), wide) for wide in (8, width))
     bounds = torch.tensor([0, *LENGTHS]).cumsum(0)
     found, _ = document_attention(
         torch.nn.Identity(),

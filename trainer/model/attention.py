@@ -102,8 +102,9 @@ def document_attention(
         options = {"scaling": scaling, "window": sliding_window, "softcap": softcap, "sinks": s_aux}
         return flexible(query, key, value, cu_seq_lens_q, **options), None
     lengths = _lengths(cu_seq_lens_q)
-    # Under autocast the rotation leaves queries and keys in float32.
-    alike = query.dtype == value.dtype
+    # Under autocast the rotation leaves queries and keys in float32; latent attention (DeepSeek)
+    # has values of another width.
+    alike = query.dtype == value.dtype and query.shape[-1] == value.shape[-1]
     if within.plain and alike and not (query.is_cuda or dropout or within.cuts(max(lengths))):
         attended: Tensor = documents_on_cpu(query, key, value, lengths, scaling)
         return attended, None

@@ -51,3 +51,23 @@ def configured(target: Target) -> asyncssh.SSHClientConnectionOptions:
             f"Your SSH config cannot be read: {error}",
             fix=f"Mend it until ssh -G {target.host} reads it as well.",
         ) from error
+
+
+def hops(target: Target, seen: frozenset[tuple[str, int | None]] = frozenset()) -> list[Target]:
+    """The hosts on the way, by the profile or else by the SSH config, which may chain them.
+
+    What it says of `Host *` it says of the host on the way as well, which is not behind itself;
+    `seen` are the hosts and ports that are on the way already.
+
+    Raises:
+        UsageError: if the SSH config cannot be read.
+    """
+    named = target.proxy_jump
+    if named is None:
+        in_config = configured(target).tunnel
+        named = in_config if isinstance(in_config, str) else ""
+    words = [word for word in named.split(",") if word not in ("", "none")]
+    seen |= {(target.host, target.port)}
+    found = [target.hop(word, first=not index) for index, word in enumerate(words)]
+    found = [hop for hop in found if (hop.host, hop.port) not in seen]
+    return [*(hops(found[0], seen) if found else ()), *found]

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import asyncssh
 
 from ..errors import AuthenticationError, ReachError, UsageError
-from .config import configured, identity_files, known_hosts_files
+from .config import hops, identity_files, known_hosts_files
 from .hostkeys import Presented, decide
 from .keys import identity_in_agent, is_locked, is_open, open_key, opened_among
 from .prompts import answer_to, prompter
@@ -41,7 +41,7 @@ async def connect(target: Target) -> asyncssh.SSHClientConnection:
     """
     through: asyncssh.SSHClientConnection | None = None
     try:
-        for hop in _hops(target):
+        for hop in hops(target):
             through = await _connect(hop, through)
         return await _connect(target, through)
     except BaseException:
@@ -64,15 +64,6 @@ async def _connect(
             f"{target} shows a different host key each time it is asked.",
             fix="Several machines may answer under that name: name one of them as 'host'.",
         ) from error
-
-
-def _hops(target: Target) -> list[Target]:
-    """The hosts on the way, by the profile or else by the SSH config."""
-    named = target.proxy_jump
-    if named is None:
-        in_config = configured(target).tunnel
-        named = in_config if isinstance(in_config, str) else ""
-    return [target.hop(words) for words in named.split(",") if words not in ("", "none")]
 
 
 class _UntrustedKeyError(Exception):

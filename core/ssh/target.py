@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+_PLACE = re.compile(r"(?:\[([^]]+)\]|([^:]+))(?::(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +30,39 @@ class Target:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Target:
-        """The login host of a profile's values."""
-        port = values.get("port")
+        """The login host of a profile's values; `host` may be `[user@]host[:port]` as well."""
+        host, port, user = _parts(str(values["host"]))
         texts = {
             key: str(values[key]) if values.get(key) else None
             for key in ("user", "identity", "known_hosts", "proxy_jump")
         }
-        return cls(str(values["host"]), int(port) if port else None, **texts)
+        texts["user"] = texts["user"] or user
+        return cls(host, int(values.get("port") or 0) or port, **texts)
 
-    def hop(self, words: str) -> Target:
-        """A host on the way, `[user@]host[:port]`, with this one's key and known hosts."""
-        user, _, place = words.strip().removeprefix("ssh://").rpartition("@")
-        host, _, port = place.partition(":")
+    def hop(self, words: str, *, first: bool) -> Target:
+        """A host on the way, `[user@]host[:port]`, with this one's key and known hosts.
+
+        The first one may be behind another in its turn, by the SSH config.
+        """
+        host, port, user = _parts(words.strip().removeprefix("ssh://"))
         return Target(
             host,
-            int(port) if port.isdigit() else None,
-            user or None,
+            port,
+            user,
             identity=self.identity,
             known_hosts=self.known_hosts,
-            proxy_jump="",
+            proxy_jump=None if first else "",
         )
 
     def __str__(self) -> str:
         user = f"{self.user}@" if self.user else ""
-        return f"{user}{self.host}" + (f":{self.port}" if self.port else "")
+        host = f"[{self.host}]" if ":" in self.host and self.port else self.host
+        return f"{user}{host}" + (f":{self.port}" if self.port else "")
+
+
+def _parts(words: str) -> tuple[str, int | None, str | None]:
+    """Host, port and user of `[user@]host[:port]`; an IPv6 address with a port is in brackets."""
+    user, _, place = words.rpartition("@")
+    if (match := _PLACE.fullmatch(place)) is None:
+        return place, None, user or None
+    return match[1] or match[2], int(match[3]) if match[3] else None, user or None

@@ -21,6 +21,16 @@ _TEXT_OPTIONS = (
     *("account", "qos", "reservation", "constraint", "nodelist", "exclude"),
     *("mem", "time", "array", "dependency"),
 )
+_LINE = re.compile(r"^#SBATCH --([a-z-]+)", re.MULTILINE)
+_VARIABLES = {
+    "time": ("TIMELIMIT",),
+    "array": ("ARRAY_INX",),
+    "mem": ("MEM_PER_NODE", "MEM_PER_CPU", "MEM_PER_GPU"),
+    "requeue": ("REQUEUE", "NO_REQUEUE"),
+    "no-requeue": ("REQUEUE", "NO_REQUEUE"),
+}
+"""Options whose variables for sbatch are not their own names in capitals, after `SBATCH_`."""
+
 _UNSAFE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
 _TASKS = re.compile(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?")
@@ -69,6 +79,20 @@ def sbatch_lines(options: Mapping[str, str | None]) -> list[str]:
         f"#SBATCH --{name}" if value is None else f"#SBATCH --{name}={shlex.quote(value)}"
         for name, value in options.items()
     ]
+
+
+def line_without_overrides(script: str) -> str:
+    """A shell line after which a script's own options count.
+
+    Sites and people set `SBATCH_ACCOUNT` and its like in their login scripts, and sbatch lets those
+    win over a script's lines. They stay where the script says nothing.
+    """
+    names = [
+        f"SBATCH_{variable}"
+        for option in _LINE.findall(script)
+        for variable in _VARIABLES.get(option, (option.upper().replace("-", "_"),))
+    ]
+    return f"unset {' '.join(names)}"
 
 
 def array_tasks(values: Mapping[str, Any]) -> list[int]:
@@ -139,6 +163,11 @@ def _additional(plan: Plan) -> dict[str, str | None]:
             raise UsageError(
                 f"'{key}' in additional_parameters is no long option of sbatch.",
                 fix='Write its name without the dashes, for example mail-type = "END".',
+            )
+        if name in ("clusters", "cluster"):
+            raise UsageError(
+                "A job that additional_parameters sends to another cluster cannot be followed.",
+                fix="Name a login host of that cluster as 'host', in a profile of its own.",
             )
         if value is None or value is False:
             continue

@@ -12,6 +12,7 @@ from ...ssh import Machine
 from ...submission import Submission
 from .container import mount_sources, runtime
 from .layout import job_root
+from .options import line_without_overrides
 from .refusals import sbatch_finding
 from .shell import last_line, run_slurm
 from .site import check_partition, check_python, check_shared, site_questions
@@ -69,6 +70,7 @@ def _question(plan: Plan, submission: Submission) -> str:
     script = (submission.script or "").replace(f"\n#SBATCH --chdir={_chdir(submission)}", "")
     lines += [
         "cd /tmp || cd /",
+        line_without_overrides(script),
         "sbatch --test-only 2>&1 << 'TUNEDECK-SCRIPT' | sed 's/^/T|/'",
         script.rstrip("\n"),
         "TUNEDECK-SCRIPT",

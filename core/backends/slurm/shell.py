@@ -11,9 +11,16 @@ NO_SLURM = 69
 FIND_SLURM = f"""\
 if ! command -v sbatch > /dev/null && [ -r /etc/profile ]; then . /etc/profile > /dev/null 2>&1; fi
 if ! command -v sbatch > /dev/null; then exit {NO_SLURM}; fi
+if [ -n "${{SLURM_JOB_ID:-}}" ]; then
+  for name in "${{!SLURM_@}}"; do [ "$name" = SLURM_CONF ] || unset "$name"; done
+fi
 export SLURM_TIME_FORMAT=%s
 """
-"""Sites put Slurm on the PATH of login shells; ours is none."""
+"""Sites put Slurm on the PATH of login shells; ours is none.
+
+Where we are inside a job ourselves, its limits and its count of restarts must not reach the new
+one: sbatch hands its environment on.
+"""
 
 AWAY = (
     "Unable to contact slurm controller",

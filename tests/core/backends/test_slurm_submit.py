@@ -13,10 +13,12 @@ from tests.core.conftest import PlanMaker
 from tunedeck.core.backends.base import Handle
 from tunedeck.core.backends.slurm import submit as sending
 from tunedeck.core.backends.slurm.backend import SlurmBackend
-from tunedeck.core.errors import ReachError, TunedeckError
+from tunedeck.core.errors import ReachError, TunedeckError, UsageError
 from tunedeck.core.plan import Plan
 from tunedeck.core.states import RunState, Status
 from tunedeck.core.submission import Submission
+
+from .cloud_runs import local_input
 
 Say = Callable[..., None]
 
@@ -84,6 +86,78 @@ async def test_a_job_that_was_refused_leaves_nothing_behind(
     with pytest.raises(TunedeckError, match="account"):
         await backend.submit(submission)
     assert [path.name for path in root.iterdir()] == [".tunedeck"]
+    assert list((root / ".tunedeck" / "incoming").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "echo '4711;tiger'",
+        "echo 'Hello, 80 left'; echo 4711; echo bye",
+        "echo 'Done: 4711!'",
+    ],
+    ids=["with its cluster", "among other words", "in its own words"],
+)
+async def test_a_job_is_known_by_its_number_however_sbatch_says_it(
+    slurm: Say, backend: SlurmBackend, submission: Submission, root: Path, says: str
+) -> None:
+    slurm(sbatch=f"{ACCEPT} > /dev/null; {says}")
+    assert (await backend.submit(submission)).job_id == "4711"
+    found, _ = await backend.adopt("4711")
+    assert found.run_id == submission.run_id
+
+
+async def test_an_sbatch_that_names_no_job_is_quoted(
+    slurm: Say, backend: SlurmBackend, submission: Submission
+) -> None:
+    slurm(sbatch="echo 'Sent to the portal.'")
+    with pytest.raises(TunedeckError, match=r"'Sent to the portal\.', which is no job id"):
+        await backend.submit(submission)
+
+
+async def test_the_profile_counts_and_not_what_the_login_shell_has_set(
+    slurm: Say, backend: SlurmBackend, make_plan: PlanMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SBATCH_ACCOUNT", "another")
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
+    monkeypatch.setenv("SBATCH_NO_REQUEUE", "1")
+    monkeypatch.setenv("SBATCH_QOS", "of-mine")  # the profile says nothing of it
+    slurm(sbatch=f'env > "$BED/env"; {ACCEPT}')
+    values = {**backend._values, "time": "00:10:00", "account": "nlp"}
+    await backend.submit(backend.render(make_plan(executor="slurm", profile_values=values)))
+    had = Path(os.environ["BED"], "env").read_text().splitlines()
+    assert [line for line in had if line.startswith("SBATCH_")] == ["SBATCH_QOS=of-mine"]
+
+
+async def test_nothing_of_the_job_that_one_launches_from_reaches_the_new_one(
+    slurm: Say, backend: SlurmBackend, submission: Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "3")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "7")
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "9")
+    monkeypatch.setenv("SLURM_CONF", "/c")
+    slurm(sbatch=f'env > "$BED/env"; {ACCEPT}')
+    await backend.submit(submission)
+    had = Path(os.environ["BED"], "env").read_text().splitlines()
+    assert [line for line in had if line.startswith("SLURM_")] == ["SLURM_CONF=/c"]
+
+
+async def test_an_input_that_has_changed_since_the_preview_is_not_sent(
+    slurm: Say, backend: SlurmBackend, make_plan: PlanMaker, root: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    plan = make_plan(
+        executor="slurm",
+        profile_values={**backend._values, "time": "00:10:00"},
+        config={"dataset": {"path_or_dataset_id": str(rows)}},
+        inputs=(local_input(rows),),
+    )
+    submission = backend.render(plan)
+    rows.write_text("{}\n{}\n")
+    with pytest.raises(UsageError, match="has changed since"):
+        await backend.submit(submission)
+    assert not Path(os.environ["BED"], "jobs").exists()
     assert list((root / ".tunedeck" / "incoming").iterdir()) == []
 
 

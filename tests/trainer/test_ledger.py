@@ -132,6 +132,12 @@ def test_the_first_step_at_which_runs_part_is_named_with_the_first_thing_in_whic
         assert (parting.step, parting.part) == (4, part)
 
 
+def test_runs_that_come_to_no_number_in_the_same_step_agree() -> None:
+    nan = float("nan")
+    alike = [replace(entry, loss=nan, norm=nan) for entry in entries(2)]
+    assert compare(alike, list(alike)).parting is None
+
+
 def test_a_tolerance_lets_rounding_pass_and_nothing_more() -> None:
     a = entries(4)
     near = [replace(entry, loss=entry.loss * (1 + 1e-6), weights="other") for entry in a]

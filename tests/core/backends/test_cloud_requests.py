@@ -14,7 +14,7 @@ from tunedeck.core.backends.cloud import once, retry
 from tunedeck.core.backends.cloud.errors import Passing, Taken, refusal
 from tunedeck.core.backends.cloud.follow import follow
 from tunedeck.core.backends.cloud.retry import persist, retry_after
-from tunedeck.core.backends.ending import exit_code_in, with_exit_code
+from tunedeck.core.backends.ending import code_of_nodes, exit_code_in, with_exit_code
 from tunedeck.core.errors import ExitCode
 from tunedeck.core.states import RunState, Status
 
@@ -241,6 +241,14 @@ def test_the_last_word_tells_what_the_service_does_not() -> None:
     assert with_exit_code(failed, 137).reason == "killed by signal 9; it failed"
     assert with_exit_code(failed, None) is failed
     assert with_exit_code(Status(RunState.CANCELLED), 1).state is RunState.CANCELLED
+
+
+def test_of_several_nodes_the_one_that_failed_of_itself_tells_the_code() -> None:
+    """Those that it took along were ended by a signal, or have not said anything."""
+    assert code_of_nodes([143, None, 3, 137]) == 3
+    assert code_of_nodes([0, None, 143]) == 143
+    assert code_of_nodes([0, None]) == 0
+    assert code_of_nodes([None]) is None
 
 
 async def test_what_was_given_up_within_a_request_is_not_tried_again_around_it(

@@ -6,7 +6,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import cast
 import pytest
 
 from tunedeck.core.backends.base import Backend, Capabilities, Handle, LogLine, load_backend
+from tunedeck.core.backends.files import RemoteFile
 from tunedeck.core.errors import AuthenticationError, ReachError, TunedeckError
 from tunedeck.core.launch import cancel, launch
 from tunedeck.core.plan import Plan
@@ -204,6 +205,25 @@ class TestElsewhere:
         kinds = [type(event) for event in events if isinstance(event, Trouble | Fine)]
         assert kinds[-1] is Fine
         assert kinds.count(Fine) == 1
+
+    def test_the_result_is_home_before_the_end_is_known(
+        self, sent: RunRecord, registry: Registry
+    ) -> None:
+        known: list[RunState] = []
+
+        class Keeps(Cloud):
+            async def files(self, handle: Handle) -> Sequence[RemoteFile]:
+                return [RemoteFile("result.json", 2)]
+
+            async def fetch(
+                self, handle: Handle, name: str, target: Path, offset: int, on_bytes: object
+            ) -> None:
+                known.append(registry.get(handle.run_id).state)
+                target.write_bytes(b"{}")
+
+        events_of(sent, registry, Keeps([RUNNING, DONE], []).backend)
+        assert known == [RunState.RUNNING]
+        assert (sent.run_dir / "result.json").read_bytes() == b"{}"
 
     def test_a_refusal_is_told(self, sent: RunRecord, registry: Registry) -> None:
         refused = AuthenticationError("The token is no longer valid.")

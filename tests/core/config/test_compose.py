@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from tunedeck.core.config.compose import ComposedConfig, compose
-from tunedeck.core.config.explain import explain
 from tunedeck.core.config.problems import ConfigErrors
 from tunedeck.core.schema import MergeConfig, TrainConfig
 
@@ -39,16 +38,15 @@ def test_values_hold_the_defaults_and_every_leaf_has_an_origin(minimal: Path) ->
 def test_each_value_tells_what_it_overrode(write: Write, minimal: Path) -> None:
     tiny = write("tiny.yaml", "defaults: default\ndataset:\n  path_or_dataset_id: tiny.jsonl\n")
     composed = compose(tiny, ["dataset.path_or_dataset_id=mine.jsonl"], schema=TrainConfig)
-    [row] = [row for row in explain(composed) if row.key == "dataset.path_or_dataset_id"]
-    assert (row.value, row.layer, row.place) == (
+    sourced = composed.origins["dataset.path_or_dataset_id"]
+    assert (sourced.value, str(sourced.origin)) == (
         "mine.jsonl",
-        "command line",
-        "dataset.path_or_dataset_id=mine.jsonl",
+        "command line (dataset.path_or_dataset_id=mine.jsonl)",
     )
-    assert row.overrode == (
-        ("tiny.jsonl", "config tiny", f"{tiny}:3:23"),
-        ("train.jsonl", "config default", f"{minimal}:4:23"),
-    )
+    assert [(value, str(origin)) for value, origin in sourced.overrode] == [
+        ("tiny.jsonl", f"config tiny ({tiny}:3:23)"),
+        ("train.jsonl", f"config default ({minimal}:4:23)"),
+    ]
 
 
 def test_a_variable_of_the_environment_is_the_text_that_was_written(write: Write) -> None:

@@ -45,6 +45,14 @@ class Taken(UsageError):
     """The name of what was to be made is taken: by someone else, or by an earlier attempt."""
 
 
+def untrusted(what: str, why: str) -> AuthenticationError:
+    """The error for a certificate that no authority known here vouches for."""
+    return AuthenticationError(
+        f"The certificate of {what} is not trusted: {why}",
+        fix="Name its authority's certificate: export SSL_CERT_FILE=…",
+    )
+
+
 def refusal(
     service: str,
     status: int,

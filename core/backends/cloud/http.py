@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ...errors import AuthenticationError
-from .errors import Passing, refusal
+from ...errors import AuthenticationError, UsageError
+from .errors import Passing, refusal, untrusted
 from .retry import persist, retry_after
 
 if TYPE_CHECKING:
@@ -136,17 +137,16 @@ class Service:
         """
         import httpx
 
-        timeout = httpx.Timeout(answer_s, connect=CONNECT_S)
         try:
-            async with httpx.AsyncClient(
-                base_url=self.base_url, timeout=timeout, verify=tls()
-            ) as client:
+            async with client_for(self.base_url, answer_s) as client:
                 yield client
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise untrusted(f"{self.name} at {self.base_url}", _why(error)) from error
             raise Passing(
                 f"{self.name} at {self.base_url} cannot be reached: {_why(error)}",
                 acted=False,
-                fix="Check the address and the network.",
+                fix=f"Check the address and the network{_proxies()}.",
             ) from error
         except httpx.TimeoutException as error:
             text = f"{self.name} at {self.base_url} did not answer in {answer_s:.0f} s."
@@ -175,12 +175,53 @@ class Service:
             raise Passing(text, acted=True, fix="Check the address of the service.") from error
 
 
-@cache
-def tls() -> ssl.SSLContext:
-    """Verified TLS; reading the certificates takes long enough to do it once."""
+def client_for(base_url: str, answer_s: float) -> httpx.AsyncClient:
+    """A client that minds the environment's proxies and certificates.
+
+    Raises:
+        UsageError: if they, or the address, cannot be used.
+    """
     import httpx
 
-    return httpx.create_ssl_context()
+    if not base_url.startswith(("https://", "http://")):
+        text = f"'{base_url}' is not the address of a service."
+        raise UsageError(text, fix="Begin it with https://")
+    timeout = httpx.Timeout(answer_s, connect=CONNECT_S)
+    try:
+        return httpx.AsyncClient(base_url=base_url, timeout=timeout, verify=tls())
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        text = f"The address '{base_url}' or a proxy for it cannot be used: {error}"
+        fix = (
+            f"Check the address{_proxies()}. A proxy is http://HOST:PORT, or socks5://HOST:PORT "
+            "once socksio is installed; NO_PROXY=HOST goes without it."
+        )
+        raise UsageError(text, fix=fix) from error
+
+
+@cache
+def tls() -> ssl.SSLContext:
+    """Verified TLS; reading the certificates takes long enough to do it once.
+
+    Raises:
+        UsageError: if the environment names certificates that cannot be read.
+    """
+    import httpx
+
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        name = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
+        raise UsageError(
+            f"The certificates in {name} ({os.environ.get(name)}) cannot be read: {error}",
+            fix=f"Let {name} name certificates of authorities in PEM form, or unset it.",
+        ) from error
+
+
+def _proxies() -> str:
+    """The variables that name a proxy, to be looked at as well; their values may hold passwords."""
+    named = [name for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+             if os.environ.get(name) or os.environ.get(name.lower())]  # fmt: skip
+    return f", and the proxy in {' and '.join(named)}" if named else ""
 
 
 def _why(error: Exception) -> str:

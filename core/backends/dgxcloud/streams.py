@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ...errors import AuthenticationError, NotFoundError
+from ...errors import NotFoundError
 from ..base import Handle
-from ..cloud.errors import Passing, refusal
+from ..cloud.errors import Passing, refusal, untrusted
 from ..cloud.http import ANSWER_S, CONNECT_S, Service, tls
 from ..tail import tail
 from .client import DISTRIBUTED, SERVICE, SIGN_IN, RunAI
@@ -155,11 +155,11 @@ async def _from_cluster(runai: RunAI, handle: Handle, node: int) -> AsyncGenerat
             text = f"The connection to the cluster's log was cut: {error}"
             raise Passing(text, acted=False) from error
         except ssl.SSLCertVerificationError as error:
-            raise AuthenticationError(
-                f"The certificate of the cluster is not trusted: {error.verify_message}",
-                fix="Name its authority's certificate: export SSL_CERT_FILE=…",
-            ) from error
-        except (OSError, TimeoutError, WebSocketException, asyncio.IncompleteReadError) as error:
+            raise untrusted("the cluster", error.verify_message) from error
+        except (
+            *(OSError, TimeoutError, WebSocketException, asyncio.IncompleteReadError),
+            ImportError,  # for a SOCKS proxy, which takes a further package
+        ) as error:
             text = f"The cluster's log cannot be reached: {error or type(error).__name__}"
             raise Passing(text, acted=False, fix="Check the network to the cluster.") from error
 

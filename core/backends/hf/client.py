@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .... import __version__
 from ...errors import UsageError
-from ..cloud.http import ANSWER_S, Service
+from ..cloud.http import ANSWER_S, Service, client_for
 from ..cloud.retry import persist
 from .apart import apart
 from .meaning import SERVICE, SIGN_IN, meaning
@@ -39,6 +39,7 @@ class Hub:
         from huggingface_hub import HfApi, get_session
         from huggingface_hub.utils import logging
 
+        client_for(self.endpoint, ANSWER_S)  # the library has no words for a proxy that is none
         logging.set_verbosity_error()  # what it tries again it says on stderr
         # The session is the library's own for this process; its default is to wait for ever.
         get_session().timeout = ANSWER_S

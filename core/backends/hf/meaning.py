@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import AuthenticationError, NotFoundError, ReachError, TunedeckError
-from ..cloud.errors import Passing, refusal, said_by
+from ..cloud.errors import Passing, refusal, said_by, untrusted
 from ..cloud.retry import retry_after
 
 SERVICE = "Hugging Face"
@@ -47,6 +47,8 @@ def meaning(error: Exception, *, storage: bool = False) -> TunedeckError | None:
             sign_in=SIGN_IN,
             after_s=retry_after(response.headers),
         )
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return untrusted(SERVICE, said_by(str(error)))
     if kinds & {"ConnectError", "ConnectTimeout", "PoolTimeout"}:
         return Passing(
             f"Hugging Face cannot be reached: {error}",

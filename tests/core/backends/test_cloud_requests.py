@@ -3,20 +3,64 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import socket
+import ssl
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
 
+from tests.system.clouds.certificate import make_certificate
 from tunedeck.core.backends.base import LogLine
 from tunedeck.core.backends.cloud import follow as follow_module
-from tunedeck.core.backends.cloud import once, retry
+from tunedeck.core.backends.cloud import http, once, retry
 from tunedeck.core.backends.cloud.errors import Passing, Taken, refusal
 from tunedeck.core.backends.cloud.follow import follow
+from tunedeck.core.backends.cloud.http import Service
 from tunedeck.core.backends.cloud.retry import persist, retry_after
 from tunedeck.core.backends.ending import code_of_nodes, exit_code_in, with_exit_code
-from tunedeck.core.errors import ExitCode
+from tunedeck.core.errors import AuthenticationError, ExitCode, UsageError
 from tunedeck.core.states import RunState, Status
+
+
+async def _no_headers() -> Mapping[str, str]:
+    return {}
+
+
+@contextmanager
+def serving(chain: Path) -> Iterator[tuple[str, Callable[[], int]]]:
+    """A service behind TLS that answers `{}`; its address, and how often it was connected to."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    count = 0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            nonlocal count
+            with suppress(OSError):  # the listener is closed
+                while True:
+                    plain, _ = listener.accept()
+                    count += 1
+                    with suppress(OSError), context.wrap_socket(plain, server_side=True) as secure:
+                        secure.recv(65536)
+                        secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}", lambda: count
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def fresh_certificates() -> Iterator[None]:
+    """What one test's environment names is no other's."""
+    http.tls.cache_clear()
+    yield
+    http.tls.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +71,49 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow_module, "LOOK_S", 0.05)
     monkeypatch.setattr(follow_module, "QUIET_S", 0.05)
     monkeypatch.setattr(follow_module, "CLOSING_LOOK_S", 0.01)
+
+
+@pytest.mark.parametrize(
+    ("address", "settings", "named"),
+    [
+        ("gateway.example", {}, "https://"),
+        ("http://127.0.0.1:1", {"HTTP_PROXY": "nonsense://1"}, "HTTP_PROXY"),
+        ("http://127.0.0.1:1", {"ALL_PROXY": "socks5://127.0.0.1:1"}, "socksio"),
+        ("https://127.0.0.1:1", {"SSL_CERT_FILE": "/nowhere.pem"}, "SSL_CERT_FILE"),
+        ("https://127.0.0.1:1", {"SSL_CERT_FILE": __file__}, "SSL_CERT_FILE"),
+    ],
+)
+async def test_an_environment_that_nothing_can_be_asked_in_is_told_by_what_to_change(
+    monkeypatch: pytest.MonkeyPatch, address: str, settings: dict[str, str], named: str
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    http.tls.cache_clear()
+    with pytest.raises(UsageError) as refused:
+        await Service("It", address, _no_headers, "").call("GET", "/")
+    assert named in refused.value.fix
+
+
+async def test_a_dead_proxy_is_told_from_a_dead_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://user:hunter2@127.0.0.1:1")
+    with pytest.raises(Passing) as refused:
+        await Service("It", "http://127.0.0.1:2", _no_headers, "").call("GET", "/")
+    assert "the proxy in HTTP_PROXY" in refused.value.fix
+    assert "hunter2" not in f"{refused.value} {refused.value.fix}"
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, chain = make_certificate(tmp_path)
+    with serving(chain) as (url, asked):
+        with pytest.raises(AuthenticationError, match="not trusted") as refused:
+            await Service("It", url, _no_headers, "").call("GET", "/")
+        assert "SSL_CERT_FILE" in refused.value.fix
+        assert asked() == 1
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        http.tls.cache_clear()
+        assert await Service("It", url, _no_headers, "").call("GET", "/") == {}
 
 
 @pytest.mark.parametrize(

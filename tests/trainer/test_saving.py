@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tunedeck.core.errors import TunedeckError, UsageError
 from tunedeck.core.schema import TrainConfig
@@ -29,6 +30,14 @@ EVERY_STEP = {"ckpt_every_steps": 1}
 
 def published(run_dir: Path) -> list[str]:
     return sorted(path.name for path in (run_dir / "checkpoints").glob("step_*"))
+
+
+def test_no_memory_is_registered_with_a_gpu_for_a_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    state = {"weight": torch.ones(3, 5)}
+    copied = saving._copied(state)
+    state["weight"].zero_()
+    assert torch.equal(copied["weight"], torch.ones(3, 5))
 
 
 @pytest.mark.parametrize("peft", [None, LORA])

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from ...core.errors import TunedeckError
@@ -164,7 +163,9 @@ class Saver:
 def _copied(state: dict[str, Any]) -> dict[str, Any]:
     """The state in main memory, where the training does not change it."""
     options = StagingOptions(
-        use_pinned_memory=torch.cuda.is_available(),
+        # Each tensor would be registered with CUDA anew for each save, which takes as long as the
+        # copy, and is refused where memory it knows is used again.
+        use_pinned_memory=False,
         use_shared_memory=False,
         use_async_staging=False,
         use_non_blocking_copy=False,

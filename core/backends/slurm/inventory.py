@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from ...ssh import Machine
+from .reasons import in_words
 from .shell import run_slurm
 
 _ASK = """\
@@ -86,7 +87,7 @@ def _job(found: dict[str, Any], rest: list[str]) -> None:
             "name": "|".join(name),  # last, because people may put a bar into it
             "partition": partition,
             "state": state,
-            "reason": "" if reason == "None" else reason,
+            "reason": "" if reason == "None" else in_words(reason),
             "starts_at": int(starts) if starts.isdigit() else None,
             "elapsed": elapsed,
             "time_limit": limit,

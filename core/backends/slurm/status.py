@@ -9,12 +9,14 @@ from ...errors import ReachError
 from ...states import RunState, Status
 from ..ending import PREEMPTED, SAVED, SIGNALLED
 from .question import ENDED, Seen
+from .reasons import in_words
 
 _LIVE = {
     **dict.fromkeys(("RUNNING", "SUSPENDED", "STOPPED", "RESIZING"), RunState.RUNNING),
     **dict.fromkeys(("COMPLETING", "SIGNALING", "STAGE_OUT"), RunState.STOPPING),
     **dict.fromkeys(("CONFIGURING", "POWER_UP_NODE"), RunState.STARTING),
 }
+_HALTED = "it stands still: suspended by the cluster's administrators or for another job"
 _LAST_SIGNAL = 64
 _CLEANING_UP_S = 180.0
 """How long Slurm may take over a job that has ended before its own last word counts. A node that
@@ -39,7 +41,8 @@ def judge(seen: Seen) -> Status:
         return Status(RunState.LOST, "", "Slurm has purged its record, and the job left no word")
     state = _LIVE.get(word, RunState.QUEUED)
     started = seen.started_at if state is RunState.RUNNING else None
-    return Status(state, word, seen.reason, started_at=started)
+    reason = _HALTED if word in ("SUSPENDED", "STOPPED") else in_words(seen.reason)
+    return Status(state, word, reason, started_at=started)
 
 
 def _ends_without_more_words(seen: Seen) -> bool:
@@ -71,7 +74,7 @@ def _ended(seen: Seen) -> Status:
 
 def _fate(seen: Seen, code: int | None) -> tuple[RunState, str]:
     if seen.word == "CANCELLED":
-        return RunState.CANCELLED, seen.reason or "cancelled"
+        return RunState.CANCELLED, _why_cancelled(seen.reason)
     if code == 0 and seen.word in ("", "COMPLETED", "COMPLETING"):
         return RunState.SUCCEEDED, ""
     reason = ENDED.get(seen.word, "")
@@ -89,3 +92,10 @@ def _fate(seen: Seen, code: int | None) -> tuple[RunState, str]:
     if not reason and code is not None and SIGNALLED < code <= SIGNALLED + _LAST_SIGNAL:
         reason = f"killed by signal {code - SIGNALLED}"
     return RunState.FAILED, reason or f"exit code {code}"
+
+
+def _why_cancelled(reason: str) -> str:
+    """By whom, as sacct knows; Slurm's reason is else what the job was waiting for."""
+    if reason == "DependencyNeverSatisfied":
+        return f"cancelled by Slurm: {in_words(reason)}"
+    return reason if reason.startswith("cancelled") else "cancelled"

@@ -59,9 +59,31 @@ def test_failures_are_told_apart_by_their_reason() -> None:
     assert all(reasons)
 
 
-def test_why_a_job_waits_is_passed_on() -> None:
-    status = told("Q|7|PENDING|Resources|N/A|N/A")
-    assert (status.reason, status.started_at) == ("Resources", None)
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("Resources", "next to get nodes once some are free (Resources)"),
+        ("JobHeldUser", "scontrol release JOB lets it go (JobHeldUser)"),
+        ("DependencyNeverSatisfied", "it will never start (DependencyNeverSatisfied)"),
+        ("ReqNodeNotAvail, UnavailableNodes:n1", "(ReqNodeNotAvail, UnavailableNodes:n1)"),
+        ("QOSMaxJobsPerUserLimit", "its QOS keeps it back (QOSMaxJobsPerUserLimit)"),
+        ("AssocGrpGRES", "its account keeps it back (AssocGrpGRES)"),
+        ("SomethingNew", "SomethingNew"),
+    ],
+)
+def test_why_a_job_waits_is_told_in_words(reason: str, words: str) -> None:
+    status = told(f"Q|7|PENDING|{reason}|N/A|N/A")
+    assert status.reason.endswith(words)
+    assert status.started_at is None
+
+
+def test_a_job_that_stands_still_says_so() -> None:
+    assert "suspended" in told("Q|7|SUSPENDED|None|100|200").reason
+
+
+def test_what_a_cancelled_job_was_waiting_for_does_not_count_as_why_it_was() -> None:
+    assert told("Q|7|CANCELLED|JobHeldUser|N/A|200").reason == "cancelled"
+    assert "never start" in told("Q|7|CANCELLED|DependencyNeverSatisfied|N/A|200").reason
 
 
 def test_scontrol_answers_where_squeue_does_not() -> None:

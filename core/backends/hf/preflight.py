@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
-from ...errors import AuthenticationError, NotFoundError, TunedeckError
+from ...errors import AuthenticationError, NotFoundError
 from ...findings import Edit, Finding, Fix
 from ...plan import Plan
 from ...text import counted, did_you_mean
+from ..cloud.checks import gathered
 from .client import UPGRADE, Hub
 from .inventory import gpus_of
 from .meaning import SIGN_IN
@@ -28,11 +28,9 @@ async def check_service(hub: Hub, plan: Plan) -> list[Finding]:
     """
     me = await hub.call("whoami")
     namespace = list(_namespace(plan, me))
-    checks = await asyncio.gather(
-        _collect(_flavor(hub, plan)),
-        *(_collect(one) for one in _volumes(hub, plan, own=not namespace)),
+    found = await gathered(
+        _flavor(hub, plan), *_volumes(hub, plan, own=not namespace), sign_in=SIGN_IN
     )
-    found = (finding for check in checks for finding in check)
     return [*namespace, *_library(hub, plan), *found]
 
 
@@ -134,13 +132,3 @@ async def _own_bucket(hub: Hub, plan: Plan, storage: Storage) -> AsyncGenerator[
             key="volumes",
             fix=Fix("Make it private in its settings, or name another bucket in volumes."),
         )
-
-
-async def _collect(findings: AsyncGenerator[Finding]) -> list[Finding]:
-    """All findings of one check; one that fails says so and hides none of the others."""
-    try:
-        return [finding async for finding in findings]
-    except AuthenticationError as error:
-        return [Finding("error", error.message, fix=Fix(error.fix or SIGN_IN))]
-    except TunedeckError as error:
-        return [Finding("warning", error.message, fix=Fix(error.fix) if error.fix else None)]

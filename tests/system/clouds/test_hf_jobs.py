@@ -366,6 +366,15 @@ async def test_preflight_has_no_objection_to_what_fits(hub: FakeHub, place: HFPl
     assert [finding for finding in found if finding.severity != "info"] == []
 
 
+async def test_preflight_tells_a_permission_that_is_missing_from_a_mistake(
+    hub: FakeHub, place: HFPlace
+) -> None:
+    hub.fault("GET", "/api/jobs/hardware$", status=403)
+    found = await backend_of(plan := place.plan("true")).preflight(plan)
+    errors = [finding for finding in found if finding.severity == "error"]
+    assert [finding.exit_code for finding in errors] == [ExitCode.AUTHENTICATION]
+
+
 async def test_preflight_with_a_refused_token_is_an_authentication_error(
     hub: FakeHub, place: HFPlace
 ) -> None:

@@ -27,6 +27,9 @@ RENDEZVOUS = (
 )
 """What Lepton tells each worker, as torchrun wants it; its own script would be downloaded."""
 
+_PRIORITY = "mid-4000"
+"""What NVIDIA's client asks for where a job says only who may preempt whom."""
+
 _LONGEST_NAME = 36
 _LONGEST_LABEL = 63
 _RESERVED = frozenset({
@@ -122,12 +125,12 @@ def _body(plan: Plan, profile: LeptonProfile, script: Script, place: Place) -> d
     if profile.node_reservation:
         spec["reservation_config"] = {"reservation_id": profile.node_reservation}
     queue = {
-        "priority_class": profile.queue_priority,
-        "can_be_preempted": profile.can_be_preempted,
-        "can_preempt": profile.can_preempt,
+        key: value
+        for key in ("can_be_preempted", "can_preempt")
+        if (value := getattr(profile, key)) is not None
     }
-    if queue := {key: value for key, value in queue.items() if value is not None}:
-        spec["queue_config"] = queue
+    if queue or profile.queue_priority:
+        spec["queue_config"] = {"priority_class": profile.queue_priority or _PRIORITY, **queue}
     labels = {
         RUN_LABEL: plan.run_id,
         DIGEST_LABEL: plan.digest.removeprefix("sha256:")[:_LONGEST_LABEL],

@@ -17,6 +17,8 @@ from .inventory import gpus_of, shape_row, shapes
 from .job import CARRIER_SHAPE, Job, profile_of
 from .submit import node_group_id
 
+_QUEUE_KEYS = ("queue_priority", "can_be_preempted", "can_preempt")
+
 
 def check_plan(plan: Plan) -> list[Finding]:
     """What needs no network."""
@@ -50,6 +52,7 @@ async def check_service(lepton: Lepton, plan: Plan, job: Job) -> list[Finding]:
         _secrets(lepton, plan),
         _storage(lepton, plan, group),
         _reservation(lepton, plan, group),
+        _queue(lepton, plan, group),
         sign_in=SIGN_IN,
     )
 
@@ -126,6 +129,21 @@ async def _storage(lepton: Lepton, plan: Plan, group: str) -> AsyncGenerator[Fin
             profile=plan.profile,
             key=f"mounts.{number}.from",
             fix=Fix(f"Set from to one of: node-local, {', '.join(sorted(known))}."),
+        )
+
+
+async def _queue(lepton: Lepton, plan: Plan, group: str) -> AsyncGenerator[Finding]:
+    asked = [key for key in _QUEUE_KEYS if plan.profile_values.get(key) is not None]
+    if not asked:
+        return
+    row = next(row for row in await lepton.node_groups() if id_of(row) == group)
+    if not (row.get("status") or {}).get("quota_enabled"):
+        yield Finding(
+            "warning",
+            f"The node group {name_of(row)} has no queue with priorities.",
+            profile=plan.profile,
+            key=asked[0],
+            fix=Fix(f"Leave out {', '.join(asked)}, or choose another node group."),
         )
 
 

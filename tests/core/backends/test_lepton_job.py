@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.core.backends.cloud_runs import submit
 from tests.system.clouds.lepton import FakeLepton
-from tests.system.clouds.lepton_place import LeptonPlace, workspace_on_loopback
-from tunedeck.core.backends.base import Backend, Handle, TellsInventory
-from tunedeck.core.backends.cloud import http, once, retry
+from tests.system.clouds.lepton_place import LeptonPlace
+from tests.system.clouds.lepton_schema import GROUP_ID
+from tunedeck.core.backends.base import TellsInventory
 from tunedeck.core.errors import UsageError
 from tunedeck.core.plan import Launch, Plan, SecretRef
 
 
 @pytest.fixture
-def lepton(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLepton]:
-    monkeypatch.setattr(retry, "PAUSES_S", (0.02, 0.05))
-    monkeypatch.setattr(once, "LOOKS_S", (0.05, 0.1))
-    monkeypatch.setattr(http, "ANSWER_S", 2.0)
-    with workspace_on_loopback(tmp_path, monkeypatch) as service:
-        yield service
-
-
-@pytest.fixture
-def place(lepton: FakeLepton) -> LeptonPlace:
-    return LeptonPlace(lepton)
-
-
-async def submit(place: LeptonPlace, plan: Plan) -> tuple[Backend, Handle]:
-    backend = place.backend(plan)
-    return backend, await backend.submit(backend.render(plan))
+def place(lepton_place: LeptonPlace) -> LeptonPlace:
+    return lepton_place
 
 
 def body_of(place: LeptonPlace, plan: Plan) -> dict[str, Any]:
@@ -200,6 +185,21 @@ async def test_preflight_names_what_the_workspace_does_not_have(
 ) -> None:
     place.values |= change
     assert words in (await findings(place, place.plan("true")))[key]
+
+
+async def test_who_may_preempt_whom_is_asked_for_with_a_priority(
+    place: LeptonPlace, lepton: FakeLepton
+) -> None:
+    """NVIDIA's client sends this class with it, and takes no node group without a queue."""
+    place.values["can_preempt"] = False
+    plan = place.plan("true")
+    asked = {"priority_class": "mid-4000", "can_preempt": False}
+    assert body_of(place, plan)["spec"]["queue_config"] == asked
+    assert not [f for f in await place.backend(plan).preflight(plan) if f.severity == "warning"]
+    without = {"metadata": {"id": GROUP_ID, "name": "h100-pool"}, "spec": {}, "status": {}}
+    lepton.fault("GET", "/dedicated-node-groups$", data=[without], times=9)
+    found = await place.backend(plan).preflight(plan)
+    assert [f.key for f in found if f.severity == "warning"] == ["can_preempt"]
 
 
 async def test_preflight_counts_the_shapes_gpus(place: LeptonPlace) -> None:

@@ -67,7 +67,7 @@ def _folders() -> Iterable[Finding]:
         there = folder
         while not there.exists():
             there = there.parent
-        if not os.access(there, os.W_OK):
+        if not there.is_dir() or not os.access(there, os.W_OK):
             yield Finding(
                 "error",
                 f"The {name} folder {folder} cannot be written.",

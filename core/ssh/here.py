@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import TunedeckError
 from ..files import write_atomic
-from .machine import Done, Progress
+from .machine import Done
 
 
 class ThisMachine:
@@ -46,7 +46,7 @@ class ThisMachine:
             except OSError as error:
                 raise TunedeckError(f"{path}: {error.strerror}.") from error
 
-    async def send(self, source: Path, target: str, progress: Progress | None = None) -> None:
+    async def send(self, source: Path, target: str) -> None:
         """Copy a file or folder."""
         copy = shutil.copytree if source.is_dir() else shutil.copyfile
         try:

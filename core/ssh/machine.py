@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from .target import Target
-
-Progress = Callable[[int, int], None]
-"""Told the bytes that are across, and the bytes in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class Machine(Protocol):
         """
         ...
 
-    async def send(self, source: Path, target: str, progress: Progress | None = None) -> None:
+    async def send(self, source: Path, target: str) -> None:
         """Copy a file or a folder of this machine to a path whose folder is there.
 
         Raises:

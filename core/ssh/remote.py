@@ -17,7 +17,7 @@ from ..errors import ReachError, TunedeckError
 from ..text import strip_controls
 from .background import over_there
 from .connect import connect
-from .machine import Done, Progress
+from .machine import Done
 from .target import Target
 
 T = TypeVar("T")
@@ -106,9 +106,9 @@ class RemoteMachine:
         """Write small files by SFTP, side by side."""
         await over_there(self._write(files))
 
-    async def send(self, source: Path, target: str, progress: Progress | None = None) -> None:
+    async def send(self, source: Path, target: str) -> None:
         """Copy a file or folder by SFTP."""
-        await over_there(self._send(source, target, progress))
+        await over_there(self._send(source, target))
 
     async def read(self, path: str, offset: int, limit: int) -> bytes:
         """Read part of a file by SFTP."""
@@ -170,17 +170,10 @@ class RemoteMachine:
                 await file.setstat(attributes)
             await sftp.posix_rename(draft, path)
 
-    async def _send(self, source: Path, target: str, progress: Progress | None) -> None:
-        told = (lambda _s, _d, done, whole: progress(done, whole)) if progress else None
+    async def _send(self, source: Path, target: str) -> None:
         async with self._files(target) as sftp:
             # What links point to is meant: a folder of Hugging Face's cache is made of them.
-            await sftp.put(
-                str(source),
-                target,
-                recurse=source.is_dir(),
-                follow_symlinks=True,
-                progress_handler=told,
-            )
+            await sftp.put(str(source), target, recurse=source.is_dir(), follow_symlinks=True)
 
     async def _read(self, path: str, offset: int, limit: int) -> bytes:
         async with self._files(path) as sftp:

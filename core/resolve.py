@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import locations
 from .code_digest import code_digest
-from .errors import NotFoundError, UsageError
+from .errors import UsageError
 from .handover import handed_over
 from .inputs import content_digest
 from .origins import Origin, Sourced
@@ -106,10 +106,7 @@ def _profile(selection: Selection, step: Step, config: ComposedConfig) -> Resolv
             layer = from_command if sourced.origin.layer == "command line" else from_config
             layer[key.removeprefix("run.env.")] = sourced
     layers = {"run_env": from_config, "command_line": from_command}
-    try:
-        profile = resolve_profile(files, selection.profile, **layers)
-    except NotFoundError as error:  # a launch that cannot be: a mistake in the command
-        raise UsageError(error.message, place=error.place, fix=error.fix) from error
+    profile = resolve_profile(files, selection.profile, **layers)
     # What a step asks of a cluster is no reason to start eight processes on a laptop.
     if profile.executor != "local":
         layers["step_defaults"] = _step_defaults(step)

@@ -14,7 +14,7 @@ from .selection import Selection
 
 if TYPE_CHECKING:
     from .backends.base import Backend
-    from .catalog import Step
+    from .catalog import Catalog, Step
     from .plan import Plan
     from .submission import Submission
 
@@ -45,7 +45,9 @@ class Prepared:
         }
 
 
-async def prepare(selection: Selection, *, online: bool) -> Prepared:
+async def prepare(
+    selection: Selection, *, online: bool, catalog: Catalog | None = None
+) -> Prepared:
     """Resolve, render and check a selection. Writes nothing; uses the network only if `online`.
 
     Raises:
@@ -55,7 +57,7 @@ async def prepare(selection: Selection, *, online: bool) -> Prepared:
     from .catalog import load_catalog
     from .preflight import preflight
 
-    catalog = load_catalog(selection.catalog)
+    catalog = catalog or load_catalog(selection.catalog)
     step = catalog.find(selection.step)
     plan = resolve(selection, catalog)
     if step.launch.kind == "unknown":

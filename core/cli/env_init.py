@@ -12,6 +12,7 @@ import click
 
 from ..errors import ExitCode
 from .complete import complete_generator
+from .env_print import short
 from .options import examples, json_option, yes_option
 
 if TYPE_CHECKING:
@@ -84,9 +85,9 @@ def run_generator(
         if finding.severity != "error" or not generated.open_values
     )
     if wanted:
-        click.echo(f"Wrote {_shown(generated.path)} with {len(generated.profiles)} profiles.")
+        click.echo(f"Wrote {short(generated.path)} with {len(generated.profiles)} profiles.")
         if backup:
-            note(f"The file as it was is in {_shown(backup)}.")
+            note(f"The file as it was is in {short(backup)}.")
         _say_what_is_next(generated)
     elif asking:
         note("Nothing was written.")
@@ -114,7 +115,7 @@ def _ask(config: GeneratorConfig) -> dict[str, str]:
 
 
 def _confirmed(generated: Generated) -> bool:
-    return click.confirm(f"Write {_shown(generated.path)}?", default=True, err=True)
+    return click.confirm(f"Write {short(generated.path)}?", default=True, err=True)
 
 
 def _show(generated: Generated) -> None:
@@ -154,16 +155,8 @@ def _say_what_is_next(generated: Generated) -> None:
     for value in generated.open_values:
         note(f"  {value.key:<30} {value.env}")
     found = generated.path in find_env_files(Path.cwd()).files
-    file = "" if found else f" --env-file {_shown(generated.path)}"
+    file = "" if found else f" --env-file {short(generated.path)}"
     lora = next((name for name in generated.profiles if name.endswith("peft_automodel")), None)
-    note(f"Next:  tunedeck env check{'' if found else f' {_shown(generated.path)}'}")
+    note(f"Next:  tunedeck env check{'' if found else f' {short(generated.path)}'}")
     if lora:
         note(f"       tunedeck steps run peft/automodel -c tiny -r {lora} --dry-run{file}")
-
-
-def _shown(path: Path) -> str:
-    """A path as one would type it from here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ExitCode, UsageError
+from ..findings import exit_code_of
 from .complete import complete_run
 from .options import (
     attached_option,
@@ -146,17 +147,19 @@ def run_selection(selection: Selection, mode: Mode, *, save: str | None = None) 
     """Preview or launch a selection, print as `mode` says, and return the exit code."""
     from ..catalog import load_catalog
 
-    step = load_catalog(selection.catalog).find(selection.step)
+    catalog = load_catalog(selection.catalog)
+    step = catalog.find(selection.step)
     if step.launch.kind == "builtin":
         return _run_builtin(step.id, selection, mode)
     from ..prepare import prepare
 
-    prepared = asyncio.run(prepare(selection, online=mode.online or not mode.dry_run))
+    online = mode.online or not mode.dry_run
+    prepared = asyncio.run(prepare(selection, online=online, catalog=catalog))
     if mode.dry_run:
         from .preview import print_preview
 
         print_preview(prepared, explain=mode.explain, as_json=mode.as_json)
-        return _blocked(prepared, ExitCode.OK)
+        return exit_code_of(prepared.findings)
     return launch_prepared(prepared, mode, save=save)
 
 
@@ -172,7 +175,7 @@ def launch_prepared(prepared: Prepared, mode: Mode, *, save: str | None = None) 
     print_findings(f for f in prepared.findings if f.severity != "info")
     for text in prepared.plan.notes:
         note(text)
-    if not mode.force and (code := _blocked(prepared, ExitCode.OK)):
+    if not mode.force and (code := exit_code_of(prepared.findings)):
         note("Nothing was submitted. Mend the errors above, or pass --force.")
         return code
     registry = Registry()
@@ -248,9 +251,3 @@ def _run_builtin(step_id: str, selection: Selection, mode: Mode) -> int:
             as_json=mode.as_json,
         )
     raise UsageError(f"{step_id} has no command of its own in this version.")
-
-
-def _blocked(prepared: Prepared, otherwise: ExitCode) -> ExitCode:
-    from ..findings import exit_code_of
-
-    return exit_code_of(prepared.findings) or otherwise

@@ -96,7 +96,11 @@ def check(
     return ExitCode.USAGE if any(f.severity in failing for f in findings) else ExitCode.OK
 
 
-@env.command("list", epilog=examples("tunedeck env list --json"))
+@env.command(
+    "list",
+    short_help="List the profiles and the files they are from.",
+    epilog=examples("tunedeck env list --json"),
+)
 @env_file_option
 @json_option
 def list_command(env_file: Path | None, as_json: bool) -> int:

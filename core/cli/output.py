@@ -57,8 +57,8 @@ def print_json_line(document: Any) -> None:
 
 
 def width() -> int:
-    """Columns that text may take: the terminal's, and never more than is pleasant to read."""
-    return min(shutil.get_terminal_size((100, 24)).columns, 100)
+    """Columns that text may take: the terminal's, but no fewer or more than can be read well."""
+    return max(40, min(shutil.get_terminal_size((100, 24)).columns, 100))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

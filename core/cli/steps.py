@@ -83,7 +83,7 @@ def list_command(
 def show_command(step_id: str, catalog: tuple[Path, ...], as_json: bool) -> int:
     """Show a step: inputs, configs, parameters, advice and known errors.
 
-    ID is a step's id or an unambiguous tail of one: merge_lora for convert/merge_lora.
+    STEP is an id or an unambiguous tail of one: merge_lora for convert/merge_lora.
     """
     from ..catalog import load_catalog
 

@@ -175,7 +175,8 @@ queue_again() {
     [ "$(timeout 5 squeue -h -j "$SLURM_JOB_ID" -o %T)" = PENDING ]
 }
 
-# The address of this node, which every node can reach, and a port that follows from the job.
+# The address of this node, which every node can reach, and a port that follows from the job: the
+# next one on which nothing listens yet.
 find_each_other() {
   MASTER_ADDR=$(hostname -I 2> /dev/null | tr ' ' '\n' | grep -E '^[0-9]+\.' |
     grep -vE '^(127|169\.254)\.' | head -n 1)
@@ -185,6 +186,9 @@ find_each_other() {
     exit 1
   fi
   MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
+  while [ -n "$(ss -Hltn "sport = :$MASTER_PORT" 2> /dev/null)" ]; do
+    MASTER_PORT=$((MASTER_PORT + 1))
+  done
   export MASTER_ADDR MASTER_PORT
   # torchrun takes its options from the environment as well; these are known only here.
   export PET_MASTER_ADDR=$MASTER_ADDR PET_MASTER_PORT=$MASTER_PORT

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import inspect
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -87,6 +89,20 @@ def test_shellcheck_has_nothing_to_say(make_plan: MakePlan, tmp_path: Path) -> N
             paths.append(path)
     done = subprocess.run(["shellcheck", *paths], capture_output=True, text=True, check=False)
     assert done.stdout == ""
+
+
+def test_the_nodes_meet_where_nothing_else_listens(tmp_path: Path) -> None:
+    ss = tmp_path / "ss"
+    ss.write_text("""#!/bin/bash\ncase "$*" in *":20007"* | *":20008"*) echo LISTEN ;; esac\n""")
+    ss.chmod(0o755)
+    job = Path(inspect.getfile(SlurmBackend)).with_name("job.sh")
+    done = subprocess.run(
+        ["bash", "-c", f'. <(sed -n "/^find_each_other/,/^}}/p" {job}); find_each_other; '
+         'echo "$MASTER_PORT $PET_MASTER_PORT ${PET_RDZV_ENDPOINT##*:}"'],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "40007"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["20009"] * 3
 
 
 def test_every_profile_key_becomes_its_option(make_plan: MakePlan) -> None:

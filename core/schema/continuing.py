@@ -121,13 +121,10 @@ def _template(config: TrainConfig, templates: str | Mapping[str, str] | None) ->
 
 
 def _rows(dataset: DatasetConfig) -> str | None:
-    from ..chat import find_sources, parse_split, rows_fingerprint
+    from ..chat import rows_fingerprint
 
-    path = dataset.path_or_dataset_id
-    spec = path if isinstance(path, str) else [part.model_dump() for part in path]
     try:
-        sources = find_sources(spec, split=parse_split(dataset.split).name)
-        return rows_fingerprint(sources, dataset.revision)
+        return rows_fingerprint(dataset.sources(), dataset.revision)
     except (UsageError, OSError):
         return None
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from .automodel import sliced
 from .base import Count, Foreign, Ignored, LocalPath, Number, Positive, Spelling, Table, Target
+
+if TYPE_CHECKING:
+    from .. import chat
 
 _TRUNCATION = {
     True: "right",
@@ -136,6 +139,18 @@ class DatasetConfig(Table):
         if "shuffle_seed" in data:
             data = {"shuffle": data.pop("shuffle_seed") is not None, **data}
         return data
+
+    def sources(self) -> list[chat.Source]:
+        """The local files or the hub ids that the rows are read from.
+
+        Raises:
+            UsageError: as `chat.find_sources` does.
+        """
+        from ..chat import find_sources, parse_split
+
+        path = self.path_or_dataset_id
+        spec = path if isinstance(path, str) else [part.model_dump() for part in path]
+        return find_sources(spec, split=parse_split(self.split).name)
 
 
 class PackedSequenceConfig(Table):

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...core.chat import RowError, Source, TokenizedChat, find_sources, parse_split
+from ...core.chat import RowError, Source, TokenizedChat
 from ...core.files import write_atomic
 from ...core.locations import cache_dir
 from ...core.schema.data import DatasetConfig
@@ -63,10 +63,7 @@ def prepare(config: DatasetConfig, chat_format: ChatFormat, *, table: str, seed:
     Raises:
         UsageError: the data cannot be read or trained on; names files and rows.
     """
-    split = parse_split(config.split)
-    path = config.path_or_dataset_id
-    spec = path if isinstance(path, str) else [part.model_dump() for part in path]
-    sources = find_sources(spec, split=split.name)
+    sources = config.sources()
     tables, summaries, tokenizer = [], [], chat_format.open()
     for source in sources:
         file = _cache_file(source, config, chat_format.digest, seed)

@@ -13,14 +13,7 @@ from itertools import islice
 
 import numpy as np
 
-from ...core.chat import (
-    ChatTokenizer,
-    RowError,
-    SourceRow,
-    TokenizedChat,
-    find_sources,
-    parse_split,
-)
+from ...core.chat import ChatTokenizer, RowError, SourceRow, TokenizedChat
 from ...core.errors import UsageError
 from ...core.schema import TrainConfig
 from ...core.schema.data import DatasetConfig
@@ -103,9 +96,7 @@ class StreamedRows:
         chat: ChatTokenizer,
         runtime: RuntimeConfig,
     ) -> None:
-        path = config.dataset.path_or_dataset_id
-        spec = path if isinstance(path, str) else [part.model_dump() for part in path]
-        found = find_sources(spec, split=parse_split(config.dataset.split).name)
+        found = config.dataset.sources()
         self._size = config.packed_sequence.packed_sequence_size
         self._dataset: DatasetConfig = rows_within(config.dataset, runtime, self._size or None)
         self._format, self._files = chat_format, [file for one in found for file in one.files]

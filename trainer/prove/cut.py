@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PretrainedConfig
 
-from ...core.chat import RowError, find_sources, parse_split
+from ...core.chat import RowError
 from ...core.errors import UsageError
 from ...core.hardware import memory_bytes
 from ...core.memory import GIB
@@ -164,9 +164,7 @@ def _choose(config: TrainConfig, chat_format: ChatFormat) -> tuple[list[dict[str
             to train on.
     """
     data = config.dataset.model_copy(update={"truncation": "right"})
-    path = data.path_or_dataset_id
-    spec = path if isinstance(path, str) else [part.model_dump() for part in path]
-    sources = find_sources(spec, split=parse_split(data.split).name)
+    sources = data.sources()
     chosen: list[tuple[int, dict[str, Any]]] = []
     empty = True
     for source in sources:

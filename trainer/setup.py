@@ -262,9 +262,12 @@ def setup_model_and_optimizer(
     # A whole model that is continued has all its weights from the checkpoint.
     continued = has_shards and config.peft is None
     quantization = config.peft.quantization if config.peft is not None else None
-    # Weights in four or eight bits lie whole on every rank; new ones are made after the adapters,
-    # on any number of ranks, so that both are the same.
-    whole = quantization is not None or (alone and source is not None and not continued)
+    # New weights, of which a reward model has some over any base, are made after the adapters, on
+    # any number of ranks, so that both are the same. In four or eight bits the base lies whole on
+    # every rank.
+    scores = runtime_config.kind is Kind.REWARD and config.peft is not None
+    new = source is None or scores
+    whole = quantization is not None or (alone and not new and not continued)
     if config.peft is not None or not whole:
         model = empty_model(runtime_config)
     if config.peft is not None:

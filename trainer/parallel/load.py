@@ -42,6 +42,7 @@ def load_weights(
     """
     with ExitStack() as stack:
         stack.enter_context(_without_adapters(model))
+        trained = {name: weight.requires_grad for name, weight in model.named_parameters()}
         slices: dict[str, Any] = {}
         try:
             for file in _files(source, revision):
@@ -74,6 +75,9 @@ def load_weights(
                 fix="Check that its config.json and its safetensors belong together.",
             )
         fill(model, device)
+        for name, weight in model.named_parameters():
+            # What is loaded where nothing is sharded is trainable anew.
+            weight.requires_grad_(trained[name])
     _copy_mapped(model)
     _fill_copies(model)
 
@@ -122,7 +126,7 @@ def _files(source: str, revision: str | None) -> list[str]:
     if file := cached_file(source, "model.safetensors", **options):
         return [str(file)]
     raise UsageError(
-        f"'{source}' has no safetensors, which several processes read their parts of.",
+        f"'{source}' has no safetensors, of which each process reads its part.",
         fix="Save it again with transformers: from_pretrained(...).save_pretrained(FOLDER).",
     )
 

@@ -73,12 +73,13 @@ def scores_here(config: TrainConfig) -> list[float]:
     return found
 
 
+@pytest.mark.parametrize("peft", [None, {"dim": 4}], ids=["full", "lora"])
 def test_a_reward_models_new_score_is_that_of_one_process(
-    workers: Workers, configure: Callable[..., TrainConfig]
+    peft: Any, workers: Workers, configure: Callable[..., TrainConfig]
 ) -> None:
     """It begins on top of a language model, whose files have none."""
     model = {"reward_model_cfg": {"enabled": True}}
-    config = configure(model=model, optimizer={"lr": 1e-2, "eps": 1e-3})
+    config = configure(model=model, peft=peft, optimizer={"lr": 1e-2, "eps": 1e-3})
     (alone,) = workers.run(1, scores_here, config)
     assert alone[0] != alone[1]
     for scores in workers.run(2, scores_here, config):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import Iterator
+from typing import Any
 
 from ...errors import AuthenticationError, NotFoundError, ReachError, TunedeckError, UsageError
 from ...secrets import mask_text
@@ -12,7 +14,7 @@ from ...text import strip_controls
 
 _LONGEST = 400
 
-_WORDS = ("error", "message", "detail", "details", "reason")
+_WORDS = ("error", "message", "msg", "detail", "details", "reason")
 """Where services put what they have to say of a refusal."""
 
 _PAGE = re.compile(r"\s*<(?:!doctype html|html|head|body)\b", re.IGNORECASE)
@@ -105,6 +107,18 @@ def _words_of(answer: str) -> str:
         said = json.loads(answer)
     except ValueError:
         return answer
-    while isinstance(said, dict):
-        said = next((said[key] for key in _WORDS if said.get(key)), json.dumps(list(said.values())))
-    return said if isinstance(said, str) else json.dumps(said)
+    return "; ".join(dict.fromkeys(_told(said)))
+
+
+def _told(said: Any) -> Iterator[str]:
+    """The texts of an answer: those under the names that services have for them, or else all."""
+    if isinstance(said, list):
+        for item in said:
+            yield from _told(item)
+    elif isinstance(said, dict):
+        parts = said.get("loc")  # FastAPI's place of the field that is wrong
+        place = ".".join(map(str, parts)) if isinstance(parts, list) else ""
+        for value in [said[key] for key in _WORDS if said.get(key)] or said.values():
+            yield from (f"{place}: {text}" if place else text for text in _told(value))
+    elif said is not None:
+        yield str(said)

@@ -134,6 +134,25 @@ def test_each_refusal_has_its_exit_code(status: int, code: ExitCode) -> None:
     assert refusal("It", status, "no", sign_in="sign in").exit_code is code
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ('{"error": {"message": "no such shape"}}', "no such shape"),
+        ('{"code": 400, "message": "Bad request", "details": "image: required"}',
+         "Bad request; image: required"),
+        ('{"message": "taken", "details": "taken"}', "taken"),
+        ('{"detail": [{"loc": ["body", "spec"], "msg": "Field required", "type": "missing"}]}',
+         "body.spec: Field required"),
+        ('{"loc": "eu", "msg": "no room"}', "no room"),
+        ('{"errors": [{"path": "spec.args"}, "too long"]}', "spec.args; too long"),
+        ('"no"', "no"),
+        ("[]", "without a reason"),
+    ],
+)  # fmt: skip
+def test_a_refusal_tells_all_that_the_service_says(answer: str, said: str) -> None:
+    assert str(refusal("It", 422, answer, sign_in="")) == f"It answered 422: {said}"
+
+
 def test_a_refusal_shows_no_secret_and_no_control_character() -> None:
     token = "hf_" + "a1B2" * 9
     error = refusal("It", 401, f"bad token {token}\x1b[2J" + "x" * 1000, sign_in="")

@@ -32,9 +32,20 @@ def new_model(models_of: Callable[[str], Path]) -> Callable[[str], dict[str, Any
     return tables
 
 
+@pytest.fixture(scope="session")
+def alone() -> dict[str, Run]:
+    """What one process came to, by its config: many meshes are held against the same."""
+    return {}
+
+
 @pytest.fixture
 def trained(
-    workers: Workers, configure: Callable[..., TrainConfig], tmp_path: Path
+    workers: Workers,
+    alone: dict[str, Run],
+    configure: Callable[..., TrainConfig],
+    chat_file: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Run]:
     """Train on so many ranks; keyword arguments are tables of the config."""
 
@@ -42,8 +53,14 @@ def trained(
         tables.setdefault("optimizer", {})
         # Without a large epsilon Adam makes a full step of a gradient that is rounding alone.
         tables["optimizer"] = {"lr": 1e-2, "eps": 1e-3, **tables["optimizer"]}
-        folder = tmp_path / (name or f"ranks_{ranks}")
-        folder.mkdir(exist_ok=True)
-        return Runs(workers).train(ranks, configure(**tables), folder)
+        config = configure(**tables)
+        if ranks > 1:
+            folder = tmp_path / (name or f"ranks_{ranks}")
+            folder.mkdir(exist_ok=True)
+            return Runs(workers).train(ranks, config, folder)
+        key = config.model_dump_json().replace(str(chat_file), chat_file.read_text())
+        if key not in alone:
+            alone[key] = Runs(workers).train(1, config, tmp_path_factory.mktemp("alone"))
+        return alone[key]
 
     return train

@@ -11,10 +11,7 @@ from typing import Any
 
 import pytest
 
-from tunedeck.core.schema import TrainConfig
-
-from .runs import Run, Runs
-from .workers import Workers
+from .runs import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -49,12 +46,6 @@ MESHES: dict[str, tuple[int, dict[str, Any]]] = {
 EIGHT = "fsdp-sp-cp"
 
 
-@pytest.fixture(scope="module")
-def alone() -> dict[str, Run]:
-    """What one process came to, by the kind of training."""
-    return {}
-
-
 @pytest.mark.parametrize(
     ("mesh", "training"),
     [
@@ -66,25 +57,13 @@ def alone() -> dict[str, Run]:
     ],
 )
 def test_a_mesh_trains_as_one_process(
-    mesh: str,
-    training: str,
-    alone: dict[str, Run],
-    models_of: Callable[[str], Path],
-    configure: Callable[..., TrainConfig],
-    workers: Workers,
-    tmp_path_factory: pytest.TempPathFactory,
+    mesh: str, training: str, models_of: Callable[[str], Path], trained: Callable[..., Run]
 ) -> None:
-    def train(ranks: int, distributed: dict[str, Any]) -> Run:
-        config = configure(
-            model={"pretrained_model_name_or_path": str(models_of("mixtral"))},
-            packed_sequence={"packed_sequence_size": 100},
-            step_scheduler=STEPS,
-            optimizer={"lr": 1e-2, "eps": 1e-3},
-            peft=TRAININGS[training],
-            distributed=distributed,
-        )
-        return Runs(workers).train(ranks, config, tmp_path_factory.mktemp("run"))
-
-    if training not in alone:
-        alone[training] = train(1, {})
-    train(*MESHES[mesh]).assert_equals(alone[training])
+    tables = {
+        "model": {"pretrained_model_name_or_path": str(models_of("mixtral"))},
+        "packed_sequence": {"packed_sequence_size": 100},
+        "step_scheduler": STEPS,
+        "peft": TRAININGS[training],
+    }
+    ranks, distributed = MESHES[mesh]
+    trained(ranks, **tables, distributed=distributed).assert_equals(trained(1, **tables))

@@ -54,7 +54,7 @@ def test_half_precision_weights_train_on_every_mesh(
         name = str(models_of(kind))
         model = {"pretrained_model_name_or_path": name, "torch_dtype": "bfloat16"}
         tables = {"model": model, "step_scheduler": STEPS, "peft": {"dim": 4, "alpha": 8}}
-        alone = trained(1, name=f"alone_{number}", **tables)
+        alone = trained(1, **tables)
         run = trained(ranks, name=f"half_{number}", **tables, distributed=mesh)
         assert run.values("loss") == pytest.approx(alone.values("loss"), rel=1e-2)
         assert run.values("grad_norm") == pytest.approx(alone.values("grad_norm"), rel=0.1)

@@ -16,7 +16,6 @@ from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer.checkpoints.checksums import damage, read_sums
 
-from ..helpers import rows, write_rows
 from .runs import LOSS, WEIGHT, Run, pytest_approx, train_here
 from .workers import Workers
 
@@ -84,17 +83,6 @@ ADAPTER = {"dim": 4, "alpha": 8}
 DORA = {**ADAPTER, "use_dora": True}
 
 
-@pytest.fixture(scope="module")
-def same_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", rows(24))
-
-
-@pytest.fixture(scope="module")
-def whole_runs() -> dict[str, Run]:
-    """What one process came to, by what it trained."""
-    return {}
-
-
 @pytest.mark.parametrize(
     ("kind", "ranks", "mesh", "peft"),
     [
@@ -110,18 +98,12 @@ def test_every_mesh_is_left_for_one_process_and_taken_up_from_one(
     ranks: int,
     mesh: dict[str, Any],
     models_of: Callable[[str], Path],
-    same_rows: Path,
-    whole_runs: dict[str, Run],
     trained: Trained,
 ) -> None:
     model = {"pretrained_model_name_or_path": str(models_of(kind))}
-    data = {"path_or_dataset_id": str(same_rows)}
-    tables = {**FULL, "model": model, "peft": peft, "dataset": data}
+    tables = {**FULL, "model": model, "peft": peft}
     keep = {"keep_last": None}
-    key = f"{kind} {peft}"
-    if key not in whole_runs:
-        whole_runs[key] = trained(1, **tables, checkpoint=keep)
-    alone = whole_runs[key]
+    alone = trained(1, **tables, checkpoint=keep)
     spread = trained(ranks, name="spread", **tables, distributed=mesh, checkpoint=keep)
     assert_same_end(resumed(trained, 1, spread, name="left", **tables), alone)
     taken = resumed(trained, ranks, alone, name="taken", **tables, distributed=mesh)

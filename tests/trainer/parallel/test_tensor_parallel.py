@@ -72,7 +72,7 @@ def test_a_new_model_and_its_adapters_are_the_same_on_any_ranks(
 ) -> None:
     """New adapters add nothing, with magnitudes or without: these are those of the new weights."""
     tables = {**new_model("qwen2"), "step_scheduler": STEPS}
-    plain = trained(1, name="plain", **tables, peft=LORA)
+    plain = trained(1, **tables, peft=LORA)
     trained(2, name="shards", **tables, peft=LORA).assert_equals(plain)
     dora = {**LORA, "use_dora": True}
     alone = trained(1, **tables, peft=dora)
@@ -87,7 +87,7 @@ def test_whole_copies_of_split_layers_train_as_whole_ones(trained: Trained) -> N
     for sequence in (False, True):
         mesh = {"tp_size": 2, "sequence_parallel": sequence}
         split = trained(2, name=f"split_{sequence}", **tables, distributed=mesh)
-        split.assert_equals(trained(1, name=f"whole_{sequence}", **tables))
+        split.assert_equals(trained(1, **tables))
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "gemma3_text"])

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
 from tunedeck.trainer.data.batches import Batch
+from tunedeck.trainer.update.finite import UpdateGuard
 from tunedeck.trainer.update.loss import SupervisedLoss
+from tunedeck.trainer.update.step import train_step
 
 from .helpers import KINDS
 
@@ -65,3 +67,37 @@ def test_generation_sees_the_logits_of_every_position(llama: Path) -> None:
     loss = SupervisedLoss(model)
     loss(batch_of(ROWS, TRAINED))
     assert torch.equal(model(input_ids=ids).logits, before)
+
+
+@pytest.mark.parametrize("share", [None, 0.25, 4.0])
+def test_gradients_over_the_limit_are_scaled_down_to_it_and_no_others(
+    share: float | None, llama: Path
+) -> None:
+    """By the change that gradient descent at a rate of one makes of them."""
+
+    def take(limit: float | None) -> tuple[float, float]:
+        """The norm that is told, and that of the change."""
+        model = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        device = torch.device("cpu")
+        result = train_step(
+            SupervisedLoss(model),
+            optimizer,
+            [batch_of(ROWS, TRAINED)],
+            guard=UpdateGuard(optimizer, device),
+            max_grad_norm=limit,
+            stopping=lambda: False,
+            device=device,
+        )
+        assert result is not None
+        pairs = zip(before, model.parameters(), strict=True)
+        changes = [(old - new.detach()).norm() for old, new in pairs]
+        return result.grad_norm.item(), torch.stack(changes).norm().item()
+
+    norm, change = take(None)
+    assert change == pytest.approx(norm, rel=1e-3)
+    if share is not None:
+        told, change = take(share * norm)
+        assert told == pytest.approx(norm)
+        assert change == pytest.approx(min(share, 1.0) * norm, rel=1e-3)

@@ -8,6 +8,7 @@ Debian's slurmctld, slurmd, slurm-client, munge and openssh-server; nothing outs
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import getpass
 import os
@@ -418,13 +419,18 @@ StorageLoc=slurm_acct_db
 
 def main() -> None:
     """Run a testbed until Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.system.testbed",
+        description="A Slurm cluster of two nodes behind an sshd, on this machine, until Ctrl-C.",
+    )
+    parser.add_argument("folder", nargs="?", help="where everything of it lies; a new one if none")
+    folder = parser.parse_args().folder
     if missing := missing_programs():
         sys.exit(
             f"Missing: {', '.join(missing)}. Install them first:\n"
             "  apt-get install slurmctld slurmd slurm-client munge openssh-server"
         )
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="testbed-"))
-    testbed = Testbed(folder.absolute())
+    testbed = Testbed(Path(folder or tempfile.mkdtemp(prefix="testbed-")).absolute())
     testbed.start()
     env_file = testbed.folder / "env.testbed.toml"
     # The trainer's packages are where the testbed itself runs, if that is no system's Python.

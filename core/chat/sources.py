@@ -111,7 +111,7 @@ def _find(spec: str, split: str, weight: float) -> Source:
         magic = glob.has_magic(spec)
         raise UsageError(
             f"No file matches '{spec}'." if magic else f"There is no file '{spec}'.",
-            fix="" if magic else "Give a .jsonl file, a glob, a folder, or a hub id (owner/name).",
+            fix="Give a .jsonl file, a glob, a folder, or a hub id (owner/name).",
         )
     for file in files:
         _refuse_other_kinds(file)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import click
 
-from ..errors import ExitCode, TunedeckError
+from ..errors import ExitCode, TunedeckError, UsageError
 
 _COMMANDS = {
     "steps": ("steps:steps", "List, show and run the steps of the catalog."),
@@ -128,8 +128,16 @@ def run(args: Sequence[str] | None = None) -> int:
     try:
         result = cli.main(args, prog_name="tunedeck", standalone_mode=False)
         sys.stdout.flush()
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return ExitCode.USAGE
+    except click.ClickException as error:
+        from .output import print_error
+
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        command = context.command_path if context else "tunedeck"
+        fix = f"See what it takes: {command} --help"
+        print_error(UsageError(error.format_message(), fix=fix))
         return ExitCode.USAGE
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)

@@ -30,7 +30,9 @@ def plot_runs(records: Sequence[RunRecord], key: str, *, as_json: bool) -> None:
         known = sorted({name for one in curves.values() for name in one.by_key})
         raise NotFoundError(
             f"None of these runs has measured '{key}' yet. {did_you_mean(key, known)}".strip(),
-            fix=f"They measured: {', '.join(known)}" if known else "",
+            fix=f"They measured: {', '.join(known)}"
+            if known
+            else f"Look at the log: tunedeck runs logs {records[0].run_id}",
         )
     if as_json:
         print_json([_series(record, curve) for record, curve in drawn])

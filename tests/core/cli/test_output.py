@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tunedeck.core.cli.excerpt import excerpt
+from tunedeck.core.cli.main import run
 from tunedeck.core.cli.output import (
     print_error,
     print_json,
@@ -40,6 +41,26 @@ def test_an_error_says_what_where_and_what_to_do(
         "  fix: One.",
         "       Two.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "command"),
+    [
+        (["stes"], "There is no command 'stes'. Did you mean 'steps'?", "tunedeck"),
+        (["steps", "run"], "Missing argument 'STEP'.", "tunedeck steps run"),
+        (["runs", "wait", "x", "--timeout", "soon"], "'soon' is not a", "tunedeck runs wait"),
+    ],
+)
+def test_a_mistake_in_the_command_is_said_as_every_other(
+    arguments: list[str], said: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    output = capsys.readouterr()
+    first, fix = output.err.splitlines()
+    assert output.out == ""
+    assert first.startswith("✗ error: ")
+    assert said in first
+    assert fix == f"  fix: See what it takes: {command} --help"
 
 
 def test_control_sequences_of_a_message_reach_no_terminal(

@@ -5,7 +5,6 @@ https://docs.nvidia.com/nemo/rl/latest/apidocs/nemo_rl/nemo_rl.models.automodel.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,13 +12,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from ..core.chat import resolve_templates
 from ..core.errors import UsageError
 from ..core.schema import TrainConfig
 from ..core.schema.mesh import architecture_misfits
-from ..core.schema.model import TokenizerConfig
 from .checkpoints.published import Checkpoints, has_state
 from .config_file import as_table
 from .device import STRING_TO_DTYPE, device_of, formats_for
@@ -29,7 +26,6 @@ from .model.build import (
     build_model,
     check_vocabulary,
     freeze,
-    unloadable,
 )
 from .model.implementation import settle_implementation
 from .model.kinds import Kind, class_of, kind_of
@@ -38,6 +34,7 @@ from .model.lora import adapter_settings, add_adapter, load_adapter
 from .model.quantize import check_quantized
 from .model.serving import not_served
 from .model.targets import excluding_nothing
+from .model.tokenizer import get_tokenizer
 from .parallel.apply import parallelize
 from .parallel.experts import check_expert_parallel
 from .parallel.load import load_weights, make_weights
@@ -64,63 +61,6 @@ __all__ = [
 
 class ConfigError(UsageError, ValueError, RuntimeError):
     """A config that no run can be set up by; the page has it as ValueError and RuntimeError."""
-
-
-def get_tokenizer(
-    tokenizer_config: TokenizerConfig | Mapping[str, Any],
-    get_processor: bool = False,
-    *,
-    trust_remote_code: bool = False,
-) -> Any:
-    """Load the tokenizer, or the processor that holds it, with the chat template of the config.
-
-    Args:
-        tokenizer_config: a table, or its keys; `name` must be set. `chat_template` is `default`
-            (as where it is absent) for the tokenizer's own, None for the messages' contents alone,
-            a `.jinja` file, or a template inline.
-        get_processor: load a multimodal processor instead.
-        trust_remote_code: run Python code that comes with it.
-
-    Returns:
-        A fast tokenizer with a pad token, or a processor, which has its special tokens and their
-        ids. Its `apply_chat_template` has the config's `chat_template_kwargs` bound.
-
-    Raises:
-        UsageError: it cannot be loaded, has no fast form, or has no template.
-    """
-    config = as_table(TokenizerConfig, tokenizer_config)
-    name = config.name
-    if name is None:
-        raise UsageError("tokenizer.name is not set.", fix="Name a folder or a hub id.")
-    loader = AutoProcessor if get_processor else AutoTokenizer
-    try:
-        loaded: Any = loader.from_pretrained(
-            name, revision=config.revision, trust_remote_code=trust_remote_code
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise unloadable(name, "tokenizer", error) from error
-    # Of a text model there is no processor, and the loader gives its tokenizer.
-    tokenizer = getattr(loaded, "tokenizer", loaded)
-    if not tokenizer.is_fast:
-        raise UsageError(
-            f"The tokenizer '{name}' has no tokenizer.json.",
-            fix="Convert it: AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER).",
-        )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if loaded is not tokenizer:
-        for token in ("pad_token", "eos_token", "bos_token"):
-            setattr(loaded, token, getattr(tokenizer, token))
-            setattr(loaded, f"{token}_id", getattr(tokenizer, f"{token}_id"))
-    own = loaded.chat_template
-    own = {"default": own} if isinstance(own, str) else dict(own or {})
-    templates = resolve_templates(config.chat_template, own)
-    loaded.chat_template = templates["default"] if len(templates) == 1 else templates
-    if config.chat_template_kwargs:
-        loaded.apply_chat_template = functools.partial(
-            loaded.apply_chat_template, **config.chat_template_kwargs
-        )
-    return loaded
 
 
 def validate_and_prepare_config(

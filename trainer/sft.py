@@ -25,10 +25,11 @@ from .data.assemble import TrainingRows, layout_of, prepare_table, training_rows
 from .data.batches import Collate
 from .data.prepare import Blend
 from .data.streaming import StreamedRows
-from .data.tokens import ChatFormat, tokenizer_config
+from .data.tokens import ChatFormat
 from .loop import Ending, TrainingLoop
 from .model.cpu import use_fast_products
 from .model.implementation import check_recipe
+from .model.tokenizer import tokenizer_of
 from .parallel.context import DistributedContext
 from .parallel.mesh import first_on_each_machine, launched_rank, leave
 from .parallel.share import Share
@@ -40,7 +41,6 @@ from .reporting.plain import plain
 from .reporting.validator import ValidationSet
 from .runtime import ModelAndOptimizerState, RuntimeConfig
 from .setup import (
-    get_tokenizer,
     setup_distributed,
     setup_model_and_optimizer,
     validate_and_prepare_config,
@@ -100,9 +100,7 @@ def _train(
     path = config.checkpoint.restore_from
     restored = Restored(path, context) if path else None
     restored_from = restored.folder if restored is not None else None
-    tokenizer = get_tokenizer(
-        tokenizer_config(config), trust_remote_code=config.model.trust_remote_code
-    )
+    tokenizer = tokenizer_of(config)
     order = data_order(config, tokenizer.chat_template)
     if restored is not None:
         restored.check_order(order)

@@ -1,4 +1,4 @@
-"""The tokenizer of a run, and the chat tokenizer around it that renders and masks."""
+"""How conversations become tokens, as values that any process can be given."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ from typing import TYPE_CHECKING, Any
 import tokenizers
 
 from ...core.chat import ChatTokenizer, wrap_tokenizer
-from ...core.errors import UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from ...core.schema import TrainConfig
-    from ...core.schema.model import TokenizerConfig
 
 
 @dataclass(frozen=True)
@@ -62,21 +58,3 @@ class ChatFormat:
             own_template=self.template,
             chat_template_kwargs=self.template_arguments,
         )
-
-
-def tokenizer_config(config: TrainConfig) -> TokenizerConfig:
-    """The tokenizer's settings with its name decided: without one, it is the model's own.
-
-    Raises:
-        UsageError: the model is built from a table of sizes, which has no tokenizer.
-    """
-    if config.tokenizer.name is not None:
-        return config.tokenizer
-    name = config.model.pretrained_model_name_or_path or config.model.config
-    if not isinstance(name, str):
-        raise UsageError(
-            "tokenizer.name is not set, and model.config has no tokenizer of its own.",
-            fix="Set tokenizer.name to a folder or hub id.",
-        )
-    revision = config.tokenizer.revision or config.model.revision
-    return config.tokenizer.model_copy(update={"name": name, "revision": revision})

@@ -16,13 +16,13 @@ from ...core.schema import TrainConfig
 from ..checkpoints.published import Checkpoints
 from ..data.assemble import TrainingRows, training_rows
 from ..data.batches import Batch, Layout
-from ..data.tokens import ChatFormat, tokenizer_config
+from ..data.tokens import ChatFormat
 from ..model.kinds import Kind, loader_of
+from ..model.tokenizer import tokenizer_of
 from ..parallel.gradients import total_norm
 from ..reporting.ledger import Entry
 from ..runtime import ModelAndOptimizerState
 from ..setup import (
-    get_tokenizer,
     setup_distributed,
     setup_model_and_optimizer,
     validate_and_prepare_config,
@@ -98,9 +98,7 @@ class Proof:
         except UsageError as error:
             return error.message
         self._kind = runtime.kind
-        tokenizer = get_tokenizer(
-            tokenizer_config(config), trust_remote_code=config.model.trust_remote_code
-        )
+        tokenizer = tokenizer_of(config)
         chat_format = ChatFormat.of(tokenizer, config.tokenizer.chat_template_kwargs)
         data = training_rows(config, chat_format, chat_format.open(), runtime)
         state = setup_model_and_optimizer(

@@ -19,10 +19,11 @@ from ...core.schema import TrainConfig
 from ...core.schema.optimization import LrScheduleConfig
 from ..data.reading import read_rows
 from ..data.tokenizing import tokenize_all
-from ..data.tokens import ChatFormat, tokenizer_config
+from ..data.tokens import ChatFormat
 from ..model.build import build_model
+from ..model.tokenizer import tokenizer_of
 from ..runtime import RuntimeConfig
-from ..setup import get_tokenizer, validate_and_prepare_config
+from ..setup import validate_and_prepare_config
 
 LAYERS, ROWS, STEPS, BATCH = 2, 16, 4, 4
 _LENGTH, _TRAINED, _LOOKED_AT = 256, 64, 64
@@ -61,9 +62,7 @@ def cut(config: TrainConfig, folder: Path) -> Cut:
     architecture = runtime.model_config
     layers = _shorten(architecture.get_text_config())
     runtime = runtime._replace(dtype=torch.float32)
-    tokenizer = get_tokenizer(
-        tokenizer_config(config), trust_remote_code=config.model.trust_remote_code
-    )
+    tokenizer = tokenizer_of(config)
     rows, length = _choose(config, ChatFormat.of(tokenizer, config.tokenizer.chat_template_kwargs))
     text = "".join(json.dumps(row, default=str) + "\n" for row in rows)
     (folder / "rows.jsonl").write_text(text, encoding="utf-8")

@@ -24,10 +24,9 @@ from ...core.errors import ExitCode
 from ...core.schema.parallel import DistributedConfig
 from ..checkpoints.progress import set_random_state
 from ..checkpoints.published import Checkpoints
-from ..data.tokens import tokenizer_config
+from ..model.tokenizer import tokenizer_of
 from ..parallel.gradients import total_norm
 from ..setup import (
-    get_tokenizer,
     setup_distributed,
     setup_model_and_optimizer,
     validate_and_prepare_config,
@@ -100,9 +99,7 @@ def replay(kept: Quarantined, folder: Path) -> Replayed:
     )
     config = kept.config.model_copy(update={"distributed": alone})
     runtime = validate_and_prepare_config(config, None, rank=0)
-    tokenizer = get_tokenizer(
-        tokenizer_config(config), trust_remote_code=config.model.trust_remote_code
-    )
+    tokenizer = tokenizer_of(config)
     state = setup_model_and_optimizer(
         config,
         tokenizer,

@@ -62,8 +62,8 @@ CONDITIONS: tuple[Condition, ...] = (
         "packed_sequence.packed_sequence_size",
         lambda config, model: _packs(config) and model.carries,
         "Packing does not go with this architecture: it has layers (recurrent, convolutional, "
-        "linear or chunked attention) that carry one row into the next where rows share a "
-        "sequence.",
+        "linear or chunked attention, or one that is not told where rows end) that carry one row "
+        "into the next where rows share a sequence.",
         "Set packed_sequence.packed_sequence_size=0.",
     ),
     Condition(
@@ -110,6 +110,13 @@ CONDITIONS: tuple[Condition, ...] = (
         lambda config, model: model.translates,
         "The model is an encoder with a decoder, and not a causal language model.",
         "Choose a model that transformers' AutoModelForCausalLM loads.",
+    ),
+    Condition(
+        "encoder",
+        "model.pretrained_model_name_or_path",
+        lambda config, model: model.encodes and not config.model.reward_model_cfg.enabled,
+        "The architecture is that of an encoder, which sees the tokens that it would predict.",
+        "Choose a causal language model (Llama, Qwen, Mistral, Gemma, …).",
     ),
     Condition(
         "text_frozen",

@@ -29,6 +29,34 @@ _RECURRENT = frozenset(
 """Architectures of transformers with layers other than attention over a whole document (state
 spaces, convolutions, linear or chunked or compressed attention): several of them leave the kinds of
 their layers out of `config.json`."""
+_ENCODERS = frozenset(
+    (
+        *("bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie"),
+        *("megatron-bert", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer"),
+        *("xlm", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xmod"),
+    )
+)
+"""Architectures whose attention sees the tokens that follow."""
+_UNAWARE = frozenset(
+    (
+        *("bart", "bigbird_pegasus", "biogpt", "blenderbot", "blenderbot-small", "bloom", "blt"),
+        *(
+            "cpmant",
+            "evolla",
+            "falcon",
+            "git",
+            "marian",
+            "mbart",
+            "mpt",
+            "mvp",
+            "openai-gpt",
+            "pegasus",
+        ),
+        *("plbart", "prophetnet", "reformer", "trocr", "whisper", "xglm"),
+    )
+)
+"""Architectures of transformers whose attention is their own and is not told where one row of a
+sequence ends: rows would see each other."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _EXPERT_LAYERS = {
     ("gate", "gate_up_proj", "down_proj", "w1", "w2", "w3"): ("minimax", "minimax_m2", "mixtral"),
@@ -51,6 +79,7 @@ class ModelFacts(NamedTuple):
         model_type: the architecture's name in transformers.
         vision: whether it takes images.
         carries: whether it has layers that carry one row into the next where rows share a sequence.
+        encodes: whether it is an encoder, which sees the tokens that it would predict.
         translates: whether it is an encoder with a decoder, which predicts no next token.
         experts: how many experts a layer has; None where its config does not say that.
         expert_layers: names of layers that mean the experts of a layer, or their router.
@@ -63,6 +92,7 @@ class ModelFacts(NamedTuple):
     model_type: str
     vision: bool = False
     carries: bool = False
+    encodes: bool = False
     translates: bool = False
     experts: int | None = None
     expert_layers: tuple[str, ...] = ()
@@ -84,6 +114,7 @@ def model_facts(config: Mapping[str, Any], code: str | None = None) -> ModelFact
         kind,
         vision=isinstance(config.get("vision_config"), Mapping),
         carries=_carries(config) or _carries(text),
+        encodes=kind in _ENCODERS,
         translates=config.get("is_encoder_decoder") is True,
         experts=next((text[k] for k in _EXPERTS if isinstance(text.get(k), int)), None),
         expert_layers=next((names for names, of in _EXPERT_LAYERS.items() if kind in of), ()),
@@ -93,9 +124,9 @@ def model_facts(config: Mapping[str, Any], code: str | None = None) -> ModelFact
 
 
 def _carries(config: Mapping[str, Any]) -> bool:
-    """Whether a table of a `config.json` is of an architecture that is more than attention."""
+    """Whether a table of a `config.json` is of an architecture that cannot keep rows apart."""
     name = str(config.get("model_type") or "").removesuffix("_text")
-    if name in _RECURRENT or any(config.get(key) for key in _RECURRENT_SIZES):
+    if name in _RECURRENT | _UNAWARE or any(config.get(key) for key in _RECURRENT_SIZES):
         return True
     kinds = next((config[key] for key in _LAYER_KINDS if config.get(key)), ())
     return isinstance(kinds, list | tuple) and not _ATTENTION.issuperset(map(str, kinds))

@@ -9,7 +9,7 @@ import transformers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from tunedeck.core.schema.model_facts import model_facts
-from tunedeck.trainer.model.attention import carries_state
+from tunedeck.trainer.model.attention import keeps_rows_apart
 
 _BY_SIZES = ("lfm2", "lfm2_moe", "lfm2_vl")
 """Those published have short convolutions; with the class's own sizes there are none."""
@@ -34,7 +34,7 @@ def _architectures() -> list[tuple[str, Any, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_the_architectures_that_carry_a_state_are_known_without_torch() -> None:
+def test_the_architectures_that_cannot_pack_are_known_without_torch() -> None:
     known = [one for one in _architectures() if one[2] is not None]
     assert len(known) > 100
     wrong = []
@@ -44,10 +44,11 @@ def test_the_architectures_that_carry_a_state_are_known_without_torch() -> None:
         for table in (values, values.get("text_config") or {}):
             for key in _LISTS:
                 table.pop(key, None)
-        if carries_state(model, config) and not model_facts(values).carries:
-            wrong.append(f"{name} carries, and is not known to")
+        facts, apart = model_facts(values), keeps_rows_apart(model, config)
+        if not (apart or facts.carries or facts.vision or facts.encodes or facts.translates):
+            wrong.append(f"{name} does not keep rows apart, and is not known to")
         if name in _BY_SIZES:
-            assert model_facts(values).carries
-        elif model_facts(values).carries and not carries_state(model, config):
-            wrong.append(f"{name} carries nothing, and is refused")
+            assert facts.carries
+        elif facts.carries and apart:
+            wrong.append(f"{name} keeps rows apart, and is refused")
     assert wrong == [], "; ".join(wrong)

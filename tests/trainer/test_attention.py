@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,23 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from tunedeck.core.errors import UsageError
+from tunedeck.core.schema import TrainConfig
+from tunedeck.core.schema.model import ModelConfig
+from tunedeck.trainer.data.assemble import layout_of
 from tunedeck.trainer.data.batches import Batch, Layout
 from tunedeck.trainer.data.rows import TokenRow
-from tunedeck.trainer.model.attention import DOCUMENTS, attends_by_document, document_attention
+from tunedeck.trainer.model.attention import (
+    DOCUMENTS,
+    attends_by_document,
+    document_attention,
+    keeps_rows_apart,
+)
+from tunedeck.trainer.model.build import attention_of, default_attention
 from tunedeck.trainer.model.kinds import Kind, class_of
 from tunedeck.trainer.update.loss import SupervisedLoss
 
-from .helpers import KINDS
+from .helpers import KINDS, SIZES
 
 LENGTHS = (40, 1, 23, 5, 64)
 
@@ -152,3 +163,61 @@ def test_only_models_of_attention_alone_take_documents(
 ) -> None:
     config = AutoConfig.for_model(kind, hidden_size=32, num_hidden_layers=2, **sizes)
     assert attends_by_document(class_of(Kind.TEXT, config, remote=False), config) is wanted
+
+
+@pytest.mark.parametrize(("kind", "apart"), [("gptj", True), ("mpt", False), ("biogpt", False)])
+def test_rows_share_a_sequence_only_where_they_do_not_see_each_other(
+    kind: str, apart: bool
+) -> None:
+    torch.manual_seed(0)
+    names = {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 8, "n_positions": 256}
+    longer = {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 256}
+    sizes = {**SIZES, "vocab_size": 260, **names, **longer}
+    del sizes["num_key_value_heads"]
+    config = AutoConfig.for_model(kind, **sizes)
+    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    for weight in model.parameters():
+        weight.data.mul_(3)  # So that what another row adds is seen.
+    loss, rows = SupervisedLoss(model), documents()
+    together = loss(batch_of(rows, in_line=True)).item()
+    alone = sum(loss(batch_of([row], in_line=False)).item() for row in rows)
+    assert (together == pytest.approx(alone, rel=1e-5)) is apart
+    assert keeps_rows_apart(type(model), config) is apart
+
+
+@pytest.mark.parametrize("alibi", [True, False])
+def test_biases_of_attention_are_not_left_out(alibi: bool) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "falcon",
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        alibi=alibi,
+        new_decoder_architecture=False,
+    )
+    exact: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    for weight in exact.parameters():
+        weight.data.mul_(3)
+    kernel = default_attention(type(exact), config)
+    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation=kernel).eval()
+    model.load_state_dict(exact.state_dict())
+    ids = torch.arange(48).view(2, 24)
+    torch.testing.assert_close(model(ids).logits, exact(ids).logits, rtol=1e-4, atol=1e-5)
+    if alibi:
+        with pytest.raises(UsageError, match="leaves out the biases of 'falcon'"):
+            attention_of(
+                ModelConfig(config="folder", attn_implementation="sdpa"), type(exact), config
+            )
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_flash_attention_alone_does_not_put_rows_in_one_line(
+    known: bool, configure: Callable[..., TrainConfig]
+) -> None:
+    runtime: Any = SimpleNamespace(
+        allow_flash_attn_args=known, attn_impl="flash_attention_2", enable_seq_packing=False
+    )
+    chat: Any = SimpleNamespace(pad_id=0)
+    assert layout_of(configure(), chat, runtime).in_line is known

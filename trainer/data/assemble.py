@@ -113,8 +113,9 @@ def _say_shares(names: tuple[str, ...], order: DataOrder) -> None:
 def layout_of(
     config: TrainConfig, chat: ChatTokenizer, runtime: RuntimeConfig, sources: int = 1
 ) -> Layout:
-    """Rows in one line wherever the attention keeps them apart: no padding is computed."""
-    in_line = runtime.enable_seq_packing or attends_in_line(runtime.attn_impl)
+    """Rows in one line wherever the model's layers keep them apart: no padding is computed."""
+    apart = runtime.allow_flash_attn_args and attends_in_line(runtime.attn_impl)
+    in_line = runtime.enable_seq_packing or apart
     return Layout(chat.pad_id or 0, in_line, sources, _MULTIPLE)
 
 

@@ -25,6 +25,7 @@ SHARED = "documents_of_ranks"
 """The same where several ranks share a sequence; see `parallel/sequences.py`."""
 
 _LAYERS = {"full_attention", "sliding_attention"}
+_MASKED_BY_POSITION = {"codegen", "gpt_neo", "gpt_neox_japanese", "gptj", "stablelm"}
 _FLASH_HEAD = 256
 _FLASH_MULTIPLE = 8
 _FLASH_CAPABILITY = (8, 0)  # Ampere
@@ -42,6 +43,18 @@ def attends_by_document(model_class: type[nn.Module], config: PretrainedConfig) 
         and config.get_text_config() is config
         and not carries_state(model_class, config)
     )
+
+
+def keeps_rows_apart(model_class: type[nn.Module], config: PretrainedConfig) -> bool:
+    """Whether rows that share a sequence do not see each other.
+
+    Attention that is not this one keeps them apart by a mask that transformers makes from
+    positions, which begin anew with each row. Of the architectures that have an attention of their
+    own few use that mask.
+    """
+    common = getattr(model_class, "_supports_attention_backend", False)
+    masked = common or config.model_type in _MASKED_BY_POSITION
+    return masked and not carries_state(model_class, config)
 
 
 def attends_in_line(attn_implementation: str) -> bool:

@@ -131,11 +131,18 @@ def attention_of(
     """The kernel that the config asks for, or the fastest that needs no other package.
 
     Raises:
-        UsageError: the package of the kernel, or the GPU that it runs on, is not here.
+        UsageError: the package of the kernel, or the GPU that it runs on, is not here, or it
+            computes another model.
     """
     wanted = config.attn_implementation
     if wanted is None:
         return default_attention(model_class, architecture)
+    if wanted == "sdpa" and _biased(architecture):
+        raise UsageError(
+            "model.attn_implementation: sdpa leaves out the biases of "
+            f"'{architecture.model_type}'.",
+            fix="Leave the key out, or set model.attn_implementation=eager.",
+        )
     there = {
         "flash_attention_2": is_flash_attn_2_available,
         "flash_attention_3": is_flash_attn_3_available,
@@ -152,7 +159,12 @@ def default_attention(model_class: type[PreTrainedModel], config: PretrainedConf
     """The fastest kernel that the model supports without another package."""
     if attends_by_document(model_class, config):
         return DOCUMENTS
-    return "sdpa" if model_class._supports_sdpa else "eager"
+    return "sdpa" if model_class._supports_sdpa and not _biased(config) else "eager"
+
+
+def _biased(config: PretrainedConfig) -> bool:
+    """Whether a model gives biases (ALiBi) to sdpa with a mask alone, and it gets none here."""
+    return bool(getattr(config, "alibi", False))
 
 
 def check_vocabulary(config: PretrainedConfig, tokens: int) -> None:

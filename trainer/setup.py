@@ -20,7 +20,7 @@ from ..core.schema.mesh import architecture_misfits
 from .checkpoints.published import Checkpoints, has_state
 from .config_file import as_table
 from .device import STRING_TO_DTYPE, device_of, formats_for
-from .model.attention import SHARED, attends_by_document, carries_state
+from .model.attention import SHARED, attends_by_document, keeps_rows_apart
 from .model.build import (
     attention_of,
     build_model,
@@ -97,7 +97,7 @@ def _runtime(config: TrainConfig, processor: Any | None, rank: int) -> RuntimeCo
         )
     model_class = class_of(kind, model_config, remote=remote)
     packs = config.packed_sequence.packed_sequence_size > 0
-    if packs and carries_state(model_class, model_config):
+    if packs and not keeps_rows_apart(model_class, model_config):
         raise UsageError(
             f"packed_sequence.packed_sequence_size: '{model_config.model_type}' has layers that "
             "carry one row into the next where rows share a sequence.",

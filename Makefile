@@ -56,13 +56,15 @@ clean: ## Remove the virtual environment and build leftovers; runs are kept
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Tunedeck needs Python 3.11 or newer; '$(PYTHON)' is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	  echo "Tunedeck needs Python 3.11 or newer; '$(PYTHON)' is older, or is not there. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2> /dev/null || { \
+	  echo "'$(PYTHON)' makes no virtual environments. On Debian and Ubuntu: apt-get install python3-venv"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --upgrade 'pip>=25.1'
 
 # setuptools builds the editable install in this environment, so that the pinned one is used.
 $(VENV)/.train: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing Tunedeck and its trainer into $(VENV) (a few minutes the first time) …"
+	$(PIP) install 'pip>=25.1'
 	$(PIP) install -c constraints.txt 'setuptools>=77' wheel
 	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train]'
 	@touch $@

@@ -134,6 +134,7 @@ def overlay(tree: Tree, layer: Mapping[LeafPath, Sourced]) -> None:
                 continue
             around = [path[:n] for n in range(1, len(path)) if path[:n] in tree]
             spelled = [(other,) for other in other_spellings(path[0])] if len(path) == 1 else []
+            spelled = [other for other in spelled if other not in layer]  # both: an error to tell
             covered = [tree.pop(known) for known in (*inside, *around, *spelled) if known in tree]
         past = tuple(
             entry

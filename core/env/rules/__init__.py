@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from ...findings import Finding
 from .gpus import gpu_counts
 from .images import image_tags
-from .keys import keys_and_types
+from .keys import keys_and_types, second_spellings
 from .mounts import collisions, outside_mounts
 from .paths import absolute_paths
 from .placeholders import placeholders
@@ -19,6 +19,7 @@ from .walltime import time_limits
 
 RULES: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
     keys_and_types,
+    second_spellings,
     placeholders,
     secrets_in_clear,
     variable_names,

@@ -10,6 +10,7 @@ from ...text import did_you_mean, nearest
 from ..load import BUILT_IN
 from ..models import MODELS, describe, item_keys, keys_of
 from ..models.misfit import Misfit
+from ..spellings import SPELLINGS
 from .subject import Subject
 
 
@@ -21,7 +22,7 @@ def keys_and_types(subject: Subject) -> Iterable[Finding]:
     known = keys_of(subject.executor)
     for misfit in subject.misfits:
         if misfit.kind == "unknown" and misfit.key in known:
-            continue  # a second spelling of a key that is there already; `rules.tables` says so
+            continue  # another name of a key that is there already; `second_spellings` says so
         if misfit.kind == "unknown":
             yield _unknown(subject, misfit.key)
         elif misfit.kind == "missing":
@@ -85,6 +86,22 @@ def _unknown(subject: Subject, key: str) -> Finding:
         f"Did you mean '{match}'?" if match else f"Take it out. {_list(siblings)}",
         Edit("rename", key, renamed) if match and not _is_taken(subject, table, match) else None,
     )
+
+
+def second_spellings(subject: Subject) -> Iterable[Finding]:
+    """Keys that a profile has twice under two names."""
+    known = keys_of(subject.executor) if subject.model else None
+    for names in SPELLINGS.values():
+        there = [n for n in names if n in subject.values and (known is None or n in known)]
+        for other in there[1:]:
+            same = subject.values[there[0]] == subject.values[other]
+            yield subject.finding(
+                "error",
+                other,
+                f"'{there[0]}' and '{other}' are the same key.",
+                f"Keep '{there[0]}' alone.",
+                Edit("remove", other) if same else None,
+            )
 
 
 def _is_shared_layer(subject: Subject, key: str) -> bool:

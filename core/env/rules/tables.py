@@ -6,42 +6,25 @@ import os
 from collections.abc import Iterator
 
 from ...errors import Place
-from ...findings import Edit, Finding, Fix
+from ...findings import Finding, Fix
 from ...keys import leaf_paths
 from ...secrets import is_secret_name, literal_in
 from ..interpolate import env_names
 from ..interpolation_problem import InterpolationProblem
 from ..load import RESERVED, EnvFiles, Profile
 from ..placeholder import is_placeholder, placeholder_in
-from ..spellings import SPELLINGS
 
 
 def raw_tables(files: EnvFiles) -> Iterator[Finding]:
-    """Keys that a profile has twice under two names, empty credentials, and reserved tables."""
+    """Empty credentials, and reserved tables."""
     said: set[str] = set()
     for profile in files.profiles.values():
         if profile.source is not None:
-            yield from _two_spellings(profile)
             yield from _empty_credentials(profile, said)
     for source in files.sources:
         for name in RESERVED:
             for path, value in leaf_paths(source.data.get(name, {})):
                 yield from _reserved(source.locate((name, *path)), name, path, value)
-
-
-def _two_spellings(profile: Profile) -> Iterator[Finding]:
-    for names in SPELLINGS.values():
-        first, *others = [name for name in names if name in profile.table] or [""]
-        for other in others:
-            same = profile.table[first] == profile.table[other]
-            yield Finding(
-                "error",
-                f"'{first}' and '{other}' are the same key.",
-                place=profile.place(other),
-                profile=profile.name,
-                key=other,
-                fix=Fix(f"Keep '{first}' alone.", Edit("remove", other) if same else None),
-            )
 
 
 def _empty_credentials(profile: Profile, said: set[str]) -> Iterator[Finding]:

@@ -218,6 +218,11 @@ def test_two_spellings_of_one_key_are_an_error(check: Check) -> None:
     assert "the same key" in finding.message
     assert finding.fix is not None
     assert finding.fix.edit == Edit("remove", "nprocs_per_node")
+    both = "[b]\nextends = 'slurm'\nnprocs_per_node = 8\nnproc_per_node = 4\n"
+    finding = one(check(f"{SLURM}{both}"))
+    assert (finding.profile, finding.key) == ("b", "nprocs_per_node")
+    assert finding.fix is not None
+    assert finding.fix.edit is None  # which of the two is meant is not beyond doubt
 
 
 def test_folders_below_a_placeholder_go_with_it(check: Check) -> None:

@@ -98,4 +98,4 @@ def _why_cancelled(reason: str) -> str:
     """By whom, as sacct knows; Slurm's reason is else what the job was waiting for."""
     if reason == "DependencyNeverSatisfied":
         return f"cancelled by Slurm: {in_words(reason)}"
-    return reason if reason.startswith("cancelled") else "cancelled"
+    return reason if reason.startswith("cancelled") else ""

@@ -82,7 +82,7 @@ def test_a_job_that_stands_still_says_so() -> None:
 
 
 def test_what_a_cancelled_job_was_waiting_for_does_not_count_as_why_it_was() -> None:
-    assert told("Q|7|CANCELLED|JobHeldUser|N/A|200").reason == "cancelled"
+    assert told("Q|7|CANCELLED|JobHeldUser|N/A|200").reason == ""
     assert "never start" in told("Q|7|CANCELLED|DependencyNeverSatisfied|N/A|200").reason
 
 

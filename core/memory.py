@@ -49,9 +49,9 @@ class MemoryEstimate:
 
     def __str__(self) -> str:
         parts = {**self._parts(), "libraries": _WORKSPACE}
-        text = ", ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
-        beside = f", and {_size(self.offloaded)} in main memory" if self.offloaded else ""
-        return f"{_size(self.total)} a process ({text}){beside}"
+        text = ", ".join(f"{name} {size_words(size)}" for name, size in parts.items() if size)
+        beside = f", and {size_words(self.offloaded)} in main memory" if self.offloaded else ""
+        return f"{size_words(self.total)} a process ({text}){beside}"
 
     def _parts(self) -> dict[str, float]:
         return {
@@ -64,7 +64,8 @@ class MemoryEstimate:
         }
 
 
-def _size(size: float) -> str:
+def size_words(size: float) -> str:
+    """Bytes in the unit that tells them: `1.4 GiB`, `32 MiB`."""
     return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / (1 << 20):.0f} MiB"
 
 

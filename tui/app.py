@@ -16,6 +16,7 @@ from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
+from textual.markup import escape
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.theme import Theme
@@ -237,7 +238,7 @@ class WizardApp(App[None]):
             node = active.node
             yield SystemCommand(
                 binding.description,
-                f"{words}  [{shown}]",
+                escape(f"{words}  [{shown}]"),
                 lambda action=binding.action, node=node: self.run_worker(
                     self.run_action(action, node)
                 ),

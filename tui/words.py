@@ -55,6 +55,8 @@ def path_cell(text: str, width: int) -> str:
         return cell(plain, width)
     while plain and cell_len(plain) > width - 1:
         plain = plain[1:]
+    slash = plain.find("/")
+    plain = plain[slash:] if 0 < slash < len(plain) // 2 else plain
     return set_cell_size(f"…{plain}", max(width, 0))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..env.check import check_profile
 from ..findings import Edit, Finding, Fix
 from ..hardware import local_gpus
-from ..memory import GIB, estimate, what_would_fit
+from ..memory import GIB, estimate, size_words, what_would_fit
 from ..models import architecture_of, facts_of, gpu_memory, model_shape
 from ..schema import TrainConfig
 from ..schema.conditions import conditions_of
@@ -45,8 +45,7 @@ def output_room(plan: Plan, step: Step) -> Iterable[Finding]:
     if free < need:
         yield Finding(
             "error",
-            f"{folder} has {free / GIB:.1f} GiB free; the checkpoints take about "
-            f"{need / GIB:.1f} GiB.",
+            f"{folder} has {size_words(free)} free; the checkpoints take about {size_words(need)}.",
             key="checkpoint.checkpoint_dir",
             fix=Fix("Free some room, lower checkpoint.keep_last, or choose another folder."),
         )

@@ -176,6 +176,13 @@ def test_an_output_folder_that_cannot_be_a_folder_is_found(tmp_path: Path) -> No
     assert any(e.key == "checkpoint.checkpoint_dir" for e in errors)
 
 
+def test_too_little_room_is_told_in_units_that_tell_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 3 << 20}))
+    (error,) = _errors("peft.dim=64")
+    assert "has 3 MiB free; the checkpoints take about" in error.message
+    assert "0.0 GiB" not in error.message
+
+
 def test_data_findings_point_at_the_value_that_named_the_data(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("{nonsense\n")
     (error,) = _errors("dataset.path_or_dataset_id=rows.jsonl", cwd=tmp_path)

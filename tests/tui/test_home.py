@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from textual.binding import Binding
+from textual.command import CommandPalette
 from textual.dom import DOMNode
 from textual.widgets import OptionList
 
@@ -175,5 +176,13 @@ async def test_every_action_of_every_screen_is_in_the_palette_and_can_be_rebound
                 assert binding.id, binding
                 assert binding.description in titles
             assert all(command.help for command in app.get_system_commands(app.screen))
+            key = app.get_key_display(own[0])
+            await pilot.press("ctrl+p")
+            await until(pilot, lambda: isinstance(app.screen, CommandPalette))
+            # Its list is in the order of the alphabet: what is typed brings one into sight.
+            await pilot.press(*own[0].description.casefold())
+            await until(pilot, lambda key=key: f"[{key}]" in shown(pilot))  # type: ignore[misc]
+            await pilot.press("escape")
+            await until(pilot, lambda: not isinstance(app.screen, CommandPalette))
             while len(app.screen_stack) > 1:
                 app.pop_screen()

@@ -61,7 +61,10 @@ async def prepare(
     step = catalog.find(selection.step)
     plan = resolve(selection, catalog)
     if step.launch.kind == "unknown":
-        raise UsageError(f"{step.id} cannot be run: {step.not_runnable(plan.executor)}")
+        raise UsageError(
+            f"{step.id} cannot be run: {step.not_runnable(plan.executor)}",
+            fix=f"Say it in {step.folder / 'step.toml'}, under [launch].",
+        )
     backend = load_backend(plan.executor, dict(plan.profile_values))
     submission = backend.render(plan)
     prepared = Prepared(selection, step, plan, backend, submission, [])

@@ -250,4 +250,7 @@ def _run_builtin(step_id: str, selection: Selection, mode: Mode) -> int:
             dry_run=mode.dry_run,
             as_json=mode.as_json,
         )
-    raise UsageError(f"{step_id} has no command of its own in this version.")
+    raise UsageError(
+        f"{step_id} has no command of its own in this version.",
+        fix="See the steps there are: tunedeck steps list",
+    )

@@ -10,6 +10,7 @@ import click
 from ..errors import ExitCode
 from .complete import complete_profile
 from .env_print import print_findings, print_mended, print_summary, short, shown, side_by_side, told
+from .lazy import LazyGroup
 from .options import env_file_option, examples, json_option, profile_argument
 from .output import line, note, print_json, print_table
 
@@ -22,34 +23,24 @@ if TYPE_CHECKING:
 _ROUNDS = 20  # one mend may bring another mistake to light
 
 
-class _EnvGroup(click.Group):
-    """Imports the commands that write, and all that they need, only when they are asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["init", *super().list_commands(ctx), "set", "rename", "delete"]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "init":
-            from .env_init import init_command
-
-            return init_command
-        if cmd_name == "set":
-            from .env_set import set_command
-
-            return set_command
-        if cmd_name in ("rename", "delete"):
-            from . import env_profiles
-
-            return env_profiles.rename if cmd_name == "rename" else env_profiles.delete
-        return super().get_command(ctx, cmd_name)
+_COMMANDS = {
+    "init": "env_init:init_command",
+    "check": "env:check",
+    "diff": "env:diff",
+    "list": "env:list_command",
+    "show": "env:show",
+    "set": "env_set:set_command",
+    "rename": "env_profiles:rename",
+    "delete": "env_profiles:delete",
+}
 
 
-@click.group(cls=_EnvGroup)
+@click.group(cls=LazyGroup, lazy=_COMMANDS)
 def env() -> None:
     """Generate, check, explain and change env files."""
 
 
-@env.command(
+@click.command(
     epilog=examples("""
     tunedeck env check
     tunedeck env check env.slurm.toml --fix --strict
@@ -96,7 +87,7 @@ def check(
     return ExitCode.USAGE if any(f.severity in failing for f in findings) else ExitCode.OK
 
 
-@env.command(
+@click.command(
     "list",
     short_help="List the profiles and the files they are from.",
     epilog=examples("tunedeck env list --json"),
@@ -144,7 +135,7 @@ def list_command(env_file: Path | None, as_json: bool) -> int:
     return ExitCode.OK
 
 
-@env.command(
+@click.command(
     short_help="Show a profile and where its values come from.",
     epilog=examples("tunedeck env show slurm_peft_automodel"),
 )
@@ -177,7 +168,7 @@ def show(profile: str, env_file: Path | None, as_json: bool) -> int:
     return ExitCode.OK
 
 
-@env.command(epilog=examples("tunedeck env diff slurm_base slurm_peft_automodel"))
+@click.command(epilog=examples("tunedeck env diff slurm_base slurm_peft_automodel"))
 @click.argument("a", shell_complete=complete_profile)
 @click.argument("b", shell_complete=complete_profile)
 @env_file_option

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import click
 
 from ..errors import ExitCode, TunedeckError, UsageError
+from .lazy import LazyGroup
 
 _COMMANDS = {
     "steps": ("steps:steps", "List, show and run the steps of the catalog."),
@@ -39,33 +40,8 @@ _READER_GONE = 128 + 13
 """The exit code of a program that SIGPIPE ended, which Python turns into an error."""
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are used, and listed without being imported."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order in which one meets them, not by alphabet."""
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command, or None where there is none of that name."""
-        entry = _COMMANDS.get(cmd_name)
-        if entry is None:
-            return None
-        module, _, attribute = entry[0].partition(":")
-        command = getattr(importlib.import_module(f".{module}", __package__), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, but a name that is not there gets a suggestion."""
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            from ..text import did_you_mean
-
-            hint = did_you_mean(args[0], _COMMANDS)
-            ctx.fail(f"There is no command '{args[0]}'. {hint}".strip())
-        return super().resolve_command(ctx, args)
+class _Commands(LazyGroup):
+    """All commands, listed without being imported."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, from the table above."""
@@ -82,7 +58,8 @@ def _version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> No
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=_Commands,
+    lazy={name: target for name, (target, _) in _COMMANDS.items()},
     invoke_without_command=True,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -10,15 +10,30 @@ import click
 from ..errors import ExitCode
 from ..states import RunState
 from .complete import complete_run
+from .lazy import LazyGroup
 from .options import examples, json_option, run_argument
 from .runs_asked import run_now
-from .runs_change import attach, cancel_run, delete, fetch, resume, suspend_run
 
 if TYPE_CHECKING:
     from ..logs.log_filter import Level
 
 
-@click.group("runs")
+_COMMANDS = {
+    "list": "runs:list_runs",
+    "show": "runs:show",
+    "logs": "runs:logs",
+    "metrics": "runs:metrics",
+    "wait": "runs:wait",
+    "cancel": "runs_change:cancel_run",
+    "suspend": "runs_change:suspend_run",
+    "resume": "runs_change:resume",
+    "fetch": "runs_change:fetch",
+    "attach": "runs_change:attach",
+    "delete": "runs_change:delete",
+}
+
+
+@click.group("runs", cls=LazyGroup, lazy=_COMMANDS)
 def runs() -> None:
     """List, watch, cancel and resume runs.
 
@@ -26,7 +41,7 @@ def runs() -> None:
     """
 
 
-@runs.command(
+@click.command(
     "list",
     epilog=examples("""
     tunedeck runs list --state running --state queued
@@ -63,7 +78,7 @@ def list_runs(states: tuple[str, ...], step: str | None, limit: int | None, as_j
         note("No runs. Start one: tunedeck steps run peft/automodel -c tiny")
 
 
-@runs.command("show", epilog=examples("tunedeck runs show demo"))
+@click.command("show", epilog=examples("tunedeck runs show demo"))
 @run_argument
 @json_option
 def show(query: str, as_json: bool) -> None:
@@ -78,7 +93,7 @@ def show(query: str, as_json: bool) -> None:
         print_run(record)
 
 
-@runs.command(
+@click.command(
     "logs",
     short_help="Print or follow a run's log.",
     epilog=examples("""
@@ -133,7 +148,7 @@ def logs(
     return follow_run(record, registry, as_stream=as_json, offset=offset, wanted=wanted)
 
 
-@runs.command(
+@click.command(
     "metrics",
     short_help="Print what runs measured, or draw it.",
     epilog=examples("""
@@ -181,7 +196,7 @@ def metrics(queries: tuple[str, ...], plot: bool, key: str | None, as_json: bool
             note(f"{record.run_id} has measured nothing yet.")
 
 
-@runs.command(
+@click.command(
     "wait",
     short_help="Wait until a run has ended.",
     epilog=examples("tunedeck runs wait demo --timeout 3600"),
@@ -205,7 +220,3 @@ def wait(query: str, timeout: float | None, as_json: bool) -> int:
     else:
         note(state_words(record))
     return record.state.exit_code
-
-
-for _command in (attach, cancel_run, delete, fetch, resume, suspend_run):
-    runs.add_command(_command)

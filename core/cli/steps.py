@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ExitCode
+from .lazy import LazyGroup
 from .options import catalog_option, examples, json_option, step_argument
 from .output import line, note, print_findings, print_json, print_table
 
@@ -17,26 +18,19 @@ if TYPE_CHECKING:
     from ..catalog import Catalog, Step
 
 
-class _StepsGroup(click.Group):
-    """Imports `run`, and all that it needs, only when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), "run"]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "run":
-            from .steps_run import run_command
-
-            return run_command
-        return super().get_command(ctx, cmd_name)
+_COMMANDS = {
+    "list": "steps:list_command",
+    "show": "steps:show_command",
+    "run": "steps_run:run_command",
+}
 
 
-@click.group(cls=_StepsGroup)
+@click.group(cls=LazyGroup, lazy=_COMMANDS)
 def steps() -> None:
     """List, show and run the steps of the catalog."""
 
 
-@steps.command(
+@click.command(
     "list",
     epilog=examples("""
     tunedeck steps list --tree
@@ -76,7 +70,7 @@ def list_command(
     return ExitCode.OK
 
 
-@steps.command("show", epilog=examples("tunedeck steps show peft/automodel"))
+@click.command("show", epilog=examples("tunedeck steps show peft/automodel"))
 @step_argument
 @catalog_option
 @json_option

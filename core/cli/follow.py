@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from ..errors import TunedeckError
 from ..launch import cancel
 from ..runs.watch import Changed, Line, backend_of, watch
 from .ending import ending_json, print_ending
@@ -46,12 +47,21 @@ def follow_run(
         as_stream: print the log on stdout, as an object a line.
         offset: the byte of the log to start from.
         wanted: which lines are shown; all by default.
+
+    Raises:
+        TunedeckError: if the run's place refuses to tell; the run itself is left alone.
     """
     view = JsonView() if as_stream else _view(record, as_json)
     follower = _Follower(record, registry, view, offset)
     if wanted:
         follower.shows = wanted.chooser()
-    code = asyncio.run(follower.follow())
+    try:
+        code = asyncio.run(follower.follow())
+    except TunedeckError:  # of following it, such as a token that has run out
+        if not follower.record.state.terminal:
+            note(f"{record.run_id} ({record.name}) is left alone.")
+            note(f"  See it:    tunedeck runs logs -f {record.run_id}")
+        raise
     if follower.record.state.terminal:
         print_ending(follower.record, err=as_json or as_stream)
     if as_json:

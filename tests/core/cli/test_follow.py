@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pickle
@@ -15,10 +16,16 @@ from typing import IO
 
 import pytest
 
+from tunedeck.core.backends.base import Handle
+from tunedeck.core.backends.local.backend import LocalBackend
+from tunedeck.core.cli import follow
+from tunedeck.core.errors import AuthenticationError
+from tunedeck.core.launch import cancel, launch
 from tunedeck.core.plan import Plan
 from tunedeck.core.process import processes_of
 from tunedeck.core.runs.registry import Registry
-from tunedeck.core.states import RunState
+from tunedeck.core.runs.watch import look
+from tunedeck.core.states import RunState, Status
 
 MakePlan = Callable[..., Plan]
 LIMIT_S = 30.0
@@ -229,3 +236,21 @@ class TestTerminal:
         monkeypatch.setenv("TERM", "dumb")
         _, seen = self.shown(make_plan(TRAINS), attach)
         assert "\x1b" not in seen
+
+
+def test_a_place_that_refuses_to_tell_leaves_the_run_alone_and_says_how_to_come_back(
+    make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Forgetful(LocalBackend):
+        async def status(self, handle: Handle) -> Status:
+            raise AuthenticationError("The token has run out.")
+
+    plan = make_plan(SLEEPER)
+    backend, registry = LocalBackend(dict(plan.profile_values)), Registry()
+    record = asyncio.run(launch(plan, backend.render(plan), backend, registry))
+    monkeypatch.setattr(follow, "backend_of", lambda _: Forgetful(dict(plan.profile_values)))
+    with pytest.raises(AuthenticationError):
+        follow.follow_run(record, registry)
+    assert f"tunedeck runs logs -f {plan.run_id}" in capsys.readouterr().err
+    assert not asyncio.run(look(record, backend, registry)).state.terminal
+    assert asyncio.run(cancel(record, backend, registry)).state is RunState.CANCELLED

@@ -30,10 +30,8 @@ from .model.build import (
 from .model.implementation import settle_implementation
 from .model.kinds import Kind, class_of, kind_of
 from .model.lean import use_lean_functions
-from .model.lora import adapter_settings, add_adapter, load_adapter
+from .model.lora import add_adapter, check_adapter, load_adapter
 from .model.quantize import check_quantized
-from .model.serving import not_served
-from .model.targets import excluding_nothing
 from .model.tokenizer import get_tokenizer
 from .parallel.apply import parallelize
 from .parallel.experts import check_expert_parallel
@@ -43,7 +41,6 @@ from .parallel.meta import empty_model, generates_as, hollow, place_tables, stan
 from .parallel.sequences import check_context_parallel
 from .parallel.tensor import check_tensor_parallel
 from .parallel.tensors import local
-from .reporting.metrics import say
 from .runtime import DistributedContext, ModelAndOptimizerState, RuntimeConfig
 from .update.optim import build_optimizer
 from .update.schedule import Schedule
@@ -212,12 +209,7 @@ def setup_model_and_optimizer(
         model = empty_model(runtime_config)
     if config.peft is not None:
         # Wrong names are found before anything is loaded.
-        adapter_settings(model, config.peft, config.model)
-        for name in excluding_nothing(model, config.peft):
-            say(
-                "tunedeck: warning: peft.exclude_modules: no linear layer of the model is called "
-                f"'{name}'"
-            )
+        check_adapter(model, config.peft, config.model)
     if whole:
         model = build_model(config.model, runtime_config, source, quantization)
     if runtime_config.kind is Kind.REWARD:
@@ -228,11 +220,6 @@ def setup_model_and_optimizer(
     if config.peft is not None:
         with nullcontext() if whole else stand_ins(model):
             adapter = add_adapter(model, config.peft, config.model)
-        if reasons := list(not_served(config.peft)):
-            say(
-                f"tunedeck: vLLM loads no adapter with {' and '.join(reasons)}: to serve it there, "
-                "merge it first (convert/merge_lora)"
-            )
     if runtime_config.device.type == "cpu":
         use_lean_functions(model)
     products = runtime_config.autocast or runtime_config.dtype

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import peft
@@ -15,25 +16,51 @@ from ...core.schema.adapter import LoraConfig
 from ...core.schema.model import ModelConfig
 from ..merging.adapter import WEIGHTS_FILE
 from ..parallel.tensors import piece_of
+from ..reporting.metrics import say
 from .build import base_name, frozen_towers
 from .lora_linear import LoraLinear
 from .quantize import is_quantized
-from .targets import saved_whole, score_of, target_modules, without_experts
+from .targets import excluding_nothing, saved_whole, score_of, target_modules, without_experts
+
+# https://github.com/vllm-project/vllm/blob/v0.26.0/vllm/lora/peft_helper.py and config/lora.py
+_SERVED = 512
 
 
-def adapter_settings(
-    model: PreTrainedModel, config: LoraConfig, base: ModelConfig
-) -> peft.LoraConfig:
-    """What PEFT is told of an adapter: which of a model's modules it adapts and how.
+def check_adapter(model: PreTrainedModel, config: LoraConfig, base: ModelConfig) -> None:
+    """Find wrong names in an adapter's settings, and say what one may not expect of them.
 
     Args:
         model: the base, or its empty likeness: names and kinds of its modules are all that counts.
         config: the adapter.
-        base: where the model is from, recorded in `adapter_config.json`.
+        base: where the model is from.
 
     Raises:
         UsageError: no layer has the name asked for, or it is one that cannot be adapted.
     """
+    _settings(model, config, base)
+    for name in excluding_nothing(model, config):
+        say(
+            "tunedeck: warning: peft.exclude_modules: no linear layer of the model is called "
+            f"'{name}'"
+        )
+    if reasons := list(_not_served(config)):
+        say(
+            f"tunedeck: vLLM loads no adapter with {' and '.join(reasons)}: to serve it there, "
+            "merge it first (convert/merge_lora)"
+        )
+
+
+def _not_served(config: LoraConfig) -> Iterator[str]:
+    """What of an adapter's settings keeps vLLM from loading it, by the key of the config."""
+    if config.use_dora:
+        yield "peft.use_dora"
+    if config.modules_to_save:
+        yield "peft.modules_to_save"
+    if config.dim > _SERVED:
+        yield f"peft.dim over {_SERVED}"
+
+
+def _settings(model: PreTrainedModel, config: LoraConfig, base: ModelConfig) -> peft.LoraConfig:
     targets = target_modules(model, config, frozen_towers(model, base.freeze))
     return peft.LoraConfig(
         r=config.dim,
@@ -62,9 +89,9 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig, base: ModelConfig) -
         called: it holds the adapters.
 
     Raises:
-        UsageError: as `adapter_settings` does.
+        UsageError: as `check_adapter` does.
     """
-    settings = adapter_settings(model, config, base)
+    settings = _settings(model, config, base)
     if not is_quantized(model):
         settings._register_custom_module({nn.Linear: LoraLinear})
     with warnings.catch_warnings():

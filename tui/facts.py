@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import yaml
 from textual.content import Content
 
@@ -20,6 +22,8 @@ from .words import safe
 
 _ANSWERS = 3
 _LONGEST = 90
+_LINE = 68
+"""What fits beside a label in a line of 80 columns."""
 
 
 def outcome_of(record: RunRecord) -> Content:
@@ -44,11 +48,16 @@ def _success(record: RunRecord) -> list[Content]:
     first, last = result.get("first_val_loss"), result.get("val_loss")
     if first and last is not None:
         lines.append(Content(f"validation loss {first:.4g} → {last:.4g} ({last / first - 1:+.1%})"))
+    told = []
     for before, after in first_and_last_answers(record)[:1]:
-        lines.append(Content.assemble(("before: ", "bold"), _short(before.text)))
-        lines.append(Content.assemble(("after:  ", "bold"), _short(after.text)))
+        told += [("asked", before.prompt), ("before", before.text), ("after", after.text)]
+    shown = [(label, _short(text, _LINE) or "(nothing)") for label, text in told]
     if path := product(result):
-        lines.append(Content.assemble(("result: ", "bold"), safe(path)))
+        home = str(Path.home())
+        shown.append(("result", f"~{path[len(home) :]}" if path.startswith(f"{home}/") else path))
+    # What no key does is named first: a talk with it, or bringing it home.
+    shown += [("next", command) for command in next_commands(record)[:1]]
+    lines += [Content.assemble((f"{f'{label}:':<8}", "bold"), safe(t)) for label, t in shown]
     return lines
 
 
@@ -105,6 +114,6 @@ def _heading(text: str) -> Content:
     return Content.styled(f"\n{text}", "bold $primary")
 
 
-def _short(text: str) -> str:
+def _short(text: str, longest: int = _LONGEST) -> str:
     flat = safe(" ".join(text.split()))
-    return flat if len(flat) <= _LONGEST else flat[: _LONGEST - 1] + "…"
+    return flat if len(flat) <= longest else flat[: longest - 1] + "…"

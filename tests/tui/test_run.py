@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from textual.widgets import Static
 
 from tests.tui.conftest import Launcher, said, shown, until
+from tests.tui.scenes import prepare_folder, recorded
 from tunedeck.core.backends.base import Handle, LogLine
 from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.cli import runs_logs
@@ -16,6 +18,7 @@ from tunedeck.core.plan import Launch
 from tunedeck.core.runs.registry import Registry
 from tunedeck.core.states import RunState
 from tunedeck.tui.app import WizardApp
+from tunedeck.tui.facts import outcome_of
 from tunedeck.tui.screens import run_feed, run_lines
 from tunedeck.tui.screens.ask import Confirm
 from tunedeck.tui.screens.home import HomeScreen
@@ -49,6 +52,27 @@ async def test_a_run_is_followed_to_its_end(launched: Launcher) -> None:
         await until(pilot, lambda: "digest" in shown(pilot))
         await pilot.press("escape", "escape")
         assert isinstance(app.screen, HomeScreen)
+
+
+def test_a_success_says_what_was_learnt_and_how_to_talk_with_it(working_folder: Path) -> None:
+    prepare_folder(working_folder)
+    record = recorded(working_folder, "first try", RunState.SUCCEEDED)
+    adapter = Path.home() / "runs" / "a" / "step_30"
+    left = {"kind": "adapter", "base": "b", "best_checkpoint": str(adapter)}
+    (record.run_dir / "result.json").write_text(json.dumps(left))
+    with record.log.open("a") as log:
+        log.write('sample step=0 prompt="What is 1 + 1?" answer="user What"\n')
+        log.write('sample step=30 prompt="What is 1 + 1?" answer=""\n')
+    assert outcome_of(record).plain.splitlines() == [
+        "asked:  What is 1 + 1?",
+        "before: user What",
+        "after:  (nothing)",
+        "result: ~/runs/a/step_30",
+        f"next:   tunedeck runs fetch {record.run_id}",
+    ]
+    left["best_checkpoint"] = str(working_folder)
+    (record.run_dir / "result.json").write_text(json.dumps(left))
+    assert outcome_of(record).plain.endswith(f"next:   tunedeck chat {record.run_id}")
 
 
 async def test_cancelling_asks_first_and_is_confirmed(launched: Launcher) -> None:

@@ -11,7 +11,7 @@ import torch
 from ..checkpoints.progress import Progress
 from ..parallel.context import DistributedContext
 from ..preempt import StopRequest
-from ..update.pending import PendingSteps, Settled, Taken
+from ..update.pending import Settled, Taken, settle
 from .digests import digest_text, weights_digest
 from .ledger import Entry, Ledger
 from .metrics import Meter, line, say, source_losses
@@ -47,7 +47,7 @@ class Accounts:
     ) -> None:
         self._meter, self._progress, self._tracker = meter, progress, tracker
         self._stop, self._context, self._sources = stop, context, sources
-        self._pending = PendingSteps()
+        self._pending: list[Taken] = []
         self._ledger = Ledger(folder if context.main else None, progress.step)
         self._sums: torch.Tensor | None = None
 
@@ -63,7 +63,7 @@ class Accounts:
             sources: [sources, 2], its sums of losses and counts of targets on this rank; None
                 without several sources.
         """
-        self._pending.add(taken)
+        self._pending.append(taken)
         if sources is not None:
             self._sums = sources if self._sums is None else self._sums + sources
         self._stop.took(step=self._meter.add(taken.result))
@@ -75,10 +75,11 @@ class Accounts:
             The first step whose loss or gradient norm is not finite; neither it nor a later one
             has changed the weights, and none of them is entered.
         """
-        if not len(self._pending):
+        taken, self._pending = self._pending, []
+        if not taken:
             return None
         started = time.perf_counter()
-        steps = self._pending.settle()
+        steps = settle(taken)
         waited = time.perf_counter() - started
         bad = next((index for index, step in enumerate(steps) if not step.finite), len(steps))
         good = steps[:bad]

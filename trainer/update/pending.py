@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -44,23 +45,7 @@ class Settled(NamedTuple):
         return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
 
-class PendingSteps:
-    """Gathers steps, so that the host waits for a GPU once for many of them."""
-
-    def __init__(self) -> None:
-        self._steps: list[Taken] = []
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def add(self, step: Taken) -> None:
-        """Note a step."""
-        self._steps.append(step)
-
-    def settle(self) -> list[Settled]:
-        """The numbers of all steps noted since the last call; waits until they are computed."""
-        steps, self._steps = self._steps, []
-        if not steps:
-            return []
-        numbers = torch.stack([torch.stack([s.result.loss, s.result.grad_norm]) for s in steps])
-        return [Settled(step, *pair) for step, pair in zip(steps, numbers.tolist(), strict=True)]
+def settle(steps: Sequence[Taken]) -> list[Settled]:
+    """The numbers of steps, at least one; waits once for a GPU until all of them are computed."""
+    numbers = torch.stack([torch.stack([s.result.loss, s.result.grad_norm]) for s in steps])
+    return [Settled(step, *pair) for step, pair in zip(steps, numbers.tolist(), strict=True)]

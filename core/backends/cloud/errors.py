@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from ...errors import AuthenticationError, NotFoundError, ReachError, TunedeckError, UsageError
 from ...secrets import mask_text
-from ...text import strip_controls
+from ...text import counted, strip_controls
 
 _LONGEST = 400
 
@@ -84,11 +85,13 @@ def refusal(
         return AuthenticationError(said, fix="The account has no credit or no plan for this.")
     if status in (404, 410) and not _PAGE.match(answer):
         return NotFoundError(said)
+    minutes = counted(math.ceil((after_s or 0) / 60), "minute")
+    again = f"Try again in {minutes if after_s else 'a few minutes'}."
     if status == 429:
-        return Passing(said, acted=False, after_s=after_s, fix="Try again in a few minutes.")
+        return Passing(said, acted=False, after_s=after_s, fix=again)
     # A page for people is of what stands before the service: it does not know what there is.
     if status in (404, 408, 410) or status >= 500:
-        return Passing(said, acted=True, after_s=after_s, fix="Try again in a few minutes.")
+        return Passing(said, acted=True, after_s=after_s, fix=again)
     return Taken(said) if status == 409 else UsageError(said)
 
 

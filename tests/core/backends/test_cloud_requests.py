@@ -153,6 +153,17 @@ def test_a_refusal_tells_all_that_the_service_says(answer: str, said: str) -> No
     assert str(refusal("It", 422, answer, sign_in="")) == f"It answered 422: {said}"
 
 
+@pytest.mark.parametrize(
+    ("after_s", "when"),
+    [(None, "a few minutes"), (0.0, "a few minutes"), (30.0, "1 minute"), (3601.0, "61 minutes")],
+)
+def test_a_service_that_is_busy_is_asked_again_when_it_says(
+    after_s: float | None, when: str
+) -> None:
+    error = refusal("It", 429, "busy", sign_in="", after_s=after_s)
+    assert error.fix == f"Try again in {when}."
+
+
 def test_a_refusal_shows_no_secret_and_no_control_character() -> None:
     token = "hf_" + "a1B2" * 9
     error = refusal("It", 401, f"bad token {token}\x1b[2J" + "x" * 1000, sign_in="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import asyncssh
@@ -24,16 +25,16 @@ def identity_files(target: Target) -> list[Path]:
 def known_hosts_files(target: Target) -> list[Path]:
     """Where host keys are looked up; the first is written to.
 
-    What the profile names; else what the SSH config does or one's own, and this machine's.
+    What the profile names; else what the SSH config does or one's own, and this machine's. Where
+    the config throws host keys away (`/dev/null`) they are one's own: none is taken unseen.
     """
     if target.known_hosts is not None:
         return [Path(target.known_hosts).expanduser()]
     named = configured(target).known_hosts
-    if isinstance(named, list | tuple) and named:
-        files = [Path(str(name)).expanduser() for name in named]
-    else:
-        files = [Path("~/.ssh/known_hosts").expanduser()]
-    return list(dict.fromkeys([*files, *_EVERYBODYS]))
+    names = map(str, named) if isinstance(named, list | tuple) else ()
+    files = [Path(name).expanduser() for name in names if name not in (os.devnull, "none")]
+    own = files or [Path("~/.ssh/known_hosts").expanduser()]
+    return list(dict.fromkeys([*own, *_EVERYBODYS]))
 
 
 def configured(target: Target) -> asyncssh.SSHClientConnectionOptions:

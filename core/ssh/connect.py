@@ -11,7 +11,7 @@ import asyncssh
 
 from ..errors import AuthenticationError, ReachError, UsageError
 from .config import hops, identity_files, known_hosts_files
-from .hostkeys import Presented, decide
+from .hostkeys import Presented, check_known_hosts, decide
 from .keys import identity_in_agent, is_locked, is_open, open_key, opened_among
 from .prompts import answer_to, prompter
 from .target import Target
@@ -37,7 +37,8 @@ async def connect(target: Target) -> asyncssh.SSHClientConnection:
     Raises:
         ReachError: if it cannot be reached.
         AuthenticationError: if it does not let us in, or its host key is not trusted.
-        UsageError: if the profile names a key file that is not there.
+        UsageError: if the profile names a key file that is not there, or a file of known hosts
+            cannot be read.
     """
     through: asyncssh.SSHClientConnection | None = None
     try:
@@ -200,8 +201,10 @@ def _options(target: Target) -> dict[str, Any]:
         options["port"] = target.port
     if target.user is not None:
         options["username"] = target.user
-    known = [str(file) for file in known_hosts_files(target) if file.is_file()]
-    options["known_hosts"] = known or b""
+    known = [file for file in known_hosts_files(target) if file.is_file()]
+    for file in known:
+        check_known_hosts(file)
+    options["known_hosts"] = [str(file) for file in known] or b""
     return options
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncssh
 
-from ..errors import AuthenticationError
+from ..errors import AuthenticationError, UsageError
 from .prompts import prompter
 
 if TYPE_CHECKING:
@@ -44,11 +44,16 @@ def decide(presented: Presented, target: Target, files: list[Path]) -> None:
         files: the files of known hosts in use; a trusted key goes into the first.
 
     Raises:
-        AuthenticationError: if the host is known by another key, nobody is there to ask, or the
-            answer is no.
+        AuthenticationError: if the key is revoked, the host is known by another one, nobody is
+            there to ask, or the answer is no.
     """
     fingerprint = presented.key.get_fingerprint()
     for file in files:
+        if _is_revoked(file, presented):
+            raise AuthenticationError(
+                f"The host key of {presented.name} is revoked in {file}: {fingerprint}.",
+                fix="Do not log in there before those who run the host have given it another one.",
+            )
         if known := _known(file, presented):
             raise AuthenticationError(
                 f"{presented.name} shows another host key than the one that is known: "
@@ -79,6 +84,34 @@ def decide(presented: Presented, target: Target, files: list[Path]) -> None:
     files[0].parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with files[0].open("a", encoding="utf-8") as out:
         out.write(f"{presented.line}\n")
+
+
+def check_known_hosts(file: Path) -> None:
+    """See that a file of known hosts can be read: asyncssh takes none of it otherwise.
+
+    Raises:
+        UsageError: if it cannot; with the line.
+    """
+    try:
+        asyncssh.read_known_hosts(str(file))
+    except (OSError, ValueError) as error:
+        words = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(
+            f"The file of known hosts {file} cannot be read: {words}.",
+            fix="Mend that line or take it out: each is a host, a kind of key and the key.",
+        ) from error
+
+
+def _is_revoked(file: Path, presented: Presented) -> bool:
+    """Whether a file revokes the key.
+
+    asyncssh forgets so of a host at a port of its own for which a file has no other line.
+    """
+    if not file.is_file():
+        return False
+    names = (presented.name, replace(presented, host=presented.address).name)
+    matches = (asyncssh.match_known_hosts(str(file), name, "", None) for name in names)
+    return any(presented.key in revoked for _, _, revoked, *_ in matches)
 
 
 def _known(file: Path, presented: Presented) -> list[str]:

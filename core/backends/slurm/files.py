@@ -13,15 +13,26 @@ from ..files import RemoteFile
 from .shell import refused
 from .submit import JOB_ID
 
+_GONE = 66
+"""EX_NOINPUT of sysexits(3)."""
+
 
 async def list_files(machine: Machine, handle: Handle) -> list[RemoteFile]:
     """The files below a run's folder, those behind links to checkpoints among them.
 
     Raises:
-        TunedeckError: if the folder is gone.
+        NotFoundError: if the folder is gone.
+        TunedeckError: if it cannot be read.
     """
     folder = shlex.quote(handle.data["run_dir"])
-    done = await machine.run(f"cd {folder} && find -L . -type f -printf '%s %T@ %P\\0'")
+    done = await machine.run(
+        f"[ -e {folder} ] || exit {_GONE}; cd {folder} && find -L . -type f -printf '%s %T@ %P\\0'"
+    )
+    if done.code == _GONE:
+        raise NotFoundError(
+            f"{handle.data['run_dir']} is not on {machine.name} any more.",
+            fix="Someone or the site's clean-up has removed it; what was fetched is kept.",
+        )
     if done.code:
         raise refused(machine, done, f"Listing {handle.data['run_dir']}")
     rows = [line.split(" ", 2) for line in done.out.split("\0") if line]

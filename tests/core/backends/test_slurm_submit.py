@@ -13,7 +13,7 @@ from tests.core.conftest import PlanMaker
 from tunedeck.core.backends.base import Handle
 from tunedeck.core.backends.slurm import submit as sending
 from tunedeck.core.backends.slurm.backend import SlurmBackend
-from tunedeck.core.errors import ReachError, TunedeckError, UsageError
+from tunedeck.core.errors import NotFoundError, ReachError, TunedeckError, UsageError
 from tunedeck.core.plan import Plan
 from tunedeck.core.states import RunState, Status
 from tunedeck.core.submission import Submission
@@ -217,6 +217,13 @@ async def test_a_job_is_not_lost_because_someone_could_not_be_asked(
     (root / "run" / "exit.json").write_text(word)
     if "kill" not in str(commands):
         assert (await asked(backend, root)).state is RunState.SUCCEEDED
+
+
+async def test_a_run_whose_folder_was_removed_over_there_says_so(
+    slurm: Say, backend: SlurmBackend, root: Path
+) -> None:
+    with pytest.raises(NotFoundError, match="is not on this machine any more"):
+        await backend.files(Handle("run", "7", {"run_dir": str(root / "run")}))
 
 
 async def test_a_queue_is_shown_whatever_people_call_their_jobs(

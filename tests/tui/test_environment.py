@@ -181,6 +181,27 @@ async def test_an_env_file_is_made_from_the_site_s_values_as_the_command_makes_i
     assert (tmp_path / "work" / "env.slurm.toml").read_text() == text
 
 
+async def test_answers_are_kept_over_another_kind_and_asked_about_when_one_leaves() -> None:
+    app = WizardApp()
+    async with app.run_test(size=(120, 36)) as pilot:
+        await _walk_to_form(pilot)
+        screen = app.screen
+        assert isinstance(screen, EnvFileScreen)
+        await pilot.press("down", "enter", *"login.test", "enter")
+        await until(pilot, lambda: 'host = "login.test"' in shown(pilot))
+        await pilot.press("home", "enter", *"lepton", "enter")
+        await until(pilot, lambda: "writes env.lepton.toml" in shown(pilot))
+        assert screen.answers == {}
+        await pilot.press("home", "enter", *"slurm", "enter")
+        await until(pilot, lambda: 'host = "login.test"' in shown(pilot))
+        await pilot.press("escape")
+        await until(pilot, lambda: "Leave 1 answer unwritten?" in shown(pilot))
+        await pilot.press("n")
+        await until(pilot, lambda: app.screen is screen)
+        await pilot.press("escape", "y")
+        await until(pilot, lambda: isinstance(app.screen, LaunchScreen))
+
+
 async def _walk_to_form(pilot: Pilot[None]) -> None:
     chosen = Selection("peft/automodel", config="tiny")
     await pilot.app.push_screen(LaunchScreen(Draft.begin(chosen, "environment")))

@@ -24,7 +24,7 @@ from ...core.text import counted
 from ..background import begin
 from ..code import code
 from ..words import cell, safe, trouble
-from .ask import AskText, Choose
+from .ask import AskText, Choose, Confirm
 from .page import Page
 
 _ABOUT = {
@@ -87,11 +87,16 @@ class EnvFileScreen(Page):
         super().__init__()
         self._cwd = cwd
         self.kind = "slurm"
-        self.answers: dict[str, str] = {}
+        self._given: dict[str, dict[str, str]] = {}
         self._output: str | None = None
         self._force = False
         self._config: GeneratorConfig | None = None
         self.generated: Generated | None = None
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """What was answered for this kind of place; another kind keeps its own."""
+        return self._given.setdefault(self.kind, {})
 
     def body(self) -> ComposeResult:
         """Questions above, the file below."""
@@ -167,14 +172,15 @@ class EnvFileScreen(Page):
                 (value.key, value.question, given or f"such as {value.example}", bool(given))
             )
         rows.append(("file", "File", config.output_path, True))
+        first = min(max(len(question) for _, question, _, _ in rows), width // 2)
         questions = self.query_one("#questions", OptionList)
         at = questions.highlighted or 0
         questions.set_options(
             Option(
                 Content.assemble(
                     (f"{'✓' if done else '?'} ", "$success" if done else "$warning"),
-                    cell(question, min(40, width // 2)) + " ",
-                    (cell(shown, max(width - 44, 10)), "bold" if done else "$text-muted"),
+                    cell(question, first) + " ",
+                    (cell(shown, max(width - first - 4, 10)), "bold" if done else "$text-muted"),
                 ),
                 id=key,
             )
@@ -215,7 +221,7 @@ class EnvFileScreen(Page):
 
     def _set_kind(self, kind: str | None) -> None:
         if kind is not None and kind != self.kind:
-            self.kind, self.answers, self._output, self._force = kind, {}, None, False
+            self.kind, self._output, self._force = kind, None, False
             self._make()
 
     def _set_file(self, name: str | None) -> None:
@@ -247,5 +253,14 @@ class EnvFileScreen(Page):
         self.app.pop_screen()
 
     def action_back(self) -> None:
-        """Leave; nothing is written."""
-        self.app.pop_screen()
+        """Leave; answers that are not written are asked about first."""
+        given = sum(len(answers) for answers in self._given.values())
+        if given:
+            question = f"Leave {counted(given, 'answer')} unwritten?"
+            self.app.push_screen(Confirm(question, "Leave"), self._leave_if)
+        else:
+            self.app.pop_screen()
+
+    def _leave_if(self, sure: bool | None) -> None:
+        if sure:
+            self.app.pop_screen()

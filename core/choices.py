@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config.describe import FieldInfo, Kind
-from .config.overrides import parse_override
+from .config.overrides import parse_override, text_override
 from .errors import UsageError
 from .findings import Finding
 from .origins import Sourced
@@ -83,7 +83,7 @@ def form_of(selection: Selection, catalog: Catalog) -> Form:
         UsageError: if the step or config is not there.
     """
     from .config.compose import compose
-    from .config.problems import ConfigErrors, finding_of
+    from .config.problems import ConfigErrors
     from .schema import schema_for
 
     step = catalog.find(selection.step)
@@ -98,7 +98,7 @@ def form_of(selection: Selection, catalog: Catalog) -> Form:
     except ConfigErrors as errors:
         findings, values = errors.findings, _as_written(path, selection.overrides)
     except UsageError as error:
-        findings = (finding_of(error),)
+        findings = (Finding.of(error),)
     if schema is None:
         return Form(tuple(_untyped(origins)), findings, values, origins)
     from .config.describe import describe
@@ -134,12 +134,7 @@ def with_value(selection: Selection, info: FieldInfo, text: str) -> Selection:
     """
     override = f"{info.key}={text}"
     if info.kind == "str" and not (info.nullable and text.strip() in ("", "null")):
-        try:
-            same = parse_override(override).value == text
-        except UsageError:
-            same = False
-        if not same:
-            override = f"{info.key}={json.dumps(text, ensure_ascii=False)}"
+        override = text_override(info.key, text)
     elif not text.strip():
         override = f"{info.key}=null"
     return with_override(selection, override)

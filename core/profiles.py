@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from .env.compare import explain
 from .env.find import find_env_files
 from .env.load import load_env_files
 from .env.resolve import ResolvedProfile, Resolver
-from .errors import NOWHERE, Place, UsageError
-from .findings import Finding, Fix
+from .errors import Place, UsageError
+from .findings import Finding
 from .origins import Sourced
 
 
@@ -64,7 +64,7 @@ def look_at_profiles(cwd: Path | None = None, env_file: Path | None = None) -> P
     try:
         files = load_env_files(found)
     except UsageError as error:
-        return Profiles(found.files, found.reason, (), (_finding(error),))
+        return Profiles(found.files, found.reason, (), (Finding.of(error),))
     findings = check_env_files(files)
     resolver = Resolver(files)
     profiles = []
@@ -73,7 +73,8 @@ def look_at_profiles(cwd: Path | None = None, env_file: Path | None = None) -> P
         try:
             resolved, _ = resolver.attempt(profile.name)
         except UsageError as error:
-            own = own or (_finding(error, profile.place(), profile.name),)
+            at = error.place or profile.place()
+            own = own or (replace(Finding.of(error), place=at, profile=profile.name),)
             profiles.append(ProfileLook(profile.name, "", profile.place(), {}, {}, own))
             continue
         profiles.append(
@@ -113,8 +114,3 @@ def _inherited(findings: Iterable[Finding], profile: ResolvedProfile) -> Iterato
             continue
         if profile.origins[key].origin.layer == f"profile {finding.profile}":
             yield finding
-
-
-def _finding(error: UsageError, place: Place = NOWHERE, profile: str | None = None) -> Finding:
-    fix = Fix(error.fix) if error.fix else None
-    return Finding("error", error.message, error.place or place, profile, fix=fix)

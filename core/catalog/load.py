@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import locations
-from ..config.problems import finding_of
 from ..errors import Place, UsageError
 from ..findings import Finding, Fix
 from ..text import did_you_mean
@@ -127,7 +126,7 @@ def _read_types(reading: _Reading, file: Path, tolerant: bool) -> None:
     try:
         source = read_toml(file)
     except UsageError as error:
-        reading.findings.append(finding_of(error))
+        reading.findings.append(Finding.of(error))
         return
     known = {name for layer in reading.types for name in layer}
     types, problems = read_types(source, tolerant=tolerant, known=known)
@@ -139,7 +138,7 @@ def _read_step(file: Path, source: str, tolerant: bool) -> tuple[Step | None, li
     try:
         document = read_toml(file)
     except UsageError as error:
-        return None, [finding_of(error)]
+        return None, [Finding.of(error)]
     manifest, findings = validate(Manifest, document, tolerant=tolerant)
     if manifest is None:
         return None, findings

@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from ..config.problems import finding_of
 from ..errors import UsageError
 from ..findings import Finding
 from ..toml.source import parse_toml
@@ -83,6 +82,6 @@ def read_runspec(script: Path) -> tuple[Runspec | None, list[Finding]]:
     try:
         source = parse_toml(above + body, str(script))
     except UsageError as error:
-        return None, [finding_of(error)]
+        return None, [Finding.of(error)]
     found, problems = validate(_Script, source, tolerant=True)
     return (found.tool.runspec if found else None), problems

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..text import counted
 from .output import MARKS, line, note
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def print_summary(findings: list[Finding], found: FoundFiles) -> None:
     """How many errors and warnings, and whether `--fix` could mend some."""
     files = ", ".join(short(path) for path in found.files)
     counts = [(kind, sum(f.severity == kind for f in findings)) for kind in ("error", "warning")]
-    said = ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts if n)
+    said = ", ".join(counted(n, kind) for kind, n in counts if n)
     mendable = sum(bool(f.fix and f.fix.edit) for f in findings)
     note(f"{files}: {said or 'nothing to complain of'}.")
     if mendable:

@@ -15,7 +15,7 @@ from .chain import load_chain
 from .interpolate import interpolate, secret_reference
 from .layers import Tree, leaf_at, plain
 from .overrides import Override, apply, parse_override
-from .problems import ConfigErrors, finding_of
+from .problems import ConfigErrors
 from .validate import check
 from .yaml_file import YamlFile
 
@@ -74,7 +74,7 @@ def compose(
             tree = apply(tree, override)
             given.append(override)
         except UsageError as error:
-            findings.append(finding_of(error))
+            findings.append(Finding.of(error))
     lookup = _Lookup(tree, files, given)
     raw = plain(tree)
     values, unresolved = interpolate(raw)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,28 +72,13 @@ def parse_override(text: str) -> Override:
     return Override(shown, path, read)
 
 
-def typed(text: str) -> tuple[str, Any, str]:
-    """Key, value and type name of an override: `typed("a.b=010")` is `("a.b", 8, "integer")`.
-
-    Raises:
-        UsageError: if the override is malformed.
-    """
-    override = parse_override(text)
-    return dotted(override.path), override.value, type_name(override.value)
-
-
-def type_name(value: Any) -> str:
-    """What a value is called in messages."""
-    names: dict[type, str] = {
-        type(None): "null",
-        bool: "boolean",
-        int: "integer",
-        float: "number",
-        str: "string",
-        list: "list",
-        tuple: "list",
-    }
-    return names.get(type(value), "table")
+def text_override(key: str, text: str) -> str:
+    """The override that sets a key to a text, in quotes where YAML would take it for another."""
+    override = f"{key}={text}"
+    with suppress(UsageError):
+        if parse_override(override).value == text:
+            return override
+    return f"{key}={json.dumps(text, ensure_ascii=False)}"
 
 
 def apply(tree: Tree, override: Override) -> Tree:

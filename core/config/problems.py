@@ -25,16 +25,3 @@ class ConfigErrors(UsageError):
             if finding.fix:
                 lines.append(f"    {finding.fix.words}")
         super().__init__("\n".join(lines))
-
-
-def finding_of(error: UsageError) -> Finding:
-    """An error as a finding, to be told together with others."""
-    from ..errors import NOWHERE
-    from ..findings import Fix
-
-    return Finding(
-        "error",
-        error.message,
-        error.place or NOWHERE,
-        fix=Fix(error.fix) if error.fix else None,
-    )

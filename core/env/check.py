@@ -33,7 +33,7 @@ def check_files(found: FoundFiles) -> list[Finding]:
     try:
         return check_env_files(load_env_files(found))
     except UsageError as error:
-        return [_finding(error)]
+        return [Finding.of(error)]
 
 
 def check_text(text: str, path: Path) -> list[Finding]:
@@ -42,7 +42,7 @@ def check_text(text: str, path: Path) -> list[Finding]:
     try:
         return check_env_files(env_files_of((parse_toml(text, str(path)),), found))
     except UsageError as error:
-        return [_finding(error)]
+        return [Finding.of(error)]
 
 
 def check_env_files(files: EnvFiles) -> list[Finding]:
@@ -153,12 +153,3 @@ def _against_text(finding: Finding, files: EnvFiles) -> Finding:
         if "${" in str(written):
             finding = replace(finding, fix=replace(finding.fix, edit=None))
     return finding
-
-
-def _finding(error: UsageError) -> Finding:
-    return Finding(
-        "error",
-        error.message,
-        place=error.place or NOWHERE,
-        fix=Fix(error.fix) if error.fix else None,
-    )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.overrides import Override, parse_override
+from ..config.overrides import Override, parse_override, text_override
 from ..errors import UsageError
 from ..findings import Finding
 from ..origins import Sourced
@@ -95,15 +94,9 @@ def override_of(row: ProfileRow, text: str) -> str:
     """
     if not text.strip():
         return f"{row.key}=null"
-    override = f"{row.key}={text}"
     if row.type == "text" and text != "null":
-        try:
-            same = parse_override(override).value == text
-        except UsageError:
-            same = False
-        if not same:
-            return f"{row.key}={json.dumps(text, ensure_ascii=False)}"
-    return override
+        return text_override(row.key, text)
+    return f"{row.key}={text}"
 
 
 def edit_profile(files: EnvFiles, name: str, overrides: Iterable[str]) -> Edited:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..config.overrides import parse_override
+from ..config.overrides import text_override
 from ..errors import Place, UsageError
 from ..files import back_up, write_atomic
 from ..findings import Finding, Fix
 from ..keys import split_key
-from ..text import did_you_mean
+from ..text import counted, did_you_mean
 from ..toml.source import read_toml
 from .check import check_text
 from .find import find_env_files, is_found
@@ -105,17 +104,8 @@ def init_words(
 
     An answer is a text: what YAML would take for something else is put in quotes.
     """
-    words = ["tunedeck", "env", "init", "-c", name_or_path, *overrides]
-    for key, answer in answers.items():
-        override = f"sections.{key}={answer}"
-        try:
-            same = parse_override(override).value == answer
-        except UsageError:
-            same = False
-        words.append(
-            override if same else f"sections.{key}={json.dumps(answer, ensure_ascii=False)}"
-        )
-    return words
+    answered = [text_override(f"sections.{key}", answer) for key, answer in answers.items()]
+    return ["tunedeck", "env", "init", "-c", name_or_path, *overrides, *answered]
 
 
 def output_file(config: GeneratorConfig, cwd: Path) -> Path:
@@ -179,7 +169,7 @@ def _few_nodes(config: GeneratorConfig, path: Path) -> Iterator[Finding]:
         if isinstance(nodes, int) and nodes < wanted:
             yield Finding(
                 "warning",
-                f"{name} has {nodes} node{'s' if nodes > 1 else ''}; "
+                f"{name} has {counted(nodes, 'node')}; "
                 f"its steps are recommended {wanted} at least.",
                 Place(str(path)),
                 profile=name,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tunedeck.core.config.compose import compose
 from tunedeck.core.config.describe import describe
-from tunedeck.core.config.overrides import typed
+from tunedeck.core.config.overrides import parse_override
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema import TrainConfig
 
@@ -102,6 +102,6 @@ def test_any_overrides_give_a_config_or_a_usage_error(tmp_path: Path, texts: lis
 @given(st.text(max_size=40))
 def test_any_text_is_an_override_or_a_usage_error(text: str) -> None:
     try:
-        typed(text)
+        parse_override(text)
     except UsageError as error:
         assert error.fix

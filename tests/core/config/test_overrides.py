@@ -11,40 +11,48 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tunedeck.core.config.compose import compose
-from tunedeck.core.config.overrides import is_plain, typed
+from tunedeck.core.config.overrides import is_plain, parse_override, text_override
 from tunedeck.core.errors import UsageError
 
 from .conftest import Write
 
 
 @pytest.mark.parametrize(
-    ("text", "value", "name"),
+    ("text", "value"),
     [
-        ("a=010", 8, "integer"),
-        ("a=on", True, "boolean"),
-        ("a=1e-4", 1e-4, "number"),
-        ("a=", None, "null"),
-        ("a=null", None, "null"),
-        ("a=~", None, "null"),
-        ("a='010'", "010", "string"),
-        ("a=2024-01-01", "2024-01-01", "string"),
-        ("a=12:00:00", "12:00:00", "string"),
-        ("a=8:0:0", "8:0:0", "string"),
-        ("a=[1, two]", [1, "two"], "list"),
-        ("a={b: 1}", {"b": 1}, "table"),
-        ("a=train[:64]", "train[:64]", "string"),
-        ("a=x=y", "x=y", "string"),
-        ("a=${b.c}", "${b.c}", "string"),
+        ("a=010", 8),
+        ("a=on", True),
+        ("a=1e-4", 1e-4),
+        ("a=", None),
+        ("a=null", None),
+        ("a=~", None),
+        ("a='010'", "010"),
+        ("a=2024-01-01", "2024-01-01"),
+        ("a=12:00:00", "12:00:00"),
+        ("a=8:0:0", "8:0:0"),
+        ("a=[1, two]", [1, "two"]),
+        ("a={b: 1}", {"b": 1}),
+        ("a=train[:64]", "train[:64]"),
+        ("a=x=y", "x=y"),
+        ("a=${b.c}", "${b.c}"),
     ],
 )
-def test_values_are_typed_as_omegaconf_types_them(text: str, value: Any, name: str) -> None:
-    assert typed(text) == ("a", value, name)
+def test_values_are_typed_as_omegaconf_types_them(text: str, value: Any) -> None:
+    override = parse_override(text)
+    assert (override.path, repr(override.value)) == (("a",), repr(value))
 
 
 @pytest.mark.parametrize("text", ["010", "1.50", "yes", "1e3", "12:30"])
 def test_a_variable_of_the_environment_is_the_text_that_was_typed(text: str) -> None:
-    assert typed(f"run.env.env_vars.A={text}") == ("run.env.env_vars.A", text, "string")
-    assert typed("env_vars.A=") == ("env_vars.A", None, "null")
+    assert parse_override(f"run.env.env_vars.A={text}").value == text
+    assert parse_override("env_vars.A=").value is None
+
+
+@pytest.mark.parametrize("text", ["plain", "010", "on", "null", "", "a: b", '"', "[", "é", "12:30"])
+def test_a_text_is_put_in_quotes_where_it_would_be_read_as_something_else(text: str) -> None:
+    override = text_override("a", text)
+    assert parse_override(override).value == text
+    assert (override == f"a={text}") == (text in ("plain", "é", "12:30"))
 
 
 @given(st.text(max_size=30))
@@ -55,7 +63,7 @@ def test_any_value_is_read_as_omegaconf_reads_it_or_refused(text: str) -> None:
         return made["a"]
 
     try:
-        _, value, _ = typed(f"a={text}")
+        value = parse_override(f"a={text}").value
     except UsageError:
         try:
             assert not is_plain(oracle()) or "!" in text
@@ -92,7 +100,7 @@ def test_any_value_is_read_as_omegaconf_reads_it_or_refused(text: str) -> None:
 )
 def test_malformed_overrides_are_refused_with_the_remedy(text: str, words: str, fix: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
-        typed(text)
+        parse_override(text)
     assert fix in caught.value.fix
 
 

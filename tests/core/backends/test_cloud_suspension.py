@@ -31,10 +31,11 @@ pytestmark = pytest.mark.slow
 
 LIMIT_S = 120.0
 
-# The first try waits until it is told to stop; the second finds what the first has left.
+# The first try waits until it is told to stop; the second finds what the first has left. Nodes
+# share the folder.
 STEP = (
-    "cd $TUNEDECK_RUN_DIR; if [ -e saved ]; then echo goes on from $(cat saved); else"
-    " echo first try; echo 3 > saved; sleep 600; fi"
+    "cd $TUNEDECK_RUN_DIR; mine=saved$NODE_RANK; if [ -e $mine ];"
+    " then echo goes on from $(cat $mine); else echo first try; echo 3 > $mine; sleep 600; fi"
 )
 
 
@@ -42,8 +43,8 @@ async def running(cloud: Cloud, registry: Registry, nodes: int = 1) -> tuple[Bac
     plan = cloud.place.plan(STEP, launch=Launch("command", "x", ("sft",), nodes=nodes))
     backend = cloud.place.backend(plan)
     record = await launch(plan, backend.render(plan), backend, registry)
-    saved = cloud.storage() / plan.run_id / "saved"
-    await until(saved.exists)
+    folder = cloud.storage() / plan.run_id
+    await until(lambda: len(list(folder.glob("saved*"))) == nodes)
     return backend, record
 
 

@@ -189,7 +189,9 @@ async def test_answers_are_kept_over_another_kind_and_asked_about_when_one_leave
         assert isinstance(screen, EnvFileScreen)
         await pilot.press("down", "enter", *"login.test", "enter")
         await until(pilot, lambda: 'host = "login.test"' in shown(pilot))
-        await pilot.press("home", "enter", *"lepton", "enter")
+        await pilot.press("home", "enter", *"xyz", "enter")
+        await until(pilot, lambda: "Nothing fits what is typed" in shown(pilot))
+        await pilot.press("ctrl+u", *"lepton", "enter")
         await until(pilot, lambda: "writes env.lepton.toml" in shown(pilot))
         assert screen.answers == {}
         await pilot.press("home", "enter", *"slurm", "enter")

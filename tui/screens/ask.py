@@ -117,6 +117,9 @@ class Choose(Dialog[str]):
         typed = text.strip()
         if self._free and typed and typed not in dict(found):
             options.append(Option(Content(f"{typed}  (as typed)"), id=typed))
+        if not options:
+            none = Content.styled("Nothing fits what is typed.", "$text-muted")
+            options.append(Option(none, disabled=True))
         refill(self.query_one("#choices", OptionList), options, self._at)
 
     def action_move(self, by: int) -> None:

@@ -17,7 +17,7 @@ from ..checkpoints.published import Checkpoints
 from ..data.assemble import TrainingRows, training_rows
 from ..data.batches import Batch, Layout
 from ..data.tokens import ChatFormat
-from ..model.kinds import Kind, loader_of
+from ..model.kinds import loader_of
 from ..model.tokenizer import tokenizer_of
 from ..parallel.gradients import total_norm
 from ..reporting.ledger import Entry
@@ -57,8 +57,7 @@ class Proof:
     def __init__(self, config: TrainConfig, dropout: float, folder: Path) -> None:
         self._config, self._dropout, self._folder = config, dropout, folder
         self._plain: list[Entry] = []
-        self._live: list[Tensor] = []
-        self._kind = Kind.TEXT
+        self._live = torch.empty(0)
 
     def checks(self) -> Iterator[Check]:
         """Each claim as it is tried.
@@ -89,7 +88,7 @@ class Proof:
 
     def _look(self, state: ModelAndOptimizerState) -> None:
         """Keep what the trained model says, while it is there."""
-        self._live = [_logits(state.model)]
+        self._live = _logits(state.model)
 
     def _packed(self) -> tuple[Delta, ...] | str:
         config = changed(self._config, {"packed_sequence": {"packed_sequence_size": 1 << 16}})
@@ -97,7 +96,6 @@ class Proof:
             runtime = validate_and_prepare_config(config, None, rank=0)
         except UsageError as error:
             return error.message
-        self._kind = runtime.kind
         tokenizer = tokenizer_of(config)
         chat_format = ChatFormat.of(tokenizer, config.tokenizer.chat_template_kwargs)
         data = training_rows(config, chat_format, chat_format.open(), runtime)
@@ -153,7 +151,7 @@ class Proof:
                 loader.from_pretrained(base, **options), str(checkpoint)
             )
         found = _logits(model.to(runtime.device))
-        return (Delta("logits", (found - self._live[0]).abs().max().item(), LOGIT),)
+        return (Delta("logits", (found - self._live).abs().max().item(), LOGIT),)
 
     def _merged(self) -> tuple[Delta, ...] | str:
         if self._config.peft is None:

@@ -16,7 +16,6 @@ from ...core.errors import UsageError
 from ...core.hardware import memory_bytes
 from ...core.memory import GIB
 from ...core.schema import TrainConfig
-from ...core.schema.optimization import LrScheduleConfig
 from ..data.reading import read_rows
 from ..data.tokenizing import tokenize_all
 from ..data.tokens import ChatFormat
@@ -28,6 +27,7 @@ from ..setup import validate_and_prepare_config
 LAYERS, ROWS, STEPS, BATCH = 2, 16, 4, 4
 _LENGTH, _TRAINED, _LOOKED_AT = 256, 64, 64
 """Tokens of a row, how many of them may be trained at the least, and rows to choose from."""
+_KEPT = {"recipe", "model", "tokenizer", "dataset", "step_scheduler", "optimizer", "peft", "rng"}
 _BYTES_A_WEIGHT = 16  # itself, its gradient and Adam's moments in float32
 
 
@@ -89,42 +89,41 @@ def cut(config: TrainConfig, folder: Path) -> Cut:
 
 def _plain(config: TrainConfig) -> TrainConfig:
     """The config of a short run with all left out that is not the training itself."""
-    peft = None
-    if config.peft is not None:
-        peft = config.peft.model_copy(update={"dropout": 0.0, "quantization": None})
-    constant = LrScheduleConfig(lr_decay_style="constant", lr_warmup_steps=0)
-    fields: dict[str, Any] = {
-        name: TrainConfig.model_fields[name].get_default(call_default_factory=True)
-        for name in (
-            *("validation_dataset", "packed_sequence", "dataloader", "distributed", "dist_env"),
-            *("compile", "checkpoint", "early_stopping", "sampling", "wandb", "run"),
-        )
-    }
-    plain = config.model_copy(update={**fields, "peft": peft, "lr_scheduler": constant})
-    return changed(
-        plain,
-        {
-            "model": {"torch_dtype": "float32"},
-            "dataset": {
-                **{"streaming": False, "shuffle": False, "num_proc": 1, "truncation": "right"},
-            },
-            "step_scheduler": {
-                **{"global_batch_size": BATCH, "local_batch_size": BATCH, "max_steps": STEPS},
-                **{"num_epochs": None, "log_every_steps": 1, "ckpt_every_steps": STEPS // 2},
-                "val_every_steps": None,
-            },
-            # Without a large epsilon Adam makes a full step of a gradient that is rounding alone.
-            "optimizer": {"eps": 1e-3, "name": "adamw"},
-            "checkpoint": {"keep_last": None},
+    tables: dict[str, dict[str, Any]] = {
+        "model": {"torch_dtype": "float32"},
+        "dataset": {"streaming": False, "shuffle": False, "num_proc": 1, "truncation": "right"},
+        "step_scheduler": {
+            "global_batch_size": BATCH,
+            "local_batch_size": BATCH,
+            "max_steps": STEPS,
+            "num_epochs": None,
+            "log_every_steps": 1,
+            "ckpt_every_steps": STEPS // 2,
+            "val_every_steps": None,
         },
-    )
+        # Without a large epsilon Adam makes a full step of a gradient that is rounding alone.
+        "optimizer": {"eps": 1e-3, "name": "adamw"},
+        "lr_scheduler": {"lr_decay_style": "constant", "lr_warmup_steps": 0},
+        "checkpoint": {"keep_last": None},
+    }
+    if config.peft is not None:
+        tables["peft"] = {"dropout": 0.0, "quantization": None}
+    return changed(config, tables, kept=_KEPT)
 
 
-def changed(config: TrainConfig, tables: dict[str, dict[str, Any]]) -> TrainConfig:
-    """A config with some keys set; the whole is checked again."""
-    values = config.model_dump(mode="json")
+def changed(
+    config: TrainConfig, tables: dict[str, dict[str, Any]], *, kept: set[str] | None = None
+) -> TrainConfig:
+    """A config with some keys set; the whole is checked again.
+
+    Args:
+        config: the config.
+        tables: the keys by table.
+        kept: tables that stay beside them, others get their defaults; None keeps all.
+    """
+    values = config.model_dump(mode="json", include=kept)
     for name, table in tables.items():
-        values[name] = {**(values[name] or {}), **table}
+        values[name] = {**(values.get(name) or {}), **table}
     return TrainConfig.model_validate(values)
 
 

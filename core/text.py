@@ -15,6 +15,8 @@ _SEQUENCES = re.compile(
 )
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
+_LONGEST_LINE = 4096
+
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` was most likely meant to be, or None if none is close."""
@@ -42,6 +44,13 @@ def holds(text: str, words: str) -> bool:
 def counted(number: int, word: str, plural: str = "") -> str:
     """A number with its word: `1 node`, `2 nodes`; `plural` where an s does not make it."""
     return f"{number} {word if number == 1 else plural or f'{word}s'}"
+
+
+def shown_line(line: bytes) -> str:
+    """A log line as a terminal may see it: a bar as it was last drawn, and of a long one a part."""
+    last_drawn = line.rstrip(b"\r").rpartition(b"\r")[2]
+    text = strip_controls(last_drawn.decode(errors="replace"))
+    return text if len(text) <= _LONGEST_LINE else text[: _LONGEST_LINE - 1] + "…"
 
 
 def strip_controls(text: str) -> str:

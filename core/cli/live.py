@@ -11,7 +11,7 @@ import click
 from ..charts.metrics import Metrics, sparkline
 from ..charts.progress import Pace, planned_steps, total_steps
 from ..runs.watch import Changed, Event, Fine, Line, Measured, Trouble
-from ..text import strip_controls
+from ..text import shown_line, strip_controls
 from .output import note, print_json_line
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ..runs.record import RunRecord
 
 _CURVE_WIDTH = 48
-_LONGEST_LINE = 2000
 _FINE = "It answers again."
 
 
@@ -40,12 +39,6 @@ class View(Protocol):
         ...
 
 
-def shown_text(line: bytes) -> str:
-    """A log line as a terminal may see it: a bar as it was last drawn, controls taken out."""
-    text = line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace")
-    return strip_controls(text)[:_LONGEST_LINE]
-
-
 class PlainView:
     """Lines as they come, for pipes, files and dumb terminals.
 
@@ -60,7 +53,7 @@ class PlainView:
         """Print a line, or a note on what changed."""
         match event:
             case Line(line):
-                click.echo(shown_text(line), file=self._stream)
+                click.echo(shown_line(line), file=self._stream)
             case Changed(record) if not record.state.terminal:
                 note(state_words(record))
             case Trouble(text):
@@ -84,7 +77,7 @@ class JsonView(PlainView):
     def show(self, event: Event) -> None:
         """Print a line as an object, or a note on what changed."""
         if isinstance(event, Line):
-            print_json_line({"line": shown_text(event.line), "offset": event.offset})
+            print_json_line({"line": shown_line(event.line), "offset": event.offset})
         else:
             super().show(event)
 
@@ -142,7 +135,7 @@ class LiveView:
         point = self._metrics.feed(line)
         # The bar shows the steps; a validation is worth a line of its own.
         if point is None or "val_loss" in point:
-            self._lines.append(shown_text(line))
+            self._lines.append(shown_line(line))
 
     def _below(self) -> RenderableType:
         from rich.console import Group

@@ -16,8 +16,7 @@ from ..backends.tail import tail
 from ..errors import ReachError, UsageError
 from ..logs.spool import bring_home, catch_up
 from ..runs.watch import backend_of
-from ..text import counted
-from .live import shown_text
+from ..text import counted, shown_line
 from .output import note, print_json_line
 
 if TYPE_CHECKING:
@@ -77,9 +76,9 @@ async def follow_node(
                 if not shows(line.line):
                     continue
                 if as_json:
-                    print_json_line({"line": shown_text(line.line), "offset": int(line.cursor)})
+                    print_json_line({"line": shown_line(line.line), "offset": int(line.cursor)})
                 elif sys.stdout.isatty():
-                    click.echo(shown_text(line.line))
+                    click.echo(shown_line(line.line))
                 else:
                     sys.stdout.buffer.write(line.line + b"\n")
                     sys.stdout.buffer.flush()
@@ -97,10 +96,10 @@ def print_log(log: Path, offset: int, *, as_json: bool) -> None:
         if as_json:
             for line in file:
                 offset += len(line)
-                print_json_line({"line": shown_text(line.rstrip(b"\n")), "offset": offset})
+                print_json_line({"line": shown_line(line.rstrip(b"\n")), "offset": offset})
         elif sys.stdout.isatty():
             for line in file:
-                click.echo(shown_text(line.rstrip(b"\n")))
+                click.echo(shown_line(line.rstrip(b"\n")))
         else:
             sys.stdout.flush()
             shutil.copyfileobj(file, sys.stdout.buffer)
@@ -120,9 +119,9 @@ def print_filtered(log: Path, wanted: LogFilter, tail: int | None, *, as_json: b
         for number in range(start, len(chosen)):
             line = chosen.raw(number)
             if as_json:
-                print_json_line({"line": shown_text(line), "number": chosen.number(number) + 1})
+                print_json_line({"line": shown_line(line), "number": chosen.number(number) + 1})
             elif sys.stdout.isatty():
-                click.echo(shown_text(line))
+                click.echo(shown_line(line))
             else:
                 sys.stdout.buffer.write(line + b"\n")
     sys.stdout.flush()

@@ -9,10 +9,9 @@ from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
 
-from ..text import strip_controls
+from ..text import shown_line
 
 _BLOCK = 1 << 16
-_LONGEST_SHOWN = 4096
 _FINGERPRINT = 64
 _SEARCHED = 512
 """Lines that are searched at a time."""
@@ -184,9 +183,7 @@ class SpoolReader:
         return block * _BLOCK + position + 1
 
     def _shown(self, number: int) -> str:
-        text = self.raw(number).rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace")
-        text = strip_controls(text)
-        return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+        return shown_line(self.raw(number))
 
     def _read(self, start: int, end: int) -> bytes:
         if self._file is None or end <= start:

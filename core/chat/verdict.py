@@ -36,7 +36,9 @@ def _errors(report: DataReport, table: str) -> list[Finding]:
         errors.append(_finding("error", path, "The data set is empty.", fix))
     elif report.rows and not report.trainable_rows and not errors:
         text = f"No row has a trained token within {report.seq_length} tokens."
-        fix = Fix(f"Raise {table}.seq_length.")
+        fix = Fix(
+            f"Raise {table}.seq_length, or packed_sequence.packed_sequence_size where that is less."
+        )
         errors.append(_finding("error", f"{table}.seq_length", text, fix))
     return errors
 

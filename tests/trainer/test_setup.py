@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -324,6 +325,23 @@ def test_weights_that_are_missing_are_not_made_up(
     (broken / "config.json").write_text(json.dumps({**settings, "num_hidden_layers": 3}))
     with pytest.raises(UsageError, match=r"lacks .* weights"):
         build(configure(model={"pretrained_model_name_or_path": str(broken)}), tmp_path, llama)
+
+
+def test_a_file_of_weights_that_is_cut_off_is_named(
+    configure: Configure, tmp_path: Path, llama: Path
+) -> None:
+    cut = tmp_path / "cut"
+    shutil.copytree(llama, cut)
+    os.truncate(cut / "model.safetensors", 3000)
+    with pytest.raises(UsageError, match=r"'.*cut' cannot be loaded: .*header"):
+        build(configure(model={"pretrained_model_name_or_path": str(cut)}), tmp_path, llama)
+
+
+def test_a_folder_that_is_not_there_is_not_taken_for_a_hub_id(configure: Configure) -> None:
+    with pytest.raises(UsageError, match="there is no such folder"):
+        validate_and_prepare_config(
+            configure(model={"pretrained_model_name_or_path": "./nowhere"}), None, 0
+        )
 
 
 def test_frozen_towers_are_left_untrained() -> None:

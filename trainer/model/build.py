@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_attn_3_available
@@ -85,7 +86,7 @@ def build_model(
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise unloadable(weights, "model", error) from error
     model, loading = loaded
     # A reward model's score begins anew on top of a language model.
@@ -180,6 +181,8 @@ def check_vocabulary(config: PretrainedConfig, tokens: int) -> None:
 def unloadable(source: str, what: str, error: Exception) -> UsageError:
     """The error of a model or tokenizer that cannot be loaded, in one line."""
     first = str(error).strip().partition("\n")[0]
+    if source.startswith(("/", "./", "../", "~")) and not Path(source).exists():
+        first = "there is no such folder."
     return UsageError(
         f"The {what} '{source}' cannot be loaded: {first}",
         fix="Give a folder saved by save_pretrained, or a hub id that this machine can reach "

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import peft
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -114,7 +115,13 @@ def load_adapter(adapter: peft.PeftModel, folder: Path) -> None:
     fix = "Use the peft settings that it was trained with."
     if not file.is_file():
         raise UsageError(f"'{folder}' holds no adapter.", fix=fix)
-    saved = load_file(file)
+    try:
+        saved = load_file(file)
+    except SafetensorError as error:
+        raise UsageError(
+            f"The adapter '{file}' cannot be read: {error}",
+            fix="Give another checkpoint of the run.",
+        ) from error
     wanted: dict[str, Tensor] = peft.get_peft_model_state_dict(adapter, save_embedding_layers=False)
     if unknown := sorted(saved.keys() - wanted.keys()):
         raise UsageError(

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -57,7 +57,7 @@ async def test_what_is_checked_anew_is_not_shown_as_it_was_before(
 ) -> None:
     go_on = threading.Event()
 
-    async def slowly(selection: Selection, **options: bool) -> Prepared:
+    async def slowly(selection: Selection, **options: Any) -> Prepared:
         if selection.overrides:
             await asyncio.to_thread(go_on.wait, 60)
         return await prepare(selection, **options)

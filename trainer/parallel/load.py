@@ -78,6 +78,8 @@ def load_weights(
         for name, weight in model.named_parameters():
             # What is loaded where nothing is sharded is trainable anew.
             weight.requires_grad_(trained[name])
+    # Whatever it is told, transformers leaves pieces on the GPUs of their mesh.
+    remake(model, lambda p: p.device.type != device.type, lambda p: p.to(device))
     _copy_mapped(model)
     _fill_copies(model)
 

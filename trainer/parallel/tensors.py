@@ -54,18 +54,20 @@ def laid_out(
         full: the whole tensor.
         mesh: the ranks.
         placements: how it lies on each dimension of the mesh.
-        device: where the piece lies; None is where the whole does.
+        device: where the piece lies; None is where the ranks of the mesh compute, or `meta`.
     """
     everywhere = DTensor.from_local(full, mesh, [Replicate()] * mesh.ndim, run_check=False)
     piece = everywhere.redistribute(placements=placements).to_local()
-    return DTensor.from_local(
-        piece.clone(memory_format=torch.contiguous_format).to(device or full.device),
+    laid = DTensor.from_local(
+        piece.clone(memory_format=torch.contiguous_format),
         mesh,
         placements,
         run_check=False,
         shape=full.shape,
         stride=full.stride(),
     )
+    # Only now: from_local puts what lies elsewhere on the GPUs of the mesh.
+    return laid if device is None else laid.to(device)
 
 
 def piece_of(full: Tensor, like: Tensor, device: torch.device | None = None) -> Tensor:

@@ -38,7 +38,10 @@ class UpdateGuard:
         bad = ~(torch.isfinite(loss) & torch.isfinite(norm))
         self._shut = torch.maximum(self._shut, bad.to(self._shut.dtype))
         if self._knows_flag:
-            self._optimizer.grad_scale, self._optimizer.found_inf = None, self._shut
+            # Weights may lie in main memory: torch would fetch the flag there without waiting for
+            # it to arrive, and update by what was in that place before.
+            where = self._optimizer.param_groups[0]["params"][0].device
+            self._optimizer.grad_scale, self._optimizer.found_inf = None, self._shut.to(where)
             self._optimizer.step()
         elif not self._shut.item():
             self._optimizer.step()

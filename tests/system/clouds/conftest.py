@@ -1,4 +1,4 @@
-"""A fake Hugging Face Hub whose client does not wait long, and the profile that goes there."""
+"""What the tests of the clouds share: a Hub that is not waited for, and a training to compare."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.clouds.hf import FakeHub
+from tests.system.clouds.training import train_here
 from tests.system.places import HFPlace, hub_on_loopback, quick
 from tunedeck.core.backends.cloud import once, retry
 
@@ -26,3 +27,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 def place(hub: FakeHub) -> HFPlace:
     """A profile of it."""
     return HFPlace(hub)
+
+
+@pytest.fixture(scope="session")
+def trained_here(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The log of the shipped launch on this machine."""
+    return train_here(tmp_path_factory.mktemp("here"))

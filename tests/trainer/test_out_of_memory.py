@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +12,12 @@ import torch
 from tunedeck.core.errors import TunedeckError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import sft
+from tunedeck.trainer.checkpoints.progress import random_state
+from tunedeck.trainer.parallel.context import ALONE
 from tunedeck.trainer.reporting.diff import compare
 from tunedeck.trainer.reporting.ledger import read_ledger
-from tunedeck.trainer.update.out_of_memory import REMEMBERED, is_out_of_memory
+from tunedeck.trainer.setup import validate_and_prepare_config
+from tunedeck.trainer.update.out_of_memory import REMEMBERED, MicroBatches, is_out_of_memory
 
 from .helpers import losses, metric_lines
 
@@ -176,3 +180,22 @@ def test_the_machines_own_memory_counts_too_and_other_errors_do_not() -> None:
     assert is_out_of_memory(caught.value)
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
     assert not is_out_of_memory(MemoryError())
+
+
+def test_what_is_attempted_again_draws_the_same_numbers(
+    configure: Configure, tmp_path: Path
+) -> None:
+    """Dropout of a step does not depend on how often memory ran out in it."""
+    config = configure(step_scheduler=EIGHT)
+    runtime = validate_and_prepare_config(config, None, 0)
+    drawn: list[float] = []
+
+    def attempt() -> None:
+        drawn.append(torch.rand(()).item())
+        if len(drawn) < 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    batches: Any = [SimpleNamespace(rows=range(8))]
+    sizes = MicroBatches(config, runtime, ALONE, folder=tmp_path)
+    sizes.fit(attempt, batches, step=1, again=random_state())
+    assert drawn == [drawn[0]] * 3

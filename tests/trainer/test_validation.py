@@ -124,9 +124,15 @@ def test_a_step_that_memory_ran_out_in_counts_once_for_its_sources(
     assert [values["tokens"] for values in metric_lines(printed)] == whole
 
 
-def test_a_validation_that_is_no_number_is_never_the_best() -> None:
+def test_the_best_is_the_lowest_and_a_gain_is_more_than_the_least_that_counts() -> None:
     progress = Progress()
-    losses = (math.nan, 2.0, math.nan, 1.95, math.inf, 1.5)
-    best = [progress.validated(Validation(loss, 1), min_delta=0.1) for loss in losses]
-    assert best == [False, True, False, True, False, True]
-    assert (progress.best_val_loss, progress.validations_without_gain) == (1.5, 0)
+    seen = []
+    for loss in (math.nan, 2.0, math.nan, 1.95, math.inf, 3.0, 1.5):
+        best = progress.validated(Validation(loss, 1), min_delta=0.1)
+        seen.append((best, progress.validations_without_gain))
+    assert seen == [
+        *((False, 1), (True, 0), (False, 1), (True, 2), (False, 3), (False, 4), (True, 0))
+    ]
+    resumed = Progress.of(progress.state())
+    assert not resumed.validated(Validation(1.6, 1), min_delta=0.1)
+    assert (resumed.best_val_loss, resumed.validations_without_gain) == (1.5, 1)

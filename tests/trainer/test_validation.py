@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tunedeck.core.charts.metrics import parse_line
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import sft
 from tunedeck.trainer.checkpoints.progress import Progress
-from tunedeck.trainer.reporting.evaluate import Validation
+from tunedeck.trainer.reporting.evaluate import Validation, evaluate
 
 from .helpers import metric_lines, rows, write_rows
 
@@ -136,3 +137,14 @@ def test_the_best_is_the_lowest_and_a_gain_is_more_than_the_least_that_counts() 
     resumed = Progress.of(progress.state())
     assert not resumed.validated(Validation(1.6, 1), min_delta=0.1)
     assert (resumed.best_val_loss, resumed.validations_without_gain) == (1.5, 1)
+
+
+def test_nothing_is_dropped_in_a_validation_and_training_drops_again() -> None:
+    model = torch.nn.Dropout(0.5)
+    loss_sum: Any = lambda *_: model(torch.ones(100)).sum()  # noqa: E731
+    batch: Any = SimpleNamespace(targets=torch.ones(100))
+    found = evaluate(
+        model, loss_sum, iter([batch]), device=torch.device("cpu"), stopping=lambda: False
+    )
+    assert found is not None and found.loss == 1.0
+    assert model.training

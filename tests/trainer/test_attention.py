@@ -155,6 +155,7 @@ def test_the_attention_of_a_run_is_not_written_into_its_model(llama: Path, tmp_p
         ("llama", {}, True),
         ("gpt_oss", {"layer_types": ["sliding_attention", "full_attention"]}, True),
         ("mamba2", {"num_heads": 8, "head_dim": 8}, False),
+        ("nemotron", {"num_attention_heads": 4}, False),
         ("lfm2", {"layer_types": ["conv", "full_attention"]}, False),
     ],
 )
@@ -165,15 +166,16 @@ def test_only_models_of_attention_alone_take_documents(
     assert attends_by_document(class_of(Kind.TEXT, config, remote=False), config) is wanted
 
 
-@pytest.mark.parametrize(("kind", "apart"), [("gptj", True), ("mpt", False), ("biogpt", False)])
+@pytest.mark.parametrize(
+    ("kind", "apart"), [("gptj", True), ("nemotron", True), ("mpt", False), ("biogpt", False)]
+)
 def test_rows_share_a_sequence_only_where_they_do_not_see_each_other(
     kind: str, apart: bool
 ) -> None:
     torch.manual_seed(0)
     names = {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 8, "n_positions": 256}
     longer = {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 256}
-    sizes = {**SIZES, "vocab_size": 260, **names, **longer}
-    del sizes["num_key_value_heads"]
+    sizes = {**SIZES, "num_key_value_heads": 4, "vocab_size": 260, **names, **longer}
     config = AutoConfig.for_model(kind, **sizes)
     model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     for weight in model.parameters():

@@ -25,6 +25,7 @@ SHARED = "documents_of_ranks"
 """The same where several ranks share a sequence; see `parallel/sequences.py`."""
 
 _LAYERS = {"full_attention", "sliding_attention"}
+_WITHHELD = {"nemotron"}  # Its blocks hand nothing on to their attention.
 _MASKED_BY_POSITION = {"codegen", "gpt_neo", "gpt_neox_japanese", "gptj", "stablelm"}
 _FLASH_HEAD = 256
 _FLASH_MULTIPLE = 8
@@ -40,6 +41,7 @@ def attends_by_document(model_class: type[nn.Module], config: PretrainedConfig) 
     """
     return (
         getattr(model_class, "_supports_attention_backend", False)
+        and config.model_type not in _WITHHELD
         and config.get_text_config() is config
         and not carries_state(model_class, config)
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import TunedeckError
 from ..launch import cancel
 from ..runs.watch import Changed, Line, backend_of, watch
+from ..states import RunState
 from .ending import ending_json, print_ending
 from .live import JsonView, LiveView, PlainView, View
 from .output import note, print_json
@@ -106,6 +107,8 @@ class _Follower:
 
     async def _show(self) -> None:
         drawing = asyncio.create_task(self._draw())
+        if self.record.state is RunState.QUEUED:  # it may be long before anything changes
+            self._view.show(Changed(self.record))
         try:
             events = watch(self.record, self._backend, self._registry, offset=self._offset)
             async with aclosing(events):

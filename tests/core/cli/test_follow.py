@@ -254,3 +254,14 @@ def test_a_place_that_refuses_to_tell_leaves_the_run_alone_and_says_how_to_come_
     assert f"tunedeck runs logs -f {plan.run_id}" in capsys.readouterr().err
     assert not asyncio.run(look(record, backend, registry)).state.terminal
     assert asyncio.run(cancel(record, backend, registry)).state is RunState.CANCELLED
+
+
+def test_a_run_that_waits_says_why_also_where_nothing_changes(
+    make_plan: MakePlan, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = make_plan("print('hello')")
+    backend = LocalBackend(dict(plan.profile_values))
+    asyncio.run(launch(plan, backend.render(plan), backend, registry))
+    record = registry.update(plan.run_id, Status(RunState.QUEUED, "PENDING", "it is held"))
+    follow.follow_run(record, registry)
+    assert f"{plan.run_id} (test): queued, it is held" in capsys.readouterr().err

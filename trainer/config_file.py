@@ -68,10 +68,12 @@ def as_table(
         place: where they were read, for messages.
 
     Raises:
-        ConfigErrors: they are no such table; names all mistakes.
+        UsageError: they are no such table; names all mistakes.
     """
     if isinstance(values, schema):
         return values
+    if not isinstance(values, Mapping):
+        raise UsageError("The config is not a mapping of keys to values.", place=place)
     table, problems = check(schema, values)
     if table is None:
         raise ConfigErrors([Finding("error", p.message, place, fix=p.fix) for p in problems])

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from tunedeck.core.errors import UsageError
-from tunedeck.trainer.config_file import load_config
+from tunedeck.core.schema import TrainConfig
+from tunedeck.trainer.config_file import as_table, load_config
 
 VALUES = {
     "model": {"pretrained_model_name_or_path": "some/model"},
@@ -48,3 +49,8 @@ def test_what_does_not_go_together_has_its_remedy(file: Path) -> None:
     with pytest.raises(UsageError, match="early stopping needs validation") as refused:
         load_config("sft", file, ["early_stopping={}"])
     assert "step_scheduler.val_every_steps" in refused.value.fix
+
+
+def test_values_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(UsageError, match="not a mapping"):
+        as_table(TrainConfig, [])  # type: ignore[arg-type]  # as a caller may that has no types

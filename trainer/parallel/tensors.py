@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ def laid_out(
         stride=full.stride(),
     )
     # Only now: from_local puts what lies elsewhere on the GPUs of the mesh.
-    return laid if device is None else laid.to(device)
+    return laid if device is None else cast(DTensor, laid.to(device))
 
 
 def piece_of(full: Tensor, like: Tensor, device: torch.device | None = None) -> Tensor:

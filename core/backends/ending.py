@@ -23,9 +23,12 @@ SAVED = "stopped before its end, with what it had saved to resume from"
 SIGNALLED = 128
 """What a shell adds to the number of the signal that killed a command."""
 
+_BY_LOG = "known from its log alone"
+
 _CANCEL_LIMIT_S = 180.0
 _CANCEL_PACE_S = 1.0
 
+_OTHER_NODE = re.compile(rb"\[\d+\] ")
 _CODE = re.compile(rb"tunedeck: exit=(\d{1,3})\s*$")
 
 
@@ -56,6 +59,26 @@ def with_exit_code(status: Status, code: int | None) -> Status:
     told = f"exit code {code}" if code <= SIGNALLED else f"killed by signal {code - SIGNALLED}"
     reason = status.reason if str(code) in status.reason else f"{told}; {status.reason}"
     return replace(status, reason=reason.removesuffix("; "), exit_code=code)
+
+
+def by_its_last_word(status: Status, log: Iterable[bytes]) -> Status:
+    """What a job that its service has forgotten says of itself, if its log ends with that.
+
+    Args:
+        status: the service's word, which is that it knows nothing.
+        log: the last lines that were brought home; those of other nodes than the first begin with
+            the node's number.
+    """
+    last: dict[bytes, bytes] = {}
+    for line in log:
+        if line.strip():
+            node = found[0] if (found := _OTHER_NODE.match(line)) else b""
+            last[node] = line.removeprefix(node)
+    if exit_code_in([last.get(b"", b"")]) is None:
+        return status
+    code = code_of_nodes(exit_code_in([line]) for line in last.values())
+    state = RunState.FAILED if code else RunState.SUCCEEDED
+    return with_exit_code(replace(status, state=state, reason=_BY_LOG), code)
 
 
 async def stopped(

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..backends.base import Backend, load_backend
+from ..backends.ending import by_its_last_word
 from ..backends.suspend import as_suspended
 from ..backends.tail import ticking_tail
 from ..charts.metrics import Point, parse_line
 from ..errors import ReachError, TunedeckError
 from ..logs.spool import bring_home
 from ..states import RunState
+from .diagnose import read_tail
 from .fetch import bring_result
 from .record import RunRecord
 from .recover import recover
@@ -82,6 +84,8 @@ async def look(record: RunRecord, backend: Backend, registry: Registry) -> RunRe
     status = await backend.status(handle)
     if status.state is RunState.LOST and _may_not_be_listed_yet(record, backend):
         return record
+    if status.state is RunState.LOST:
+        status = by_its_last_word(status, read_tail(record.log).encode().split(b"\n"))
     if status.state is RunState.CANCELLED:  # or put on hold, by a process that has noted that
         held = registry.get(record.run_id).backend_handle
         status = as_suspended(status, held or handle)

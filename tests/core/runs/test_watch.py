@@ -30,6 +30,7 @@ from tunedeck.core.runs.watch import (
     Measured,
     Trouble,
     backend_of,
+    look,
     refresh,
     wait_until_ended,
     watch,
@@ -189,6 +190,33 @@ class TestElsewhere:
         assert any(isinstance(event, Trouble) for event in events)
         states = [event.record.state for event in events if isinstance(event, Changed)]
         assert states == [RunState.QUEUED, RunState.RUNNING, RunState.SUCCEEDED]
+
+    @pytest.mark.parametrize(
+        ("lines", "state", "code"),
+        [
+            ([b"step=1", b"tunedeck: exit=0"], RunState.SUCCEEDED, 0),
+            ([b"oh no", b"tunedeck: exit=3", b"", b"[1] tunedeck: exit=143"], RunState.FAILED, 3),
+            ([b"tunedeck: exit=0", b"[1] tunedeck: exit=1"], RunState.FAILED, 1),
+            ([b"tunedeck: exit=75"], RunState.PREEMPTED, 75),
+            ([b"tunedeck: exit=75", b"step=2"], RunState.LOST, None),
+            ([b"[1] tunedeck: exit=0"], RunState.LOST, None),
+        ],
+        ids=["good", "failed", "another node failed", "saved", "begun again", "cut off"],
+    )
+    def test_what_a_service_has_forgotten_is_known_by_the_last_word_of_its_log(
+        self,
+        sent: RunRecord,
+        registry: Registry,
+        lines: list[bytes],
+        state: RunState,
+        code: int | None,
+    ) -> None:
+        sent.log.parent.mkdir(parents=True, exist_ok=True)
+        sent.log.write_bytes(b"\n".join(lines) + b"\n")
+        registry.update(sent.run_id, RUNNING)
+        lost = Cloud([Status(RunState.LOST, "", "the service knows no such job any more")], [])
+        seen = asyncio.run(look(registry.get(sent.run_id), lost.backend, registry))
+        assert (seen.state, seen.exit_code) == (state, code)
 
     def test_a_lost_connection_is_no_end(self, sent: RunRecord, registry: Registry) -> None:
         lost = ReachError("No route to host.")

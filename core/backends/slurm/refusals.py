@@ -47,7 +47,7 @@ def sbatch_finding(said: str, profile: str | None) -> Finding:
 def _words(said: str) -> str:
     """The reason that sbatch gives, without its prefixes."""
     lines = [line for line in said.splitlines() if "error:" in line.lower()] or [last_line(said)]
-    return "; ".join(
-        line.removeprefix("sbatch: ").removeprefix("error: ").removeprefix("allocation failure: ")
-        for line in lines
-    )
+    for prefix in ("sbatch: ", "error: ", "allocation failure: "):
+        lines = [line.removeprefix(prefix) for line in lines]
+    *first, last = lines
+    return "; ".join([*(line.rstrip(" .") for line in first), last])

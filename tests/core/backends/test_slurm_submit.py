@@ -89,6 +89,17 @@ async def test_a_job_that_was_refused_leaves_nothing_behind(
     assert list((root / ".tunedeck" / "incoming").iterdir()) == []
 
 
+async def test_several_reasons_of_a_refusal_are_one_sentence(
+    slurm: Say, backend: SlurmBackend, submission: Submission
+) -> None:
+    said = "sbatch: error: No partition specified.\nsbatch: error: Batch job submission failed"
+    slurm(sbatch=f"echo '{said}' >&2; exit 1")
+    with pytest.raises(TunedeckError) as refused:
+        await backend.submit(submission)
+    words = "No partition specified; Batch job submission failed"
+    assert refused.value.message.endswith(words)
+
+
 @pytest.mark.parametrize(
     "says",
     [

@@ -42,14 +42,21 @@ class Changed:
         """Write all files or none; each is copied to a `.bak` first.
 
         Returns:
-            The copies.
+            The copies. Where nothing could be written, none is left.
 
         Raises:
             UsageError: if a file has changed since it was read.
             OSError: if one cannot be written.
         """
-        backups = [back_up(one.path.resolve()) for one in self.files]
-        write_mended(self.files)
+        backups: list[Path] = []
+        try:
+            for one in self.files:
+                backups.append(back_up(one.path.resolve()))
+            write_mended(self.files)
+        except (UsageError, OSError):
+            for backup in backups:
+                backup.unlink(missing_ok=True)
+            raise
         return backups
 
 

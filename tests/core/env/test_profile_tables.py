@@ -132,6 +132,15 @@ def test_a_profile_whose_name_says_where_it_runs_is_asked_to_say_so_first(write:
     assert "env set local executor=local" in (caught.value.fix or "")
 
 
+def test_a_refused_change_leaves_no_copies_behind(write: Write) -> None:
+    path = write(TEXT)
+    changed = rename_profile(files(path), "kid", "child")
+    path.write_text(TEXT + "# someone else was here\n")
+    with pytest.raises(UsageError, match="changed by someone else"):
+        changed.write()
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
 def test_the_commands_do_it_and_keep_what_was_there(tunedeck: Command, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir(exist_ok=True)

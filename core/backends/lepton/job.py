@@ -27,7 +27,14 @@ RENDEZVOUS = (
 )
 """What Lepton tells each worker, as torchrun wants it; its own script would be downloaded."""
 
-_PRIORITY = "mid-4000"
+PRIORITIES = {
+    f"{band}-{level}": f"{band}-{level}000"
+    for band, levels in (("low", "123"), ("mid", "456"), ("high", "789"))
+    for level in levels
+}
+"""The priority classes, by their short names."""
+
+_PRIORITY = "mid"
 """What NVIDIA's client asks for where a job says only who may preempt whom."""
 
 _LONGEST_NAME = 36
@@ -130,13 +137,26 @@ def _body(plan: Plan, profile: LeptonProfile, script: Script, place: Place) -> d
         if (value := getattr(profile, key)) is not None
     }
     if queue or profile.queue_priority:
-        spec["queue_config"] = {"priority_class": profile.queue_priority or _PRIORITY, **queue}
+        wanted = profile.queue_priority or _PRIORITY
+        spec["queue_config"] = {"priority_class": priority_class(wanted) or wanted, **queue}
     labels = {
         RUN_LABEL: plan.run_id,
         DIGEST_LABEL: plan.digest.removeprefix("sha256:")[:_LONGEST_LABEL],
     }
     metadata = {"id": job_name(plan, _LONGEST_NAME), "labels": labels}
     return {"metadata": metadata, "spec": merged(spec, profile.custom_spec)}
+
+
+def priority_class(word: str) -> str | None:
+    """The class that a word means: `mid-5000`, `mid-5`, `5`; a band alone, `mid` or `m`, its least.
+
+    None for what is no class.
+    """
+    for short, whole in PRIORITIES.items():
+        band, level = short.split("-")
+        if word.lower() in (whole, short, level, band, band[0]):
+            return whole
+    return None
 
 
 def _environment(plan: Plan) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from ..cloud.checks import gathered
 from ..cloud.mounted import check_mounted
 from .client import SIGN_IN, Lepton, id_of, name_of
 from .inventory import gpus_of, shape_row, shapes
-from .job import CARRIER_SHAPE, Job, profile_of
+from .job import CARRIER_SHAPE, PRIORITIES, Job, priority_class, profile_of
 from .submit import node_group_id
 
 _QUEUE_KEYS = ("queue_priority", "can_be_preempted", "can_preempt")
@@ -26,7 +26,12 @@ def check_plan(plan: Plan) -> list[Finding]:
     if plan.profile_values.get("ray_version") and not plan.step.startswith("rl/"):
         text = "ray_version has no effect: the step is one job, and no Ray cluster is made for it."
         found.append(Finding("info", text, profile=plan.profile, key="ray_version"))
-    mounts = [mount.target for mount in profile_of(plan.profile_values).mounted()]
+    profile = profile_of(plan.profile_values)
+    if profile.queue_priority and priority_class(profile.queue_priority) is None:
+        text = f"'{profile.queue_priority}' is no priority class of Lepton."
+        fix = Fix(f"Set queue_priority to one of: {', '.join(PRIORITIES.values())}.")
+        found.append(Finding("error", text, profile=plan.profile, key="queue_priority", fix=fix))
+    mounts = [mount.target for mount in profile.mounted()]
     return [*found, *check_mounted(plan, mounts)]
 
 

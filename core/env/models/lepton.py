@@ -57,7 +57,8 @@ class LeptonProfile(BaseProfile):
         default_factory=list, description="Shell commands run before startup_commands."
     )
     queue_priority: Text | None = Field(
-        None, description="Priority class in the queue, such as mid-4000."
+        None,
+        description="Priority class in the queue: low-1000 to high-9000, or in short such as mid or 5.",
     )
     can_be_preempted: bool | None = Field(
         None, description="Whether a job of higher priority may take the nodes."

@@ -151,6 +151,30 @@ def test_a_run_without_a_time_limit_is_pointed_out(place: LeptonPlace) -> None:
     assert check_plan(place.plan("true")) == []
 
 
+@pytest.mark.parametrize(
+    ("word", "whole"),
+    [("l", "low-1000"), ("mid", "mid-4000"), (5, "mid-5000"), ("HIGH-9", "high-9000"),
+     ("low-2000", "low-2000")],
+)  # fmt: skip
+def test_a_priority_may_be_written_as_nvidias_client_takes_it(
+    place: LeptonPlace, word: str | int, whole: str
+) -> None:
+    place.values["queue_priority"] = word
+    body = body_of(place, place.plan("true"))
+    assert body["spec"]["queue_config"]["priority_class"] == whole
+
+
+def test_a_priority_that_there_is_not_is_refused_with_those_there_are(place: LeptonPlace) -> None:
+    from tunedeck.core.backends.lepton.preflight import check_plan
+
+    place.values |= {"queue_priority": "urgent", "time": "01:00:00"}
+    (found,) = check_plan(place.plan("true"))
+    assert (found.severity, found.key) == ("error", "queue_priority")
+    assert found.fix
+    assert "low-1000, low-2000" in found.fix.words
+    assert "high-9000" in found.fix.words
+
+
 def test_rendering_asks_nobody(place: LeptonPlace, lepton: FakeLepton) -> None:
     plan = place.plan("true", secrets=(SecretRef("HF_TOKEN", "HF_TOKEN"),))
     backend = place.backend(plan)

@@ -58,7 +58,7 @@ class LeptonProfile(BaseProfile):
     )
     queue_priority: Text | None = Field(
         None,
-        description="Priority class in the queue: low-1000 to high-9000, or in short such as mid or 5.",
+        description="Priority class in the queue: low-1000 to high-9000, or short as mid or 5.",
     )
     can_be_preempted: bool | None = Field(
         None, description="Whether a job of higher priority may take the nodes."

@@ -10,7 +10,7 @@ from typing import Any
 from .env.check import check_env_files
 from .env.compare import explain
 from .env.find import find_env_files
-from .env.load import load_env_files
+from .env.load import load_readable
 from .env.resolve import ResolvedProfile, Resolver
 from .errors import Place, UsageError
 from .findings import Finding
@@ -54,17 +54,14 @@ class Profiles:
 def look_at_profiles(cwd: Path | None = None, env_file: Path | None = None) -> Profiles:
     """Find, read, resolve and check the env files. Uses no network.
 
-    What cannot be read at all, a profile that is defined twice among it, is a finding: there are no
-    profiles then.
+    A file that cannot be read at all, or that defines a profile once more, is a finding: the
+    profiles are those of the others, and the built-in one.
 
     Raises:
         UsageError: if a file that was named is not there.
     """
     found = find_env_files(cwd, env_file)
-    try:
-        files = load_env_files(found)
-    except UsageError as error:
-        return Profiles(found.files, found.reason, (), (Finding.of(error),))
+    files, unread = load_readable(found)
     findings = check_env_files(files)
     resolver = Resolver(files)
     profiles = []
@@ -87,8 +84,9 @@ def look_at_profiles(cwd: Path | None = None, env_file: Path | None = None) -> P
                 own + tuple(_inherited(findings, resolved)),
             )
         )
-    of_files = tuple(one for one in findings if one.profile not in files.profiles)
-    return Profiles(found.files, found.reason, tuple(profiles), of_files)
+    of_files = [one for one in findings if one.profile not in files.profiles]
+    told = (*map(Finding.of, unread), *of_files)
+    return Profiles(found.files, found.reason, tuple(profiles), told)
 
 
 def made_for(names: Iterable[str], step: str) -> list[str]:

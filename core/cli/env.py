@@ -12,7 +12,7 @@ from .complete import complete_profile
 from .env_print import print_findings, print_mended, print_summary, short, shown, side_by_side, told
 from .lazy import LazyGroup
 from .options import env_file_option, examples, json_option, profile_argument
-from .output import line, note, print_json, print_table
+from .output import line, note, print_error, print_json, print_table
 
 if TYPE_CHECKING:
     from ..env.find import FoundFiles
@@ -95,14 +95,20 @@ def check(
 @env_file_option
 @json_option
 def list_command(env_file: Path | None, as_json: bool) -> int:
-    """List the profiles, and say which files they are from and why those."""
+    """List the profiles, and say which files they are from and why those.
+
+    Where a file cannot be read, those of the others are listed, and the command fails.
+    """
     from ..env.find import find_env_files, passed_over
-    from ..env.load import load_env_files
+    from ..env.load import load_readable
 
     found = find_env_files(env_file=env_file)
     over = passed_over(found, env_file=env_file)
-    rows = _summaries(load_env_files(found))
+    files, unread = load_readable(found)
+    rows = _summaries(files)
     if as_json:
+        if unread:
+            raise unread[0]
         print_json(
             {
                 "files": [{"file": str(path), "reason": found.reason} for path in found.files],
@@ -132,7 +138,9 @@ def list_command(env_file: Path | None, as_json: bool) -> int:
             for row in rows
         ],
     )
-    return ExitCode.OK
+    for error in unread:
+        print_error(error)
+    return ExitCode.USAGE if unread else ExitCode.OK
 
 
 @click.command(

@@ -13,7 +13,7 @@ from ..origins import Sourced
 from ..toml.source import parse_toml
 from .find import FoundFiles
 from .inherit import InheritanceError, parents_of
-from .load import EnvFiles, Profile, env_files_of, load_env_files
+from .load import EnvFiles, Profile, env_files_of, load_readable
 from .mend import key_path, value_at
 from .models import MODELS
 from .models.misfit import fit
@@ -30,10 +30,9 @@ def check_files(found: FoundFiles) -> list[Finding]:
     Returns:
         Findings by file and line. What a profile inherits is said once, where it is written.
     """
-    try:
-        return check_env_files(load_env_files(found))
-    except UsageError as error:
-        return [Finding.of(error)]
+    files, unread = load_readable(found)
+    # The others may well name what is in a file that cannot be read.
+    return [Finding.of(error) for error in unread] or check_env_files(files)
 
 
 def check_text(text: str, path: Path) -> list[Finding]:

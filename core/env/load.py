@@ -90,6 +90,24 @@ def load_env_files(found: FoundFiles) -> EnvFiles:
     return env_files_of(tuple(read_toml(path) for path in found.files), found)
 
 
+def load_readable(found: FoundFiles) -> tuple[EnvFiles, list[UsageError]]:
+    """The env files that can be read, for those who look, and why each other one cannot.
+
+    Who launches uses `load_env_files`: the profile that is meant may stand in what is unreadable.
+    """
+    sources: tuple[TomlSource, ...] = ()
+    errors = []
+    for path in found.files:
+        try:
+            more = (*sources, read_toml(path))
+            env_files_of(more, found)
+        except UsageError as error:
+            errors.append(error)
+        else:
+            sources = more
+    return env_files_of(sources, found), errors
+
+
 def env_files_of(sources: tuple[TomlSource, ...], found: FoundFiles) -> EnvFiles:
     """Env files from texts that have been read already; raises as `load_env_files` does."""
     profiles: dict[str, Profile] = {}

@@ -266,6 +266,7 @@ async def test_a_file_that_cannot_be_read_is_shown_at_its_line_and_read_again(
     env_file: Path,
 ) -> None:
     env_file.write_text('[base]\nexecutor = "local\n')
+    (env_file.parent / "env.more.toml").write_text('[beside]\nexecutor = "local"\n')
     async with WizardApp().run_test(size=(80, 24)) as pilot:
         chosen = Selection("peft/automodel", config="tiny")
         screen = LaunchScreen(Draft.begin(chosen, "environment"))
@@ -273,6 +274,7 @@ async def test_a_file_that_cannot_be_read_is_shown_at_its_line_and_read_again(
         await until(pilot, lambda: "This is not valid TOML" in shown(pilot))
         await until(pilot, lambda: 'executor = "local' in shown(pilot))
         assert screen.command_line == "tunedeck env check"
+        assert all(f"✓ {name}" in shown(pilot) for name in ("local", "beside"))
         await pilot.press("enter")
         await until(pilot, lambda: "r reads it again" in said(pilot))
         env_file.write_text(_ENV)

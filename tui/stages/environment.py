@@ -128,7 +128,8 @@ class EnvironmentStage(StageView):
         self.query_one("#env-files", Static).update(
             Content.assemble(("env files ", "$text-muted"), safe(words))
         )
-        self._list(self._newest() or (before.name if before else self.walk.selection.profile))
+        first = before.name if before else self._profiles.unread or self.walk.selection.profile
+        self._list(self._newest() or first)
 
     def _newest(self) -> str | None:
         """The first profile of a file that has just been made, one for the step before others."""

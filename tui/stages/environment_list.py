@@ -61,6 +61,13 @@ class ProfileList(OptionList):
         return self.profile_named(marked_id(self))
 
     @property
+    def unread(self) -> str | None:
+        """The id of the line that says why a file cannot be read; None where all can be."""
+        known = self.profiles.findings if self.profiles else ()
+        wrong = (number for number, one in enumerate(known) if one.severity == "error")
+        return next((f"{FILE_FINDING}{number}" for number in wrong), None)
+
+    @property
     def marked_finding(self) -> Finding | None:
         """The finding about a file that the marked line is."""
         number = (marked_id(self) or "").removeprefix(FILE_FINDING)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tunedeck.core.env.find import FoundFiles
-from tunedeck.core.env.load import load_env_files
+from tunedeck.core.env.load import load_env_files, load_readable
 from tunedeck.core.errors import UsageError
 
 from .conftest import Load
@@ -82,3 +82,16 @@ def test_a_secret_in_a_file_is_in_no_representation_of_it(load: Load) -> None:
     files = load('[gpu]\nexecutor = "local"\nenv_vars = { API_KEY = "canary" }')
     assert "canary" not in repr(files)
     assert "canary" not in repr(files.profile("gpu"))
+
+
+def test_who_looks_gets_the_files_that_can_be_read_and_why_the_others_cannot(
+    write: Callable[..., Path],
+) -> None:
+    broken = write("[a]\nnodes = = 1\n", "env.a.toml")
+    one = write('[gpu]\nexecutor = "local"\n', "env.b.toml")
+    again = write('[gpu]\nexecutor = "slurm"\n[c]\nexecutor = "local"\n', "env.c.toml")
+    files, errors = load_readable(FoundFiles((broken, one, again), ""))
+    assert list(files.profiles) == ["gpu", "local"]
+    assert files.profile("gpu").table == {"executor": "local"}
+    places = [error.place for error in errors if error.place]
+    assert [(place.file, place.line) for place in places] == [(str(broken), 2), (str(again), 1)]

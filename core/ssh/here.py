@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import TunedeckError
@@ -46,8 +46,8 @@ class ThisMachine:
             except OSError as error:
                 raise TunedeckError(f"{path}: {error.strerror}.") from error
 
-    async def send(self, source: Path, target: str) -> None:
-        """Copy a file or folder."""
+    async def send(self, source: Path, target: str, on_bytes: Callable[[int], None]) -> None:
+        """Copy a file or folder. Of a copy on this machine nothing is told on the way."""
         copy = shutil.copytree if source.is_dir() else shutil.copyfile
         try:
             await asyncio.to_thread(copy, source, target)

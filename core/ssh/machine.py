@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,8 +44,10 @@ class Machine(Protocol):
         """
         ...
 
-    async def send(self, source: Path, target: str) -> None:
+    async def send(self, source: Path, target: str, on_bytes: Callable[[int], None]) -> None:
         """Copy a file or a folder of this machine to a path whose folder is there.
+
+        `on_bytes` is told, in the caller's loop, how many bytes of it are across.
 
         Raises:
             ReachError, TunedeckError: as `write`.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -106,9 +106,15 @@ class RemoteMachine:
         """Write small files by SFTP, side by side."""
         await over_there(self._write(files))
 
-    async def send(self, source: Path, target: str) -> None:
+    async def send(self, source: Path, target: str, on_bytes: Callable[[int], None]) -> None:
         """Copy a file or folder by SFTP."""
-        await over_there(self._send(source, target))
+        loop = asyncio.get_running_loop()
+
+        def told(sent: int) -> None:
+            with suppress(RuntimeError):  # nobody waits any more
+                loop.call_soon_threadsafe(on_bytes, sent)
+
+        await over_there(self._send(source, target, told))
 
     async def read(self, path: str, offset: int, limit: int) -> bytes:
         """Read part of a file by SFTP."""
@@ -170,10 +176,25 @@ class RemoteMachine:
                 await file.setstat(attributes)
             await sftp.posix_rename(draft, path)
 
-    async def _send(self, source: Path, target: str) -> None:
+    async def _send(self, source: Path, target: str, told: Callable[[int], None]) -> None:
+        across: dict[bytes, int] = {}
+        whole = 0
+
+        def count(name: bytes, _target: bytes, here: int, _size: int) -> None:
+            nonlocal whole
+            whole += here - across.get(name, 0)
+            across[name] = here
+            told(whole)
+
         async with self._files(target) as sftp:
             # What links point to is meant: a folder of Hugging Face's cache is made of them.
-            await sftp.put(str(source), target, recurse=source.is_dir(), follow_symlinks=True)
+            await sftp.put(
+                str(source),
+                target,
+                recurse=source.is_dir(),
+                follow_symlinks=True,
+                progress_handler=count,
+            )
 
     async def _read(self, path: str, offset: int, limit: int) -> bytes:
         async with self._files(path) as sftp:

@@ -269,6 +269,10 @@ async def test_a_folder_of_links_arrives_as_what_they_point_to(
     (folder / "model").symlink_to("../blob")
     (tmp_path / "latest").symlink_to("snapshot")
     (tmp_path / "there").mkdir()
-    await machine(cluster).send(tmp_path / "latest", str(tmp_path / "there" / "sent"))
+    (folder / "more").write_bytes(bytes(300_000))
+    target, told = str(tmp_path / "there" / "sent"), list[int]()
+    await machine(cluster).send(tmp_path / "latest", target, told.append)
+    assert told == sorted(told)
+    assert told[-1] == len("weights") + 300_000
     assert (tmp_path / "there" / "sent" / "model").read_text() == "weights"
     assert not (tmp_path / "there" / "sent" / "model").is_symlink()

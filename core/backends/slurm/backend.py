@@ -31,6 +31,7 @@ class SlurmBackend:
 
     def __init__(self, profile_values: dict[str, Any]) -> None:
         self._values = profile_values
+        self._on_upload: Callable[[str, int, int], None] = lambda *_: None
 
     @property
     def _machine(self) -> Machine:
@@ -79,7 +80,12 @@ class SlurmBackend:
         from .submit import submit
 
         assert submission.cwd is not None
-        return await submit(self._machine, str(PurePosixPath(submission.cwd).parent), submission)
+        root = str(PurePosixPath(submission.cwd).parent)
+        return await submit(self._machine, root, submission, self._on_upload)
+
+    def tell_uploads(self, on_progress: Callable[[str, int, int], None]) -> None:
+        """Have told, from now on, how far what a job needs is on its way to the cluster."""
+        self._on_upload = on_progress
 
     async def find(self, run_id: str, run_dir: Path) -> Handle | None:
         """The job of a run, by what is in its folder over there or by its comment."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from ...bundle import bundle
@@ -27,11 +28,14 @@ from .shell import AWAY, refused, run_slurm
 
 JOB_ID = "job_id"
 
+OnBytes = Callable[[str, int, int], None]
+"""Told the name of what is sent, the bytes of all that are across, and of all that is sent."""
+
 _PAUSES_S = (0.5, 1, 2, 4, 8, 16)
 _SBATCH_FAILED = 20
 
 
-async def submit(machine: Machine, root: str, submission: Submission) -> Handle:
+async def submit(machine: Machine, root: str, submission: Submission, on_bytes: OnBytes) -> Handle:
     """Send a submission and return where its job is. A lost connection is tried again.
 
     Raises:
@@ -42,7 +46,7 @@ async def submit(machine: Machine, root: str, submission: Submission) -> Handle:
     incoming = f"{root}/.tunedeck/incoming/{submission.run_id}-{secrets.token_hex(4)}"
     for pause_s in (*_PAUSES_S, None):
         try:
-            return await _attempt(machine, root, incoming, submission)
+            return await _attempt(machine, root, incoming, submission, on_bytes)
         except ReachError:
             if pause_s is None:
                 raise
@@ -62,7 +66,9 @@ async def find(machine: Machine, run_dir: str, run_id: str) -> Handle | None:
     return _handle(run_id, run_dir, done.out) if done.out.strip() else None
 
 
-async def _attempt(machine: Machine, root: str, incoming: str, submission: Submission) -> Handle:
+async def _attempt(
+    machine: Machine, root: str, incoming: str, submission: Submission, on_bytes: OnBytes
+) -> Handle:
     run_dir = f"{root}/{submission.run_id}"
     payload = submission.payload or {}
     uploads = [Upload.from_json(item) for item in payload["uploads"]]
@@ -70,7 +76,7 @@ async def _attempt(machine: Machine, root: str, incoming: str, submission: Submi
     missing = [upload for index, upload in enumerate(uploads) if str(index) not in there]
     if "run" not in there:
         try:
-            await _send(machine, incoming, missing, submission)
+            await _send(machine, incoming, missing, submission, on_bytes)
         except TunedeckError:
             with suppress(TunedeckError):  # secrets may be in it; a later attempt removes it too
                 await machine.run(f"rm -rf {shlex.quote(incoming)}")
@@ -112,7 +118,11 @@ async def _look(
 
 
 async def _send(
-    machine: Machine, incoming: str, missing: Sequence[Upload], submission: Submission
+    machine: Machine,
+    incoming: str,
+    missing: Sequence[Upload],
+    submission: Submission,
+    on_bytes: OnBytes,
 ) -> None:
     files = {
         f"{incoming}/run/{PurePosixPath(file.path).name}": (file.content.encode(), file.mode)
@@ -121,15 +131,28 @@ async def _send(
     if text := _secrets_file(submission):
         files[f"{incoming}/run/{SECRETS}"] = (text.encode(), 0o600)
     await machine.write(files)
-    for index, upload in enumerate(missing):
-        source = Path(upload.source)
-        if upload.kind == "code":
-            source = bundle().archive()
-        elif content_digest(source)[0] != upload.digest:
+    sources = [
+        bundle().archive() if upload.kind == "code" else Path(upload.source) for upload in missing
+    ]
+    sizes = [
+        source.stat().st_size if upload.size is None else upload.size
+        for source, upload in zip(sources, missing, strict=True)
+    ]
+    whole = sum(sizes)
+    for index, (source, upload) in enumerate(zip(sources, missing, strict=True)):
+        if upload.kind != "code" and content_digest(source)[0] != upload.digest:
             raise UsageError(
                 f"{source} has changed since the run was planned.", fix="Start it again."
             )
-        await machine.send(source, f"{incoming}/{index}")
+        name = "Tunedeck's code" if upload.kind == "code" else source.name
+        told = partial(_tell, on_bytes, name, whole, sum(sizes[:index]))
+        told(0)
+        await machine.send(source, f"{incoming}/{index}", told)
+        told(sizes[index])
+
+
+def _tell(on_bytes: OnBytes, name: str, whole: int, before: int, sent: int) -> None:
+    on_bytes(name, min(before + sent, whole), whole)
 
 
 def _secrets_file(submission: Submission) -> str:

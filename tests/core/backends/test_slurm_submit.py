@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,29 @@ async def test_a_job_that_was_refused_leaves_nothing_behind(
         await backend.submit(submission)
     assert [path.name for path in root.iterdir()] == [".tunedeck"]
     assert list((root / ".tunedeck" / "incoming").iterdir()) == []
+
+
+async def test_what_has_gone_of_an_upload_is_told(
+    slurm: Say, backend: SlurmBackend, make_plan: PlanMaker, tmp_path: Path
+) -> None:
+    data = tmp_path / "train.jsonl"
+    data.write_bytes(bytes(1000))
+    values = {**backend._values, "time": "00:10:00"}
+    plan = make_plan(
+        executor="slurm",
+        profile_values=values,
+        config={"dataset": {"path_or_dataset_id": str(data)}},
+        inputs=(local_input(data),),
+    )
+    told: list[tuple[str, int, int]] = []
+    backend.tell_uploads(lambda *seen: told.append(seen))
+    await backend.submit(backend.render(plan))
+    code = told[0][2] - 1000
+    assert told[0] == ("Tunedeck's code", 0, code + 1000)
+    assert told[-2:] == [("train.jsonl", code, code + 1000), ("train.jsonl", *[code + 1000] * 2)]
+    told.clear()
+    await backend.submit(backend.render(replace(plan, run_id=f"{plan.run_id}x")))
+    assert not told
 
 
 async def test_several_reasons_of_a_refusal_are_one_sentence(

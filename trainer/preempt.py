@@ -6,6 +6,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -42,7 +44,8 @@ class StopRequest:
 
     Before training begins there is nothing to save, and a signal ends the process at once; so does
     a second SIGINT. The machine is taken away at `TUNEDECK_DEADLINE` (Unix seconds), or without it
-    at the end of the Slurm job.
+    at the end of the Slurm job; where that changes, the new one is in the file that
+    `TUNEDECK_DEADLINE_FILE` names.
 
     Args:
         signals: names of those that mean the machine will be taken away. SIGINT is a person's wish.
@@ -97,8 +100,12 @@ class StopRequest:
         self._save_seconds = max(self._save_seconds, save)
 
     def _out_of_time(self) -> bool:
+        if self._deadline is None:
+            return False
         needed = _MARGIN * (self._step_seconds + (self._save_seconds or self._expected_save))
-        return self._deadline is not None and time.time() + needed > self._deadline
+        if time.time() + needed > self._deadline:
+            self._deadline = _deadline() or self._deadline  # the launcher may have got more time
+        return time.time() + needed > self._deadline
 
     @property
     def reason(self) -> str:
@@ -135,6 +142,8 @@ def _exit_code(number: signal.Signals | None) -> int:
 
 
 def _deadline() -> float | None:
+    with suppress(KeyError, OSError, ValueError):
+        return float(Path(os.environ["TUNEDECK_DEADLINE_FILE"]).read_text(encoding="utf-8"))
     for name in ("TUNEDECK_DEADLINE", "SLURM_JOB_END_TIME"):
         if text := os.environ.get(name):
             try:

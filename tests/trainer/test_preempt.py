@@ -90,6 +90,21 @@ def test_the_launchers_deadline_comes_before_that_of_slurm(
     assert not StopRequest()()
 
 
+def test_a_later_deadline_is_noticed_as_the_first_one_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    monkeypatch.setenv("TUNEDECK_DEADLINE", str(now + 10))
+    monkeypatch.setenv("TUNEDECK_DEADLINE_FILE", str(tmp_path / "deadline"))
+    stop = StopRequest()
+    stop.took(step=10)
+    (tmp_path / "deadline").write_text(f"{now + 1000:.0f}\n")
+    assert not stop()
+    now += 990
+    assert stop()
+
+
 def test_a_deadline_that_is_no_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEDECK_DEADLINE", "tomorrow")
     with pytest.raises(UsageError, match="TUNEDECK_DEADLINE is 'tomorrow'"):

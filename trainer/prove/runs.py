@@ -21,7 +21,13 @@ from ..runtime import ModelAndOptimizerState
 from .check import LOSS, NORM, Delta
 
 _LIMIT_S = 600
-_OF_A_RUN = ("TUNEDECK_EXIT_FILE", "TUNEDECK_DEADLINE", "SLURM_JOB_END_TIME", "TUNEDECK_RUN_ID")
+_OF_A_RUN = (
+    "TUNEDECK_EXIT_FILE",
+    "TUNEDECK_DEADLINE",
+    "TUNEDECK_DEADLINE_FILE",
+    "SLURM_JOB_END_TIME",
+    "TUNEDECK_RUN_ID",
+)
 
 
 def run_here(

@@ -13,6 +13,7 @@ attempt=${SLURM_RESTART_COUNT:-0}
 @resume@
 @exports@
 export TUNEDECK_RUN_DIR=$run_dir TUNEDECK_EXIT_FILE=$run_dir/exit_code
+export TUNEDECK_DEADLINE_FILE=$run_dir/deadline
 
 run_the_step() {
 @command@
@@ -70,8 +71,9 @@ show_end() {
 main() {
   started_at=$(date +%s)
   terminated=0
+  noticing=''
   cd "$run_dir" || exit 1
-  rm -f exit.json exit_code .failed
+  rm -f exit.json exit_code .failed deadline
   : > stop
   scratch=$(mktemp -d 2> /dev/null || mktemp -d -p "$run_dir") || exit 1
   mkfifo "$scratch/pipe"
@@ -202,8 +204,28 @@ know_the_deadline() {
     ends=$(SLURM_TIME_FORMAT=%s ask_slurm squeue -h -j "$SLURM_JOB_ID" -o %e | tail -n 1)
   case $ends in
     '' | *[!0-9]*) ;; # without a limit
-    *) export TUNEDECK_DEADLINE=$((ends - 10)) ;;
+    *)
+      export TUNEDECK_DEADLINE=$((ends - 10))
+      notice_another_end "$ends" &
+      noticing=$!
+      ;;
   esac
+}
+
+# The limit of a job that runs may be changed. Slurm is asked ever oftener as the end comes near.
+notice_another_end() {
+  local ends=$1 pause said
+  trap 'kill "$!" 2> /dev/null; exit' TERM
+  while true; do
+    pause=$(((ends - $(date +%s)) / 10))
+    sleep $((pause > 60 ? pause : 60)) &
+    wait "$!"
+    said=$(SLURM_TIME_FORMAT=%s timeout 30 squeue -h -j "$SLURM_JOB_ID" -o %e 2> /dev/null | tail -n 1)
+    case $said in
+      '' | "$ends" | *[!0-9]*) ;;
+      *) ends=$said && echo $((ends - 10)) > .deadline && mv .deadline deadline ;;
+    esac
+  done
 }
 
 near_the_end() {
@@ -218,6 +240,7 @@ near_the_end() {
 end() {
   local code=$? meant lost=''
   trap '' @signals@ TERM
+  [ -z "$noticing" ] || kill "$noticing" 2> /dev/null
   if [ "$code" != 0 ]; then
     for meant in exit_code .failed; do
       if [ -s "$meant" ] && [ "$(cat "$meant")" != 0 ]; then

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,30 @@ def test_the_nodes_meet_where_nothing_else_listens(tmp_path: Path) -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.split() == ["20009"] * 3
+
+
+def test_a_limit_that_is_changed_while_a_job_runs_is_noticed(tmp_path: Path) -> None:
+    """Asked at a tenth of what is left, and of what makes no sense nothing is kept."""
+    now = int(time.time())
+    (tmp_path / "says").write_text(f"{now + 5000}\n\nN/A\n{now + 90000}\nend\n")
+    for name, lines in {
+        "sleep": 'echo "$1" >> slept; [ ! -e end ] || exec /bin/sleep 100',
+        "squeue": "head -n 1 says; sed -i 1d says; [ -s says ] || touch end",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{lines}\n")
+        (tmp_path / name).chmod(0o755)
+    job = Path(inspect.getfile(SlurmBackend)).with_name("job.sh")
+    subprocess.run(
+        ["bash", "-c", f'. <(sed -n "/^notice_another_end/,/^}}/p" {job}); '
+         f"notice_another_end {now + 5000} & until [ -e end ]; do /bin/sleep 0.02; done; "
+         "kill $!; wait"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"},
+        cwd=tmp_path, check=True, timeout=60,
+    )  # fmt: skip
+    assert (tmp_path / "deadline").read_text() == f"{now + 90000 - 10}\n"
+    first, *_, after = [int(line) for line in (tmp_path / "slept").read_text().split()][:5]
+    assert first == pytest.approx(500, abs=60)
+    assert after == pytest.approx(9000, abs=60)
 
 
 def test_every_profile_key_becomes_its_option(make_plan: MakePlan) -> None:

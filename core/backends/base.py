@@ -51,10 +51,12 @@ class Capabilities:
     Attributes:
         remote: whether jobs and their logs are elsewhere, so that logs have to be brought home.
         poll_s: seconds between two looks at a job that is being watched.
+        asks_together: whether all jobs that are looked at in one moment are one question.
     """
 
     remote: bool = True
     poll_s: float = 10.0
+    asks_together: bool = False
 
 
 class Backend(Protocol):

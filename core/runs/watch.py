@@ -25,6 +25,9 @@ from .recover import recover
 from .registry import Registry
 
 _LOOK_LIMIT_S = 20.0
+_AT_ONCE = 16
+"""Runs of one service that are asked about at a time: so many connections, or fewer."""
+
 _LISTED_LIMIT_S = 300.0
 _DRAIN_S = 60.0
 _LONGEST_PAUSE_S = 60.0
@@ -275,21 +278,44 @@ async def refresh(registry: Registry, records: Sequence[RunRecord]) -> Refreshed
 
     A backend that cannot be asked changes nothing: its runs stay as they were last seen.
     """
-    notes: list[str] = []
-    return Refreshed(
-        list(await asyncio.gather(*(_refresh_one(registry, record, notes) for record in records))),
-        notes,
-    )
+    round_ = _Round(registry)
+    seen = list(await asyncio.gather(*map(round_.ask, records)))
+    return Refreshed(seen, round_.notes())
 
 
-async def _refresh_one(registry: Registry, record: RunRecord, notes: list[str]) -> RunRecord:
-    if record.state.terminal:
+class _Round:
+    """One look at many runs: those of one profile share a backend, and so its credential."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._backends: dict[str, Backend] = {}
+        self._turns: dict[str, asyncio.Semaphore] = {}
+        self._troubles: dict[str, list[str]] = {}
+
+    async def ask(self, record: RunRecord) -> RunRecord:
+        if record.state.terminal:
+            return record
+        try:
+            return await asyncio.wait_for(self._look(record), _LOOK_LIMIT_S)
+        except TimeoutError:
+            text = f"{record.backend} did not answer in {_LOOK_LIMIT_S:.0f} s."
+        except TunedeckError as error:
+            text = str(error)
+        self._troubles.setdefault(text, []).append(record.run_id)
         return record
-    try:
-        look_now = look(record, backend_of(record), registry)
-        return await asyncio.wait_for(look_now, _LOOK_LIMIT_S)
-    except TimeoutError:
-        notes.append(f"{record.run_id}: {record.backend} did not answer in {_LOOK_LIMIT_S:.0f} s.")
-    except TunedeckError as error:
-        notes.append(f"{record.run_id}: {error}")
-    return record
+
+    async def _look(self, record: RunRecord) -> RunRecord:
+        profile = repr((record.backend, record.plan["profile_values"]))
+        if (backend := self._backends.get(profile)) is None:
+            backend = self._backends[profile] = backend_of(record)
+        if backend.capabilities.asks_together:
+            return await look(record, backend, self._registry)
+        async with self._turns.setdefault(record.backend, asyncio.Semaphore(_AT_ONCE)):
+            return await look(record, backend, self._registry)
+
+    def notes(self) -> list[str]:
+        """What went wrong, each trouble once with the runs that have it."""
+        return [
+            f"{first} and {len(more)} more: {text}" if more else f"{first}: {text}"
+            for text, (first, *more) in self._troubles.items()
+        ]

@@ -27,7 +27,7 @@ class SlurmBackend:
     """Runs as batch jobs of a Slurm cluster."""
 
     name = "slurm"
-    capabilities = Capabilities()
+    capabilities = Capabilities(asks_together=True)
 
     def __init__(self, profile_values: dict[str, Any]) -> None:
         self._values = profile_values

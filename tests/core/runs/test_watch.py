@@ -328,6 +328,33 @@ class TestRefresh:
         assert refreshed.records == [unknown]
         assert "elsewhere" in refreshed.notes[0]
 
+    def test_many_runs_of_a_service_share_a_backend_and_are_asked_about_a_few_at_a_time(
+        self, sent: RunRecord, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, at_once = list[int](), list[int]()
+
+        class Busy(Cloud):
+            async def status(self, handle: Handle) -> Status:
+                asked.append(1)
+                at_once.append(len(asked))
+                await asyncio.sleep(0)
+                asked.pop()
+                raise ReachError("No route to host.")
+
+        made = list[Busy]()
+
+        def backend_for_record(_record: RunRecord) -> Backend:
+            made.append(Busy([RUNNING], []))
+            return made[-1].backend
+
+        monkeypatch.setattr("tunedeck.core.runs.watch.backend_of", backend_for_record)
+        records = [replace(sent, run_id=f"{sent.run_id}{number}") for number in range(50)]
+        refreshed = asyncio.run(refresh(registry, records))
+        assert refreshed.records == records
+        assert refreshed.notes == [f"{records[0].run_id} and 49 more: No route to host."]
+        assert (len(made), len(at_once)) == (1, 50)
+        assert 1 < max(at_once) <= 16
+
     def test_waiting_ends_with_the_time(self, make_plan: MakePlan, registry: Registry) -> None:
         record = start(make_plan(SLEEPER), registry)
         after = asyncio.run(wait_until_ended(record, registry, 0.2))

@@ -293,6 +293,7 @@ class _Round:
         self._troubles: dict[str, list[str]] = {}
 
     async def ask(self, record: RunRecord) -> RunRecord:
+        """The run as its backend sees it now; as it was, where that cannot be asked."""
         if record.state.terminal:
             return record
         try:

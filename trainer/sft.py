@@ -137,6 +137,8 @@ def _train(
         optimizer_path=restored_from,
     )
     _announce(state.model, total_steps, context.world_size)
+    for _, words in config.remarks():
+        say(f"tunedeck: warning: {words}")
     base = find_base(config.model)
     if restored is not None:
         restored.check_base(base)

@@ -164,7 +164,8 @@ def _compile(source: str) -> tuple[jinja2.Template, bool]:
         return environment.from_string(source), marked
     except jinja2.TemplateSyntaxError as error:
         raise UsageError(
-            f"The chat template has a syntax error in line {error.lineno}: {error.message}.",
+            f"The chat template has a syntax error in line {error.lineno}: "
+            f"{(error.message or '').rstrip('.')}.",
             fix="Mend the template, or set tokenizer.chat_template to 'default' for the "
             "tokenizer's own.",
         ) from error

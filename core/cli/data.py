@@ -96,12 +96,13 @@ def _look(
 
     step = load_catalog(catalog).find(step_id)
     table = "validation_dataset" if validation else "dataset"
+    schema = schema_for(step.launch.schema)
+    steps = "a step that trains" if validation else "a step that trains, or data_prep/inspect"
+    fix = f"Name {steps}, and set {table}.path_or_dataset_id."
+    if schema is not None and table not in schema.model_fields:
+        raise UsageError(f"{step.id} reads no {table}.", fix=fix)
     path = step.config_path(config, Path.cwd())
-    values = compose(path, overrides, schema=schema_for(step.launch.schema)).values
+    values = compose(path, overrides, schema=schema).values
     if not (values.get(table) or {}).get("path_or_dataset_id"):
-        raise UsageError(
-            f"{step.id} with {path.name} has no {table}.",
-            fix="Name a step that trains, or data_prep/inspect, and set "
-            f"{table}.path_or_dataset_id.",
-        )
+        raise UsageError(f"{step.id} with {path.name} has no {table}.", fix=fix)
     return look_at_data(values, table, rows=rows, limit=None if whole else DEFAULT_LIMIT)

@@ -22,6 +22,7 @@ def print_step(step: Step, catalog: Catalog) -> None:
     line(f"{step.id}  {manifest.step.name}", bold=True)
     _paragraph(manifest.step.description, indent=2)
     _facts(step)
+    _section("Configs", _configs(step))
     _section("Takes", (_artifact(artifact) for artifact in manifest.consumes))
     _section("Makes", (_artifact(artifact) for artifact in manifest.produces))
     _section("Then", _next_steps(step, catalog))
@@ -60,9 +61,6 @@ def _facts(step: Step) -> None:
     launch = step.launch
     started = launch.command or launch.script or " ".join(("-m", launch.module, *launch.args))
     facts = {
-        "configs": ", ".join(
-            f"{name} (default)" if name == step.default_config else name for name in step.configs
-        ),
         "tags": ", ".join(step.manifest.step.tags),
         "launch": f"{launch.kind}  {started}" if launch.kind in _STARTED else launch.kind,
         "needs": ", ".join(f"{key} {value}" for key, value in step.resources.items()),
@@ -76,6 +74,12 @@ def _facts(step: Step) -> None:
 
 
 _STARTED = ("torchrun", "python", "command")
+
+
+def _configs(step: Step) -> Iterator[tuple[str, str]]:
+    for name in step.configs:
+        about = step.config_about(name)
+        yield name, f"{about[:1].upper()}{about[1:]}." if about else ""
 
 
 def _artifact(artifact: Artifact) -> tuple[str, str]:
@@ -122,7 +126,8 @@ def _section(title: str, entries: Iterable[tuple[str, str]]) -> None:
     line(title, bold=True)
     for head, text in entries:
         _paragraph(head, indent=2)
-        _paragraph(text, indent=6)
+        if text:
+            _paragraph(text, indent=6)
 
 
 def _paragraph(text: str, *, indent: int) -> None:

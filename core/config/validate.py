@@ -17,6 +17,24 @@ if TYPE_CHECKING:
     from ..schema.base import Table
     from .describe import FieldInfo
 
+WORDS_OF_OTHERS = {
+    "r": "dim",
+    "rank": "dim",
+    "lora_r": "dim",
+    "lora_rank": "dim",
+    "learning_rate": "lr",
+    "warmup_steps": "lr_warmup_steps",
+    "max_seq_length": "seq_length",
+    "per_device_train_batch_size": "local_batch_size",
+    "micro_batch_size": "local_batch_size",
+    "num_train_epochs": "num_epochs",
+    "save_steps": "ckpt_every_steps",
+    "eval_steps": "val_every_steps",
+    "logging_steps": "log_every_steps",
+    "save_total_limit": "keep_last",
+}
+"""What PEFT, TRL and the like call a key, where letters alone do not lead to ours."""
+
 _LONGEST = 60  # characters of a value that a message shows
 
 
@@ -126,12 +144,13 @@ class _Problems:
         table = table_at(self._schema, path[:-1])
         beside = list(visible(table)) if table else []
         word = str(path[-1])
-        near = nearest(word, beside)
+        same_here = WORDS_OF_OTHERS.get(word)
+        near = same_here if same_here in beside else nearest(word, beside)
         if near is not None:
             fix = Fix(f"Did you mean '{near}'?", Edit("rename", key, near))
             return Problem(path, f"There is no key '{key}'.", fix, "key")
         elsewhere = {known.rpartition(".")[2]: known for known in reversed(list(self._fields))}
-        if (same := nearest(word, elsewhere)) is not None:
+        if (same := nearest(same_here or word, elsewhere)) is not None:
             fix = Fix(f"Did you mean '{elsewhere[same]}'?")
         else:
             fix = Fix(f"The keys here are: {', '.join(beside)}.", Edit("remove", key))

@@ -96,7 +96,9 @@ class OptimizerConfig(Table):
         default=1e-8, description="Added to the denominator for stability."
     )
     weight_decay: Annotated[Number, Field(ge=0)] = Field(
-        default=0.01, description="Decay of the weights a step, relative to the rate."
+        default=0.01,
+        description="Decay of the weights a step, relative to the rate. Norms and biases do not "
+        "decay.",
     )
     max_grad_norm: Annotated[
         Annotated[Number, Field(gt=0)] | None, Spelling("clip_grad_norm.max_norm", root=True)

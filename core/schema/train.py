@@ -195,11 +195,23 @@ class TrainConfig(Table):
 
     def remarks(self) -> list[tuple[str, str]]:
         """Dotted key and words for what is allowed but most likely not meant."""
-        found = []
-        steps = self.step_scheduler.max_steps
+        plan, found = self.step_scheduler, []
+        steps = plan.max_steps
+        if plan.val_every_steps is not None and self.validation_dataset is None:
+            words = "val_every_steps validates nothing: there is no validation_dataset"
+            found.append(("step_scheduler.val_every_steps", words))
+        if steps is None:
+            return found
+        if plan.ckpt_every_steps is not None and plan.ckpt_every_steps > steps:
+            words = (
+                f"the run ends at step {steps}, before ckpt_every_steps: it saves then"
+            )
+            found.append(("step_scheduler.ckpt_every_steps", words))
         for start, schedule in self.lr_phases():
-            if steps is not None and start + (schedule.lr_warmup_steps or 0) >= steps:
-                found.append(
-                    ("lr_scheduler", f"the run ends at step {steps}, before its warm-up does")
-                )
+            if start >= steps:
+                words = f"the run ends at step {steps}, before its milestone at step {start}"
+                found.append(("lr_scheduler", words))
+            elif start + (schedule.lr_warmup_steps or 0) >= steps:
+                words = f"the run ends at step {steps}, before its warm-up does"
+                found.append(("lr_scheduler", words))
         return found

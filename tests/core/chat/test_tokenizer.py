@@ -90,6 +90,7 @@ def nothing(folder: Path) -> None:
         (nothing, "missing.jinja", "cannot be read"),
         (nothing, "chatml", "neither a .jinja file nor Jinja"),
         (nothing, "{% for %}", "syntax error in line 1"),
+        (nothing, "{% if m %}", "that needs to be closed is 'if'."),
         (nothing, "{{ x | nofilter }}", "syntax error"),
     ],
 )
@@ -100,6 +101,7 @@ def test_what_is_unusable_is_said_with_what_to_do(
     with pytest.raises(UsageError) as caught:
         open_chat_tokenizer(folder, chat_template=template)
     assert said in str(caught.value)
+    assert not str(caught.value).endswith("..")
 
 
 def test_a_folder_that_is_not_there_is_said() -> None:

@@ -152,12 +152,28 @@ def test_a_page_tells_what_is_needed_to_choose_and_run(capsys: pytest.CaptureFix
     assert run(["steps", "show", "merge_lora"]) == 0
     page = capsys.readouterr().out
     for words in (
-        *("checkpoint_lora", "lora_checkpoint", "default (default), tiny", "base_mismatch"),
+        *("checkpoint_lora", "lora_checkpoint", "The default: ", "base_mismatch"),
         "tunedeck steps run convert/merge_lora -c default lora_checkpoint=",
     ):
         assert words in page
     assert run(["steps", "show", "peft/automodel"]) == 0
     assert "tunedeck steps run peft/automodel -c tiny\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (["convert/merge_lora"], "convert/merge_lora reads no dataset."),
+        (["data_prep/inspect", "--validation"], "data_prep/inspect reads no validation_dataset."),
+    ],
+)
+def test_a_step_without_data_says_so_and_asks_for_nothing_else(
+    capsys: pytest.CaptureFixture[str], asked: list[str], words: str
+) -> None:
+    assert run(["data", "look", *asked]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "???" not in said
 
 
 def test_the_page_as_json_has_the_whole_manifest(capsys: pytest.CaptureFixture[str]) -> None:

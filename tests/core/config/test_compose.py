@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from tunedeck.core.config.compose import ComposedConfig, compose
+from tunedeck.core.config.describe import describe
 from tunedeck.core.config.problems import ConfigErrors
+from tunedeck.core.config.validate import WORDS_OF_OTHERS
 from tunedeck.core.schema import MergeConfig, TrainConfig
 
 from .conftest import MINIMAL, Write
@@ -113,6 +115,30 @@ def test_an_unknown_key_is_told_with_place_and_nearest(write: Write) -> None:
     assert finding.fix.edit is not None
     assert (finding.fix.edit.op, finding.fix.edit.value) == ("rename", "weight_decay")
     assert str(caught.value).startswith(f"{path}:6:3: There is no key")
+
+
+@pytest.mark.parametrize(
+    ("override", "ours"),
+    [
+        ("peft.r=8", "dim"),
+        ("peft.lora_alpha=8", "alpha"),
+        ("optimizer.learning_rate=1", "lr"),
+        ("learning_rate=1", "optimizer.lr"),
+        ("per_device_train_batch_size=1", "step_scheduler.local_batch_size"),
+    ],
+)
+def test_a_key_of_another_trainer_is_told_as_ours(minimal: Path, override: str, ours: str) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        compose(minimal, ["peft=lora", override], schema=TrainConfig)
+    [finding] = caught.value.findings
+    assert finding.fix is not None
+    assert finding.fix.words == f"Did you mean '{ours}'?"
+
+
+def test_every_word_of_another_trainer_leads_to_a_key() -> None:
+    known = {info.key.rpartition(".")[2] for info in describe(TrainConfig)}
+    assert set(WORDS_OF_OTHERS.values()) <= known
+    assert not set(WORDS_OF_OTHERS) & known
 
 
 def test_a_known_key_in_the_wrong_table_is_told_where_it_belongs(minimal: Path) -> None:

@@ -167,13 +167,30 @@ def test_all_that_does_not_go_together_is_said_at_once() -> None:
     assert "min_lr" in message
 
 
-def test_allowed_but_pointless_settings_are_remarked_on() -> None:
-    made = config(
-        step_scheduler={"max_steps": 5},
-        lr_scheduler={"lr_warmup_steps": 5},
-    )
-    assert [key for key, _ in made.remarks()] == ["lr_scheduler"]
+@pytest.mark.parametrize(
+    ("steps", "schedule", "key", "words"),
+    [
+        ({}, {"lr_warmup_steps": 5}, "lr_scheduler", "warm-up"),
+        ({}, [{}, {}, {"milestones": [5]}], "lr_scheduler", "milestone at step 5"),
+        ({"ckpt_every_steps": 6}, None, "step_scheduler.ckpt_every_steps", "it saves then"),
+        ({"val_every_steps": 2}, None, "step_scheduler.val_every_steps", "validation_dataset"),
+    ],
+)
+def test_allowed_but_pointless_settings_are_remarked_on(
+    steps: dict[str, int], schedule: Any, key: str, words: str
+) -> None:
+    made = config(step_scheduler={"max_steps": 5, **steps}, lr_scheduler=schedule)
+    [(where, said)] = made.remarks()
+    assert where == key
+    assert words in said
+
+
+def test_settings_that_come_to_something_are_not_remarked_on() -> None:
     assert config().remarks() == []
+    plan = {"max_steps": 5, "ckpt_every_steps": 5, "val_every_steps": 2}
+    phases = [{}, {}, {"milestones": [4]}]
+    rows = {"path_or_dataset_id": "val.jsonl"}
+    assert config(step_scheduler=plan, validation_dataset=rows, lr_scheduler=phases).remarks() == []
 
 
 def test_wandb_is_online_where_a_project_is_named_and_nothing_else_is_said() -> None:

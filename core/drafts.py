@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from . import locations
 from .files import write_atomic
 from .plan import new_run_id
+from .secrets import shows_secret
 from .selection import Selection
 
 Stage = Literal["step", "config", "environment", "review"]
@@ -28,12 +30,15 @@ class Draft:
         selection: what has been chosen so far; its step is empty before one is chosen.
         stage: where one was.
         saved_at: Unix seconds.
+        answers: to the questions of an env file that is not written yet, `SiteValue.key` → answer
+            by kind of place. Those that show a secret are not saved.
     """
 
     draft_id: str
     selection: Selection
     stage: Stage = "step"
     saved_at: float = field(default_factory=time.time)
+    answers: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def begin(cls, selection: Selection, stage: Stage = "step") -> Draft:
@@ -52,6 +57,10 @@ def save_draft(draft: Draft) -> Draft:
         "draft_id": saved.draft_id,
         "stage": saved.stage,
         "saved_at": saved.saved_at,
+        "answers": {
+            kind: {key: text for key, text in given.items() if not shows_secret(text)}
+            for kind, given in saved.answers.items()
+        },
         "from_run": saved.selection.from_run,
         **saved.selection.to_json(),
     }
@@ -82,16 +91,20 @@ def _read(file: Path) -> Draft | None:
         data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         selection = Selection(
             step=data["step"],
-            config=data["config"],
-            overrides=tuple(data["overrides"]),
-            profile=data["profile"],
-            env_file=Path(data["env_file"]) if data["env_file"] else None,
-            catalog=tuple(Path(folder) for folder in data["catalog"]),
-            name=data["name"],
-            from_run=data["from_run"],
+            config=data.get("config"),
+            overrides=tuple(data.get("overrides", ())),
+            profile=data.get("profile", "local"),
+            env_file=Path(data["env_file"]) if data.get("env_file") else None,
+            catalog=tuple(Path(folder) for folder in data.get("catalog", ())),
+            name=data.get("name"),
+            from_run=data.get("from_run"),
             cwd=Path(data["cwd"]),
         )
-        stage: Stage = next((known for known in STAGES if known == data["stage"]), "step")
-        return Draft(data["draft_id"], selection, stage, float(data["saved_at"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        stage: Stage = next((known for known in STAGES if known == data.get("stage")), "step")
+        answers = {
+            kind: {str(key): str(text) for key, text in given.items()}
+            for kind, given in data.get("answers", {}).items()
+        }
+        return Draft(data["draft_id"], selection, stage, float(data["saved_at"]), answers)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

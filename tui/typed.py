@@ -48,13 +48,16 @@ class TypeAhead:
             # What enter sends before the wizard has the terminal for itself.
             event = events.Key("enter", "\r")
         if self._working is None and self._ready():
-            plain = isinstance(self._app.focused, Input) and event.is_printable
+            plain = self._types and event.is_printable
             await self._deliver(event)
             if plain:
                 return
             self._working = asyncio.create_task(self._work())
         elif event.key in _AT_ONCE and not self._ready():
             self._held.clear()
+            await self._deliver(event)
+        elif event.key == "question_mark" and not self._held and not self._types:
+            # Help is about what one waits for, and esc, which is not held, is to leave it.
             await self._deliver(event)
         else:
             self._held.append(event)
@@ -75,6 +78,10 @@ class TypeAhead:
             self._app.post_message(Broken(error))
         finally:
             self._working = None
+
+    @property
+    def _types(self) -> bool:
+        return isinstance(self._app.focused, Input)
 
     def _ready(self) -> bool:
         try:

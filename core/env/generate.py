@@ -97,6 +97,31 @@ def generate(
     )
 
 
+def wrong_answer(
+    name_or_path: str, key: str, answer: str, overrides: Iterable[str] = (), cwd: Path | None = None
+) -> str:
+    """What is wrong with an answer to one of the site's questions; empty where nothing is.
+
+    Args:
+        name_or_path: the generator config.
+        key: the question's `SiteValue.key`.
+        answer: what was answered; an empty one leaves the question open.
+        overrides: as `generate` takes them.
+        cwd: what relative paths start from; the working directory by default.
+    """
+    if not answer:
+        return ""
+    config = load_generator(name_or_path, overrides, cwd, {key: answer})
+    profile, *path = map(str, split_key(key))
+    for finding in check_text(render(config), Path(config.output_path)):
+        # A rule may speak of the whole entry, `mounts.0`, that the key is in.
+        about = (finding.key or "?").split(".")
+        is_own = finding.profile == profile and path[: len(about)] == about
+        if is_own and finding.severity == "error":
+            return finding.message
+    return ""
+
+
 def init_words(
     name_or_path: str, overrides: Iterable[str], answers: Mapping[str, str]
 ) -> list[str]:

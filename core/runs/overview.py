@@ -32,17 +32,23 @@ class Overview:
     Args:
         registry: the runs; what backends say is saved in it.
         limit: at most so many runs, the newest.
+
+    Attributes:
+        has_older: whether there were more runs than that when they were last listed.
     """
 
     def __init__(self, registry: Registry, *, limit: int = 200) -> None:
         self._registry = registry
         self._limit = limit
+        self.has_older = False
         self._curves: dict[str, tuple[PointReader, Curves]] = {}
         self._asked: dict[str, float] = {}
 
     def known(self) -> list[Glance]:
         """The runs, the newest first, as far as this machine knows. Uses no network."""
-        records = self._registry.list(limit=self._limit)
+        records = self._registry.list(limit=self._limit + 1)
+        self.has_older = len(records) > self._limit
+        records = records[: self._limit]
         near = [self._glance(record) for record in records[:_WITH_CURVES]]
         return near + [Glance(record) for record in records[_WITH_CURVES:]]
 

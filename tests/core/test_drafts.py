@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 from tunedeck.core import locations
@@ -43,3 +45,19 @@ def test_nobody_else_may_read_a_draft(home: Path) -> None:
     draft = save_draft(_draft())
     mode = (locations.drafts_dir() / f"{draft.draft_id}.json").stat().st_mode
     assert mode & 0o077 == 0
+
+
+def test_answers_for_an_env_file_are_kept_but_for_secrets(home: Path) -> None:
+    given = {"slurm": {"slurm_base.host": "login.test", "slurm_base.account": "hf_" + "aB3" * 12}}
+    save_draft(replace(_draft(), answers=given))
+    assert list_drafts()[0].answers == {"slurm": {"slurm_base.host": "login.test"}}
+
+
+def test_a_draft_of_another_version_lacks_what_it_lacks_and_is_offered(home: Path) -> None:
+    draft = save_draft(_draft(overrides=()))
+    file = locations.drafts_dir() / f"{draft.draft_id}.json"
+    data = json.loads(file.read_text())
+    for later in ("answers", "from_run", "name", "catalog", "env_file", "overrides", "stage"):
+        del data[later]
+    file.write_text(json.dumps({**data, "of a later version": [1]}))
+    assert list_drafts() == [replace(draft, stage="step")]

@@ -181,7 +181,7 @@ async def brought_home_and_resumed(pilot: Pilot[None], run: RunScreen) -> None:
     assert json.loads((run.record.run_dir / "result.json").read_text())["steps"] == 4
     await pilot.press("r")
     await until(pilot, lambda: "✓ Ready" in shown(pilot), LIMIT_S)
-    await pilot.press("2", "colon", *"step_scheduler.max_steps=6", "enter", "escape", "4")
+    await pilot.press("2", "colon", *"step_scheduler.max_steps=6", "enter", "4")
     await until(pilot, lambda: "max_steps=6" in shown(pilot) and "✓ Ready" in shown(pilot), LIMIT_S)
     await pilot.press("s")
     await until(pilot, lambda: "step 6/6" in shown(pilot), LIMIT_S)

@@ -199,7 +199,7 @@ async def test_data_without_a_row_says_that_and_nothing_else(working_folder: Pat
     async with app.run_test(size=(80, 24)) as pilot:
         await _open_config(app, working_folder)
         await until(pilot, lambda: "most used" in shown(pilot))
-        await pilot.press("colon", *"dataset.path_or_dataset_id=none.jsonl", "enter", "escape")
+        await pilot.press("colon", *"dataset.path_or_dataset_id=none.jsonl", "enter")
         await until(pilot, lambda: "1 changed" in shown(pilot))
         await pilot.press("l")
         await until(pilot, lambda: "The data set is empty" in shown(pilot))
@@ -212,7 +212,7 @@ async def test_the_config_as_yaml_marks_what_is_changed(working_folder: Path) ->
     async with app.run_test(size=(80, 24)) as pilot:
         await _open_config(app, working_folder)
         await until(pilot, lambda: "most used" in shown(pilot))
-        await pilot.press("colon", *"optimizer.lr=0.5", "enter", "escape")
+        await pilot.press("colon", *"optimizer.lr=0.5", "enter")
         await until(pilot, lambda: "1 changed" in shown(pilot))
         await pilot.press("y")
         await until(pilot, lambda: "seed:" in shown(pilot) or "model:" in shown(pilot))

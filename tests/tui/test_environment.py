@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shlex
 import tomllib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from textual.widgets import Input, OptionList
 from tests.conftest import Command
 from tests.tui.conftest import said, shown, until
 from tunedeck.core.backends.local.backend import LocalBackend
-from tunedeck.core.drafts import Draft
+from tunedeck.core.drafts import Draft, list_drafts
 from tunedeck.core.errors import ReachError
 from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
@@ -181,14 +182,29 @@ async def test_an_env_file_is_made_from_the_site_s_values_as_the_command_makes_i
     assert (tmp_path / "work" / "env.slurm.toml").read_text() == text
 
 
+_ANSWERED = {"slurm": {"slurm_base.host": "login.test"}}
+
+
+async def test_answers_that_were_kept_are_there_when_the_draft_is_opened_again() -> None:
+    async with WizardApp().run_test(size=(120, 36)) as pilot:
+        draft = Draft.begin(Selection("peft/automodel", config="tiny"), "environment")
+        await pilot.app.push_screen(LaunchScreen(replace(draft, answers=_ANSWERED)))
+        await until(pilot, lambda: "built in" in shown(pilot))
+        await pilot.press("g")
+        await until(pilot, lambda: 'host = "login.test"' in shown(pilot))
+
+
 async def test_answers_are_kept_over_another_kind_and_asked_about_when_one_leaves() -> None:
     app = WizardApp()
     async with app.run_test(size=(120, 36)) as pilot:
         await _walk_to_form(pilot)
         screen = app.screen
         assert isinstance(screen, EnvFileScreen)
-        await pilot.press("down", "enter", *"login.test", "enter")
+        await pilot.press("down", "enter", *"login test")
+        await until(pilot, lambda: "a host has no spaces" in shown(pilot))
+        await pilot.press("ctrl+u", *"login.test", "enter")
         await until(pilot, lambda: 'host = "login.test"' in shown(pilot))
+        await until(pilot, lambda: [one.answers for one in list_drafts()] == [_ANSWERED])
         await pilot.press("home", "enter", *"xyz", "enter")
         await until(pilot, lambda: "Nothing fits what is typed" in shown(pilot))
         await pilot.press("ctrl+u", *"lepton", "enter")
@@ -202,6 +218,7 @@ async def test_answers_are_kept_over_another_kind_and_asked_about_when_one_leave
         await until(pilot, lambda: app.screen is screen)
         await pilot.press("escape", "y")
         await until(pilot, lambda: isinstance(app.screen, LaunchScreen))
+        await until(pilot, lambda: [one.answers for one in list_drafts()] == [{}])
 
 
 async def _walk_to_form(pilot: Pilot[None]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tunedeck.core.backends.base import Handle
 from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.drafts import Draft, save_draft
 from tunedeck.core.errors import NotFoundError
+from tunedeck.core.runs import overview
 from tunedeck.core.runs.registry import Registry
 from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
@@ -42,6 +44,18 @@ async def test_a_run_is_listed_with_its_state_and_opens(launched: Launcher) -> N
         await until(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
         await pilot.press("escape")
         assert isinstance(pilot.app.screen, HomeScreen)
+
+
+async def test_a_list_that_ends_before_the_oldest_run_says_so(
+    launched: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first-run", "second-run"):
+        launched("", name=name)
+    monkeypatch.setattr(overview, "Overview", partial(overview.Overview, limit=1))
+    async with WizardApp().run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "second-run" in shown(pilot))
+        assert "first-run" not in shown(pilot)
+        assert "tunedeck runs list" in shown(pilot)
 
 
 async def test_a_draft_is_offered(home: Path) -> None:

@@ -63,7 +63,7 @@ async def test_the_walk_by_keys_ends_in_a_review_of_what_was_chosen() -> None:
         await until(pilot, lambda: "config tiny" in shown(pilot))
         stage = app.screen.query_one(ConfigStage)
         await until(pilot, lambda: stage.form is not None and not stage.form.findings)
-        await pilot.press("colon", *"optimizer.lr=1e-4", "enter", "escape")
+        await pilot.press("colon", *"optimizer.lr=1e-4", "enter")
         await until(pilot, lambda: "1 changed" in shown(pilot))
         await pilot.press("n")
         await until(pilot, lambda: "built in" in shown(pilot))

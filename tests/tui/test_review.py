@@ -85,7 +85,7 @@ async def test_a_saved_launch_is_held_against_its_lock() -> None:
         await until(pilot, lambda: "Nothing has changed" in shown(pilot))
         await pilot.press("e")
         await until(pilot, lambda: "most used" in shown(pilot))
-        await pilot.press("colon", *"optimizer.lr=5e-4", "enter", "escape")
+        await pilot.press("colon", *"optimizer.lr=5e-4", "enter")
         await until(pilot, lambda: "1 changed" in shown(pilot))
         await pilot.press("alt+4")
         await until(pilot, lambda: "1 value other than 'mine'" in shown(pilot))

@@ -161,12 +161,11 @@ async def test_what_cannot_be_kept_is_told_once_and_the_walk_goes_on() -> None:
         screen = LaunchScreen(Draft.begin(chosen, "config"))
         await pilot.app.push_screen(screen)
         await until(pilot, lambda: screen.ready)
-        await pilot.press("colon")
         for seed in ("1", "2"):
-            await pilot.press(*f"rng.seed={seed}", "enter")
+            await pilot.press("colon", *f"rng.seed={seed}", "enter")
             await until(pilot, _shows(pilot, f"--dry-run rng.seed={seed}"))
             await until(pilot, lambda: "is not kept" in said(pilot))
-        await pilot.press("escape", "n")
+        await pilot.press("n")
         await until(pilot, lambda: "env files" in shown(pilot))
         assert said(pilot).count("is not kept") == 1
 

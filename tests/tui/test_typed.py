@@ -14,6 +14,7 @@ from tunedeck.core.catalog import Catalog, load_catalog
 from tunedeck.core.drafts import Draft
 from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
+from tunedeck.tui.screens.help import HelpScreen
 from tunedeck.tui.screens.home import HomeScreen
 from tunedeck.tui.screens.launch import LaunchScreen
 
@@ -58,6 +59,28 @@ async def test_escape_waits_for_nothing_and_drops_what_was_held(
         read.set()
         await pilot.pause(0.1)
         assert isinstance(app.screen, HomeScreen)
+
+
+async def test_help_about_what_is_waited_for_comes_at_once_and_escape_leaves_it_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = threading.Event()
+
+    def slowly(*given: Any) -> Catalog:
+        read.wait(30)
+        return load_catalog(*given)
+
+    monkeypatch.setattr(catalog, "load_catalog", slowly)
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = LaunchScreen(Draft.begin(Selection("peft/automodel", config="tiny"), "review"))
+        await app.push_screen(screen)
+        _type_at_once(pilot, "question_mark")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+        _type_at_once(pilot, "escape")
+        await until(pilot, lambda: app.screen is screen)
+        read.set()
+        await until(pilot, lambda: "✓ Ready" in shown(pilot), 60)
 
 
 async def test_a_text_typed_in_one_go_arrives_in_order() -> None:

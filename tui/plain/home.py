@@ -47,12 +47,14 @@ def run_prompts(*, read_only: bool) -> int:
 
 
 def _home(session: Session) -> None:
-    overview = Overview(Registry())
+    overview = Overview(Registry(), limit=_RUNS)
     for text in overview.ask():
         session.once(text)
     choices: list[tuple[str, str]] = []
     now = time.time()
-    glances = overview.known()[:_RUNS]
+    glances = overview.known()
+    if overview.has_older:
+        note("All runs, the older ones too: tunedeck runs list")
     for glance in glances:
         record, loss = glance.record, (glance.latest or {}).get("loss")
         measured = "" if loss is None else f", loss {loss:.4g}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from textual.message import Message
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from ...core.env.generate import Generated, generate, init_words, write
+from ...core.env.generate import Generated, generate, init_words, write, wrong_answer
 from ...core.env.generate_config import GeneratorConfig, config_names, load_generator
 from ...core.errors import UsageError
 from ...core.text import counted
@@ -34,6 +35,9 @@ _ABOUT = {
     "dgxcloud": "DGX Cloud Run:ai",
     "hf_jobs": "Hugging Face Jobs",
 }
+
+
+Answers = Mapping[str, Mapping[str, str]]
 
 
 class Made(Message):
@@ -64,6 +68,8 @@ class EnvFileScreen(Page):
 
     Args:
         cwd: where the file goes.
+        given: what was answered before, `SiteValue.key` → answer by kind of place.
+        keep: is told all that is answered and not written yet, whenever that changes.
     """
 
     HELP = (
@@ -83,11 +89,16 @@ class EnvFileScreen(Page):
         Binding("escape", "back", "Back", id="env-file.back"),
     ]
 
-    def __init__(self, cwd: Path) -> None:
+    def __init__(
+        self,
+        cwd: Path,
+        given: Answers | None = None,
+        keep: Callable[[Answers], None] = lambda _given: None,
+    ) -> None:
         super().__init__()
-        self._cwd = cwd
-        self.kind = "slurm"
-        self._given: dict[str, dict[str, str]] = {}
+        self._cwd, self._keep = cwd, keep
+        self._given = {kind: dict(answers) for kind, answers in (given or {}).items() if answers}
+        self.kind = next(iter(self._given), "slurm")
         self._output: str | None = None
         self._force = False
         self._config: GeneratorConfig | None = None
@@ -212,12 +223,18 @@ class EnvFileScreen(Page):
                 self.answers.pop(key, None)
                 if text.strip():
                     self.answers[key] = text.strip()
+                self._keep({kind: dict(given) for kind, given in self._given.items() if given})
                 questions = self.query_one("#questions", OptionList)
                 questions.action_cursor_down()
                 self._make()
 
             given = self.answers.get(key) or os.environ.get(value.env, "")
-            self.app.push_screen(AskText(value.question, about, given), answered)
+            question = AskText(value.question, about, given, self._check_of(key), keeps_wrong=True)
+            self.app.push_screen(question, answered)
+
+    def _check_of(self, key: str) -> Callable[[str], str]:
+        kind, overrides, cwd = self.kind, self._overrides, self._cwd
+        return lambda text: wrong_answer(kind, key, text.strip(), overrides, cwd)
 
     def _set_kind(self, kind: str | None) -> None:
         if kind is not None and kind != self.kind:
@@ -250,6 +267,7 @@ class EnvFileScreen(Page):
     def _saved(self, message: Saved) -> None:
         kept = f" The file as it was is in {message.backup.name}." if message.backup else ""
         self.wizard.say(f"Wrote {safe(message.path)}.{safe(kept)}")
+        self._keep({})
         self.app.pop_screen()
 
     def action_back(self) -> None:
@@ -263,4 +281,5 @@ class EnvFileScreen(Page):
 
     def _leave_if(self, sure: bool | None) -> None:
         if sure:
+            self._keep({})
             self.app.pop_screen()

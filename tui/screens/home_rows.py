@@ -41,6 +41,9 @@ def home_options(seen: Seen, compared: Collection[str], width: int) -> Iterator[
                 _run_row(glance, width, chosen=run_id in compared),
                 id=f"run:{run_id}",
             )
+        if seen.has_older:
+            words = Content.styled("  all, the older ones too: tunedeck runs list", "$text-muted")
+            yield Option(words, id="heading:older", disabled=True)
     if seen.replays:
         yield _heading("Saved launches")
         for listed in seen.replays:

@@ -19,11 +19,19 @@ _PACE_S = 1.0
 
 
 class Seen(Message):
-    """What there is now."""
+    """What there is now; of the runs perhaps the newest alone."""
 
-    def __init__(self, runs: list[Glance], drafts: list[Draft], replays: list[Listed]) -> None:
+    def __init__(
+        self,
+        runs: list[Glance],
+        drafts: list[Draft],
+        replays: list[Listed],
+        *,
+        has_older: bool = False,
+    ) -> None:
         super().__init__()
         self.runs, self.drafts, self.replays = runs, drafts, replays
+        self.has_older = has_older
 
 
 def look_on(page: Page, stop: threading.Event) -> None:
@@ -55,9 +63,10 @@ def look_on(page: Page, stop: threading.Event) -> None:
         for note in notes:
             if note not in before:
                 page.app.call_from_thread(page.wizard.say, note, severity="warning")
-        before = notes if asked else before
+        before = notes
         if not stop.is_set():
-            page.post_message(Seen(runs, list_drafts(), list_replays() if asked else []))
+            replays = list_replays() if asked else []
+            page.post_message(Seen(runs, list_drafts(), replays, has_older=overview.has_older))
         if asked:
             stop.wait(_PACE_S)
         asked = True

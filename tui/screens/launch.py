@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -144,16 +145,22 @@ class LaunchScreen(Page):
 
     @on(Chosen)
     def _choose(self, message: Chosen) -> None:
-        self.draft = replace(
-            self.draft, selection=message.selection, stage=message.go or self.draft.stage
-        )
-        if not self.wizard.read_only:
-            self._keeper.keep(self.draft)
+        stage = message.go or self.draft.stage
+        self._keep(replace(self.draft, selection=message.selection, stage=stage))
         self._say_command()
         if message.go:
             self._show_stage()
         else:
             self._stage.show()
+
+    def keep_answers(self, answers: Mapping[str, Mapping[str, str]]) -> None:
+        """Keep what was answered for an env file that is not written yet."""
+        self._keep(replace(self.draft, answers=answers))
+
+    def _keep(self, draft: Draft) -> None:
+        self.draft = draft
+        if not self.wizard.read_only:
+            self._keeper.keep(draft)
 
     @property
     def _stage(self) -> StageView:

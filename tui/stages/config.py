@@ -194,6 +194,7 @@ class ConfigStage(StageView):
             self.wizard.say(f"{error}: quotes are those of a shell.", severity="error")
             return
         event.input.value = ""
+        self.take_focus()
         self.post_message(Chosen(changed))
 
     @on(OptionList.OptionSelected)

@@ -294,7 +294,9 @@ class EnvironmentStage(StageView):
         from ..screens.env_file import EnvFileScreen
 
         self._known_before = set(self._profiles.names)
-        self.app.push_screen(EnvFileScreen(self.walk.selection.cwd))
+        walk = self.walk
+        form = EnvFileScreen(walk.selection.cwd, walk.draft.answers, walk.keep_answers)
+        self.app.push_screen(form)
 
     def action_mend(self) -> None:
         """Make the marked finding's mend, or the first one that can be made."""

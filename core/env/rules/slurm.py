@@ -1,4 +1,4 @@
-"""Options whose form Slurm would complain about only when the job is submitted."""
+"""Options whose form Slurm, or SSH, would complain about only when the job is submitted."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ...findings import Finding
 from .subject import Subject
 
 _FORMS = {
+    "host": (re.compile(r"\S+"), "login.cluster.edu"),
     "signal": (re.compile(r"(?:[BR]+:)?(?:SIG)?[A-Z0-9]+(?:@\d+)?"), "B:USR1@120"),
     "array": (re.compile(r"\d+(?:-\d+(?::\d+)?)?(?:,\d+(?:-\d+(?::\d+)?)?)*(?:%\d+)?"), "0-7%2"),
     "dependency": (
@@ -20,7 +21,7 @@ _FORMS = {
 
 
 def slurm_forms(subject: Subject) -> Iterable[Finding]:
-    """Each option against the form that sbatch takes."""
+    """Each option against the form that it must have."""
     if subject.executor != "slurm":
         return
     for key, (form, example) in _FORMS.items():
@@ -30,6 +31,8 @@ def slurm_forms(subject: Subject) -> Iterable[Finding]:
         yield subject.finding(
             "error",
             key,
-            f"'{value}' is not of the form that Slurm takes for '{key}'.",
+            f"'{value}' is not of the form that Slurm takes for '{key}'."
+            if key != "host"
+            else f"'{value}' is no host: a host has no spaces.",
             f'Write it like this: {key} = "{example}"',
         )

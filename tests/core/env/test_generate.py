@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tunedeck.core.env.check import check_files
 from tunedeck.core.env.find import find_env_files
-from tunedeck.core.env.generate import generate, write
+from tunedeck.core.env.generate import generate, write, wrong_answer
 from tunedeck.core.env.generate_config import config_names, load_generator
 from tunedeck.core.env.generate_render import data_of, merge
 from tunedeck.core.env.load import load_env_files
@@ -458,3 +458,20 @@ def test_shipped_configs_name_site_values_that_exist(tmp_path: Path) -> None:
         loaded = load_generator(config, cwd=tmp_path)
         for value in loaded.site:
             assert f"${{oc.env:{value.env}," in str(loaded.sections)
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "right", "wrong", "words"),
+    [
+        ("slurm", "slurm_base.host", "login.test", "my host", "has no spaces"),
+        ("slurm", "slurm_base.workspace", "/shared", "shared", "absolute path"),
+        ("slurm", "slurm_base.account", "nlp", "<account>", "placeholder"),
+        ("lepton", "lepton_base.mounts[0].path", "/users/ada", "users", "absolute path"),
+    ],
+)
+def test_an_answer_is_told_what_is_wrong_with_it_alone(
+    config: str, key: str, right: str, wrong: str, words: str
+) -> None:
+    assert words in wrong_answer(config, key, wrong)
+    assert wrong_answer(config, key, right) == ""
+    assert wrong_answer(config, key, "") == ""

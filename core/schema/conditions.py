@@ -67,6 +67,14 @@ CONDITIONS: tuple[Condition, ...] = (
         "Set packed_sequence.packed_sequence_size=0.",
     ),
     Condition(
+        "packing_mixes",
+        "model.attn_implementation",
+        lambda config, model: _packs(config) and config.model.attn_implementation in model.mixes,
+        "This kernel is not told where rows end in this architecture: packed rows would see each "
+        "other.",
+        "Leave model.attn_implementation out, or set packed_sequence.packed_sequence_size=0.",
+    ),
+    Condition(
         "context_carries",
         "distributed.cp_size",
         lambda config, model: config.distributed.cp_size > 1 and (model.carries or model.vision),

@@ -31,7 +31,8 @@ spaces, convolutions, linear or chunked or compressed attention): several of the
 their layers out of `config.json`."""
 _ENCODERS = frozenset(
     (
-        *("bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie"),
+        *("bert", "bert-generation", "big_bird", "camembert", "cpmant", "data2vec-text"),
+        *("electra", "ernie"),
         *("megatron-bert", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer"),
         *("xlm", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xmod"),
     )
@@ -41,10 +42,10 @@ _UNAWARE = frozenset(
     (
         *("bart", "bigbird_pegasus", "biogpt", "blenderbot", "blenderbot-small", "bloom", "blt"),
         *(
-            "cpmant",
             "evolla",
             "falcon",
             "git",
+            "gpt_neo",
             "marian",
             "mbart",
             "mpt",
@@ -57,6 +58,11 @@ _UNAWARE = frozenset(
 )
 """Architectures of transformers whose attention is their own and is not told where one row of a
 sequence ends: rows would see each other."""
+_BY_BOUNDARIES = frozenset(("afmoe", "gpt_oss", "opt"))
+"""Architectures of transformers that leave positions out of their masks, which so do not say where
+one row of a sequence ends: attention that is told otherwise keeps rows apart."""
+_BY_MASK = frozenset(("codegen", "doge", "gpt_neox_japanese", "gptj", "nemotron", "stablelm"))
+"""Those whose attention is told by a mask alone."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _EXPERT_LAYERS = {
     ("gate", "gate_up_proj", "down_proj", "w1", "w2", "w3"): ("minimax", "minimax_m2", "mixtral"),
@@ -79,6 +85,7 @@ class ModelFacts(NamedTuple):
         model_type: the architecture's name in transformers.
         vision: whether it takes images.
         carries: whether it has layers that carry one row into the next where rows share a sequence.
+        mixes: the attention kernels by which rows that share a sequence would see each other.
         encodes: whether it is an encoder, which sees the tokens that it would predict.
         translates: whether it is an encoder with a decoder, which predicts no next token.
         experts: how many experts a layer has; None where its config does not say that.
@@ -92,6 +99,7 @@ class ModelFacts(NamedTuple):
     model_type: str
     vision: bool = False
     carries: bool = False
+    mixes: tuple[str, ...] = ()
     encodes: bool = False
     translates: bool = False
     experts: int | None = None
@@ -114,6 +122,7 @@ def model_facts(config: Mapping[str, Any], code: str | None = None) -> ModelFact
         kind,
         vision=isinstance(config.get("vision_config"), Mapping),
         carries=_carries(config) or _carries(text),
+        mixes=_mixes(str(text.get("model_type") or kind)),
         encodes=kind in _ENCODERS,
         translates=config.get("is_encoder_decoder") is True,
         experts=next((text[k] for k in _EXPERTS if isinstance(text.get(k), int)), None),
@@ -130,6 +139,12 @@ def _carries(config: Mapping[str, Any]) -> bool:
         return True
     kinds = next((config[key] for key in _LAYER_KINDS if config.get(key)), ())
     return isinstance(kinds, list | tuple) and not _ATTENTION.issuperset(map(str, kinds))
+
+
+def _mixes(name: str) -> tuple[str, ...]:
+    if name in _BY_BOUNDARIES:
+        return ("eager", "sdpa")
+    return ("flash_attention_2", "flash_attention_3") if name in _BY_MASK else ()
 
 
 def own_code_file(config: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunedeck.trainer.data.batches import Batch
 from tunedeck.trainer.model.activation_checkpointing import checkpoint_activations
@@ -16,6 +16,7 @@ from tunedeck.trainer.model.attention import DOCUMENTS
 from tunedeck.trainer.model.lean import use_lean_functions
 from tunedeck.trainer.update.loss import SupervisedLoss
 
+from .helpers import SIZES
 from .test_attention import batch_of, documents
 
 
@@ -66,6 +67,18 @@ def test_the_last_block_computes_for_supervised_positions_alone(
     assert own.keys() == gradients.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(own[name], gradient, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_blocks_that_take_turns_compute_for_every_position() -> None:
+    torch.manual_seed(0)
+    sizes = {**SIZES, "num_key_value_heads": 4, "vocab_size": 260, "num_layers_per_stack": 1}
+    config = AutoConfig.for_model("hrm_text", **sizes, H_cycles=2, L_cycles=1, head_dim=8)
+    plain: Any = AutoModelForCausalLM.from_config(config, attn_implementation=DOCUMENTS)
+    model = copy.deepcopy(plain)
+    assert use_lean_functions(model)
+    batch = batch_of(documents(), in_line=True)
+    found, expected = (SupervisedLoss(one)(batch).item() for one in (model, plain))
+    assert found == pytest.approx(expected, rel=1e-6)
 
 
 def test_outside_of_a_loss_all_positions_are_computed(llama: Path) -> None:

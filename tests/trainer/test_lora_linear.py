@@ -71,6 +71,16 @@ def test_it_computes_what_peft_computes(
         torch.testing.assert_close(gradient, their[name])
 
 
+def test_what_it_gives_may_be_changed_in_place() -> None:
+    found = []
+    for layer in layers():
+        given = layer(torch.ones(2, 3, 12))
+        given *= 2
+        given.sum().backward()
+        found.append([p.grad for p in layer.parameters() if p.grad is not None])
+    torch.testing.assert_close(*found)
+
+
 def test_autocast_and_a_merged_adapter_are_left_to_peft(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lora_linear, "_joined", lambda *_: pytest.fail("joined"))
     layer: Any = layers()[0]

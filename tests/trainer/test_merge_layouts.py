@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     CLIPVisionConfig,
@@ -94,6 +95,27 @@ def test_the_language_part_of_a_model_with_images_is_merged(
     assert (expected - logits(load(base))).abs().max() > 1e-3
     torch.testing.assert_close(logits(load(output)), expected, rtol=0, atol=2e-5)
     assert (output / "preprocessor_config.json").is_file()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_of_linear_attention_alone_is_merged(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {**SIZES, "num_hidden_layers": 2, "vocab_size": 256, "mamba_n_heads": 8}
+    config = AutoConfig.for_model(
+        "granitemoehybrid",
+        **sizes,
+        layers_block_type=["mamba", "mamba"],
+        layer_types=["mamba", "mamba"],
+        mamba_d_head=8,
+        mamba_d_state=8,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        shared_intermediate_size=32,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    adapter = make_adapter(tmp_path / "base", tmp_path / "adapter", target_modules=["in_proj"])
+    run(adapter, tmp_path / "run")
+    assert json.loads((tmp_path / "run/result.json").read_text())["logit_difference"] < 1e-4
 
 
 def test_an_adapter_for_experts_does_not_fit_a_dense_model(

@@ -63,5 +63,6 @@ def merge_difference(
 
 
 def _logits(model: torch.nn.Module, ids: Tensor) -> Tensor:
-    logits: Tensor = model(input_ids=ids).logits
+    # A cache is of no use for one forward pass, and not every architecture can begin one.
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits
     return logits

@@ -25,8 +25,9 @@ SHARED = "documents_of_ranks"
 """The same where several ranks share a sequence; see `parallel/sequences.py`."""
 
 _LAYERS = {"full_attention", "sliding_attention"}
-_WITHHELD = {"nemotron"}  # Its blocks hand nothing on to their attention.
-_MASKED_BY_POSITION = {"codegen", "gpt_neo", "gpt_neox_japanese", "gptj", "stablelm"}
+# Nemotron's blocks hand nothing on to their attention; Doge's scores are changed by its mask.
+_WITHHELD = {"doge", "nemotron"}
+_MASKED_BY_POSITION = {"codegen", "gpt_neox_japanese", "gptj", "stablelm"}
 _FLASH_HEAD = 256
 _FLASH_MULTIPLE = 8
 _FLASH_CAPABILITY = (8, 0)  # Ampere

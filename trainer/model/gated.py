@@ -95,7 +95,9 @@ class _Gated(torch.autograd.Function):
         output, low_down = layers[2](_act(gate, silu).mul_(up))
         ctx.save_for_backward(x, gate, up, low_gate, low_up, low_down, *tensors)
         ctx.silu, ctx.scales = silu, scales
-        return output.view(*x.shape[:-1], -1)
+        # No view to autograd: some models change in place what a layer gives them.
+        shaped: Tensor = _aten._unsafe_view(output, (*x.shape[:-1], output.shape[-1]))
+        return shaped
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -145,11 +145,15 @@ def give_selection(model: nn.Module, selection: Selection) -> bool:
     """Let the last block of a model know what is selected; whether it has one that looks at it.
 
     Where weights are split within layers, a rank may hold a part of the positions only: not there.
+    Nor where blocks lie in several stacks, which may take turns: the last to be there may not be
+    the last to compute.
     """
-    blocks = [module for module in model.modules() if hasattr(type(module), "selection")]
-    if not blocks or any(_is_split(parameter) for parameter in blocks[-1].parameters()):
+    found = {n: m for n, m in model.named_modules() if hasattr(type(m), "selection")}
+    stacks = {name.rpartition(".")[0] for name in found}
+    last = next(reversed(found.values()), None)
+    if last is None or len(stacks) > 1 or any(_is_split(p) for p in last.parameters()):
         return False
-    blocks[-1].selection = selection  # type: ignore[assignment]
+    last.selection = selection
     return True
 
 

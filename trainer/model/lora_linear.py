@@ -88,7 +88,9 @@ class _Joined(torch.autograd.Function):
         output = with_product(output, low, b.T, scale)
         ctx.save_for_backward(x, weight, a, b, low)
         ctx.scale = scale
-        return output.view(*x.shape[:-1], -1)
+        # No view to autograd: some models change in place what a layer gives them.
+        shaped: Tensor = torch.ops.aten._unsafe_view(output, (*x.shape[:-1], weight.shape[0]))
+        return shaped
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

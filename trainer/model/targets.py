@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
+import peft
+import torch
+from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
+from peft.utils.transformers_weight_conversion import (
+    convert_peft_adapter_state_dict_for_transformers as as_peft_loads,
+)
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -33,7 +40,7 @@ def target_modules(
     if config.match_all_linear:
         chosen = {name for name, module in linear.items() if module is not head}
     else:
-        chosen = {n for pattern in config.target_modules for n in _named(linear, pattern)}
+        chosen = {n for pattern in config.target_modules for n in _named(model, linear, pattern)}
     for pattern in config.exclude_modules:
         chosen -= set(matching(linear, pattern))
     if not chosen:
@@ -70,15 +77,52 @@ def without_experts(model: PreTrainedModel, targets: list[str]) -> list[str]:
 
 
 def _linear(model: PreTrainedModel) -> dict[str, nn.Module]:
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D)
-    }
+    """The linear layers that can be adapted, by name."""
+    found: dict[str, nn.Module] = {}
+    known: dict[str, bool] = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear | Conv1D) or _computes_more(module):
+            continue
+        # Layers of one place in their block are alike.
+        place = re.sub(r"\d+", "0", name)
+        if place not in known:
+            known[place] = _is_read_back(model, name)
+        if known[place]:
+            found[name] = module
+    return found
 
 
-def _named(names: Iterable[str], pattern: str) -> list[str]:
+def _computes_more(module: nn.Module) -> bool:
+    """Whether an architecture has made more of a linear layer: a router, one product a group."""
+    kind = type(module)
+    own = kind.__module__.startswith("transformers.models.") and "forward" in vars(kind)
+    return own and kind.__name__ != "FalconLinear"  # It only orders its sums otherwise.
+
+
+def _is_read_back(model: PreTrainedModel, name: str) -> bool:
+    """Whether PEFT adapts a layer, and loads its adapter into the same.
+
+    As it loads one, it gives it the name that the model has for what a published file calls so: of
+    some architectures that is another name also for what bears the model's own.
+    """
+    settings = peft.LoraConfig(target_modules=[_leaf(name)])
+    keys = [f"base_model.model.{name}.lora_{side}.weight" for side in "AB"]
+    try:
+        _check_lora_target_modules_mamba(settings, model, _leaf(name))
+        read = as_peft_loads(model, settings, {key: torch.zeros(1, 1) for key in keys})
+    except (ValueError, RuntimeError):
+        return False
+    return read.keys() == set(keys)
+
+
+def _named(model: PreTrainedModel, names: Iterable[str], pattern: str) -> list[str]:
     found = matching(names, pattern)
+    linear = (n for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D))
+    if not found and matching(linear, pattern):
+        raise UsageError(
+            f"'{pattern}' names layers that PEFT cannot adapt in '{model.config.model_type}'.",
+            fix=f"It can adapt {', '.join(sorted({_leaf(name) for name in names}))}.",
+        )
     if not found:
         leaves = sorted({_leaf(name) for name in names})
         raise UsageError(

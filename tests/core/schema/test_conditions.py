@@ -32,6 +32,8 @@ EXPERTS = model_facts({"model_type": "qwen3_moe", "num_experts": 4})
 SHARED = model_facts({"model_type": "qwen2_moe", "num_experts": 4})
 REMOTE = {"trust_remote_code": True}
 PACKED = {"packed_sequence_size": 64}
+EAGER = {"packed_sequence": PACKED, "model": {"attn_implementation": "eager"}}
+FLASH = {"packed_sequence": PACKED, "model": {"attn_implementation": "flash_attention_2"}}
 REWARD = {"reward_model_cfg": {"enabled": True}}
 
 
@@ -61,6 +63,12 @@ def config(**tables: Any) -> TrainConfig:
         ({"model": REWARD}, model_facts({"model_type": "bert"}), {"reward_sft"}),
         ({"packed_sequence": PACKED}, model_facts({"model_type": "mpt"}), {"packing_carries"}),
         ({"packed_sequence": PACKED}, model_facts({"model_type": "gptj"}), set()),
+        (FLASH, model_facts({"model_type": "gptj"}), {"packing_mixes"}),
+        (EAGER, model_facts({"model_type": "gptj"}), set()),
+        ({"packed_sequence": PACKED}, model_facts({"model_type": "gpt_oss"}), set()),
+        (EAGER, model_facts({"model_type": "gpt_oss"}), {"packing_mixes"}),
+        (FLASH, model_facts({"model_type": "gpt_oss"}), set()),
+        (EAGER, TEXT, set()),
         ({"model": {"freeze": {"language_model": True}}}, model_facts(VISION), {"text_frozen"}),
         ({"model": {"freeze": {"language_model": True}}}, TEXT, set()),
         ({"peft": {"quantization": "nf4"}}, TEXT, set()),

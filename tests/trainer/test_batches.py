@@ -107,3 +107,31 @@ def test_rows_on_lines_of_their_own_are_padded_at_the_right() -> None:
     assert batch.targets.tolist() == [2, 4, 5, 8, 11, 21, 24]
     assert batch.positions.tolist() == [1, 3, 4, 7, 8, 16, 19]
     assert batch.cu_seqlens is batch.position_ids is batch.sources is None
+
+
+def test_a_gpu_fetches_whatever_it_is_sent_from_pinned_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pinned: list[torch.Tensor] = []
+    fetched: list[tuple[torch.Tensor, torch.device, bool]] = []
+
+    def pin(values: torch.Tensor) -> torch.Tensor:
+        pinned.append(values.clone())
+        return pinned[-1]
+
+    def fetch(
+        values: torch.Tensor, device: torch.device, *, non_blocking: bool = False
+    ) -> torch.Tensor:
+        fetched.append((values, device, non_blocking))
+        return values
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "to", fetch)
+    gpu = torch.device("cuda", 1)
+    batch = Layout(7, in_line=True).batch(token_rows(), (4, 5, 6), 3)
+    assert batch.to(torch.device("cpu")) is batch and not pinned
+    moved = batch.to(gpu)
+    assert len(fetched) == 5
+    assert all(x is y for (x, _, _), y in zip(fetched, pinned, strict=True))
+    assert {(device, unwaited) for _, device, unwaited in fetched} == {(gpu, True)}
+    assert moved.input_ids.tolist() == batch.input_ids.tolist()

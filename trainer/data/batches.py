@@ -60,7 +60,7 @@ class Batch(NamedTuple):
         if device.type == "cpu":
             return self
         moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
+            name: sent(value, device)
             for name, value in self._asdict().items()
             if isinstance(value, Tensor)
         }
@@ -206,6 +206,13 @@ class Collate:
         packs = self._packs
         numbers = samples if packs is None else [row for one in samples for row in packs[one]]
         return self._layout.batch([self._rows[n] for n in numbers], numbers, len(samples))
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values of the host on a device; a GPU fetches them without being waited for."""
+    if device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def _long(values: NDArray[Any]) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 
 from ...core.errors import UsageError
-from ..data.batches import Batch
+from ..data.batches import Batch, sent
 from ..model.attention import (
     SHARED,
     Within,
@@ -187,7 +187,7 @@ class _Seen(NamedTuple):
         seen = [s.last - s.first for s in found]
         places = torch.cat([torch.arange(s.first, s.last) for s in found])
         begins = (torch.tensor([0, *x]).cumsum(0).int() for x in (asked, seen))
-        places, bounds, seen_bounds = (x.to(device, non_blocking=True) for x in (places, *begins))
+        places, bounds, seen_bounds = (sent(x, device) for x in (places, *begins))
         return cls(places, bounds, seen_bounds, max(asked), max(seen))
 
 

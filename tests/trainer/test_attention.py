@@ -16,6 +16,7 @@ from tunedeck.core.schema.model import ModelConfig
 from tunedeck.trainer.data.assemble import layout_of
 from tunedeck.trainer.data.batches import Batch, Layout
 from tunedeck.trainer.data.rows import TokenRow
+from tunedeck.trainer.model import build
 from tunedeck.trainer.model.attention import (
     DOCUMENTS,
     attends_by_document,
@@ -156,6 +157,7 @@ def test_the_attention_of_a_run_is_not_written_into_its_model(llama: Path, tmp_p
         ("gpt_oss", {"layer_types": ["sliding_attention", "full_attention"]}, True),
         ("mamba2", {"num_heads": 8, "head_dim": 8}, False),
         ("nemotron", {"num_attention_heads": 4}, False),
+        ("doge", {}, False),
         ("lfm2", {"layer_types": ["conv", "full_attention"]}, False),
     ],
 )
@@ -167,7 +169,8 @@ def test_only_models_of_attention_alone_take_documents(
 
 
 @pytest.mark.parametrize(
-    ("kind", "apart"), [("gptj", True), ("nemotron", True), ("mpt", False), ("biogpt", False)]
+    ("kind", "apart"),
+    [("gptj", True), ("nemotron", True), ("doge", True), ("mpt", False), ("falcon", False)],
 )
 def test_rows_share_a_sequence_only_where_they_do_not_see_each_other(
     kind: str, apart: bool
@@ -212,6 +215,19 @@ def test_biases_of_attention_are_not_left_out(alibi: bool) -> None:
             attention_of(
                 ModelConfig(config="folder", attn_implementation="sdpa"), type(exact), config
             )
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernel"), [("gemma2", "sdpa"), ("gptj", "sdpa"), ("mpt", "flash_attention_2")]
+)
+def test_a_kernel_that_does_not_compute_an_architecture_is_refused(
+    kind: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "is_flash_attn_2_available", lambda **_: True)
+    config = AutoConfig.for_model(kind)
+    model_class = class_of(Kind.TEXT, config, remote=False)
+    with pytest.raises(UsageError, match=f"{kernel} does not compute '{kind}'"):
+        attention_of(ModelConfig(config="folder", attn_implementation=kernel), model_class, config)
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -153,6 +153,12 @@ def attention_of(
             f"model.attn_implementation: {wanted} needs the package flash-attn and a GPU.",
             fix="Leave the key out: what is taken then needs no other package.",
         )
+    known = {"eager": True, "sdpa": model_class._supports_sdpa}
+    if not known.get(wanted, model_class._supports_flash_attn):
+        raise UsageError(
+            f"model.attn_implementation: {wanted} does not compute '{architecture.model_type}'.",
+            fix="Leave the key out, or set model.attn_implementation=eager.",
+        )
     return wanted
 
 

@@ -80,12 +80,31 @@ def join(config: TrainConfig, device: torch.device) -> DistributedContext:
                 f"The processes of the run did not find each other: {str(error).splitlines()[0]}",
                 fix="Check that all nodes were started and reach MASTER_ADDR and MASTER_PORT.",
             ) from error
+    _check_alike(gpu)
     context = lay_out(sizes, device.type, local_rank=int(os.environ["LOCAL_RANK"]))
     for mesh in (context.device_mesh, context.expert_mesh, context.context_mesh):
         for group in mesh.get_all_groups() if mesh is not None else ():
             # A group of a mesh is made with torch's own, ten minutes for NCCL.
             _set_pg_timeout(settings.timeout, group)
     return context
+
+
+def _check_alike(gpu: bool) -> None:
+    """Find out whether all processes talk the same way; else they would wait for each other.
+
+    Raises:
+        UsageError: GPUs are to be seen by some of them only.
+    """
+    # NCCL cannot be asked: this goes between CPUs.
+    most = torch.tensor([gpu, not gpu], dtype=torch.int64)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    if most.all():
+        leave(failed=True)
+        raise UsageError(
+            f"This process computes on {'a GPU' if gpu else 'the CPU'}, and others do not.",
+            fix="Look at nvidia-smi on each node, and give all of them GPUs or none "
+            "(CUDA_VISIBLE_DEVICES).",
+        )
 
 
 def lay_out(sizes: MeshSizes, device_type: str, *, local_rank: int) -> DistributedContext:

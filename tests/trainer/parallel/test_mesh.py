@@ -123,6 +123,25 @@ def test_nccl_without_a_gpu_is_refused(
         )
 
 
+def test_ranks_of_which_some_have_no_gpu_do_not_wait_for_each_other(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from torch import distributed as dist
+
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+
+    def another_has_one(mine: torch.Tensor, _: Any) -> None:
+        assert mine.tolist() == [0, 1] and not mine.is_cuda
+        mine.copy_(mine.maximum(torch.tensor([1, 0])))
+
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(dist, "all_reduce", another_has_one)
+    with pytest.raises(UsageError, match="computes on the CPU, and others do not"):
+        join(configure(step_scheduler={"global_batch_size": 8}), torch.device("cpu"))
+
+
 def test_ranks_that_hold_the_same_rows_get_the_same_share() -> None:
     sizes = MeshSizes(dp_replicate=2, dp_shard=2, cp=2, ep=3, tp=2)
     world = 2 * 2 * 2 * 3 * 2

@@ -237,5 +237,6 @@ def test_flash_attention_alone_does_not_put_rows_in_one_line(
     runtime: Any = SimpleNamespace(
         allow_flash_attn_args=known, attn_impl="flash_attention_2", enable_seq_packing=False
     )
+    runtime.model_config = AutoConfig.for_model("llama")
     chat: Any = SimpleNamespace(pad_id=0)
     assert layout_of(configure(), chat, runtime).in_line is known

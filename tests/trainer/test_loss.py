@@ -2,18 +2,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from tunedeck.core.schema import TrainConfig
+from tunedeck.trainer.data.assemble import layout_of
 from tunedeck.trainer.data.batches import Batch
+from tunedeck.trainer.model.attention import DOCUMENTS
 from tunedeck.trainer.update.finite import UpdateGuard
 from tunedeck.trainer.update.loss import SupervisedLoss
 from tunedeck.trainer.update.step import train_step
 
-from .helpers import KINDS
+from .helpers import KINDS, SIZES
+from .test_attention import documents
 
 
 def batch_of(rows: list[list[int]], trained: list[list[int]]) -> Batch:
@@ -101,3 +107,35 @@ def test_gradients_over_the_limit_are_scaled_down_to_it_and_no_others(
         told, change = take(share * norm)
         assert told == pytest.approx(norm)
         assert change == pytest.approx(min(share, 1.0) * norm, rel=1e-3)
+
+
+def test_what_fills_a_line_up_leaves_gradients_finite(
+    configure: Callable[..., TrainConfig],
+) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "gemma3n_text",
+        **{
+            **SIZES,
+            "num_hidden_layers": 4,
+            "vocab_size": 260,
+            "pad_token_id": 0,
+            "intermediate_size": [64] * 4,
+        },
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        num_kv_shared_layers=2,
+        activation_sparsity_pattern=[0.95, 0.0, 0.0, 0.0],
+        laurel_rank=8,
+        hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=260,
+    )
+    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation=DOCUMENTS)
+    runtime: Any = SimpleNamespace(
+        enable_seq_packing=False, allow_flash_attn_args=True, attn_impl=DOCUMENTS
+    )
+    runtime.model_config = config
+    chat: Any = SimpleNamespace(pad_id=0)
+    batch = layout_of(configure(), chat, runtime).batch(documents(), range(len(documents())), 1)
+    assert batch.padding
+    SupervisedLoss(model)(batch).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

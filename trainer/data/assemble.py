@@ -116,7 +116,11 @@ def layout_of(
     """Rows in one line wherever the model's layers keep them apart: no padding is computed."""
     apart = runtime.allow_flash_attn_args and attends_in_line(runtime.attn_impl)
     in_line = runtime.enable_seq_packing or apart
-    return Layout(chat.pad_id or 0, in_line, sources, _MULTIPLE)
+    pad = chat.pad_id or 0
+    if pad == runtime.model_config.get_text_config().pad_token_id:
+        # Its embedding is zero in some, where a gradient through a deviation (Gemma 3n) is none.
+        pad = int(pad == 0)
+    return Layout(pad, in_line, sources, _MULTIPLE)
 
 
 def prepare_table(

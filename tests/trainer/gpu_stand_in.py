@@ -67,7 +67,7 @@ def _documents(
         yield asks, at, scores.softmax(-1)
 
 
-def _forward(
+def flash_forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -100,7 +100,7 @@ def _forward(
     return out.to(query.dtype), sums, seed, seed[0], query.new_empty(0)
 
 
-def _backward(
+def flash_backward(
     gradient: Tensor,
     query: Tensor,
     key: Tensor,
@@ -142,8 +142,8 @@ def _backward(
 def stand_in(patch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0)) -> Iterator[None]:
     """Tensors say that they are on a GPU, and the kernels of flash attention are there."""
     library = torch.library.Library("aten", "IMPL")
-    library.impl("_flash_attention_forward", _forward, "CPU")
-    library.impl("_flash_attention_backward", _backward, "CPU")
+    library.impl("_flash_attention_forward", flash_forward, "CPU")
+    library.impl("_flash_attention_backward", flash_backward, "CPU")
     patch.setattr(torch.Tensor, "is_cuda", property(lambda _: True))
     patch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
     try:

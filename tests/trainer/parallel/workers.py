@@ -28,9 +28,14 @@ GRACE = 5.0
 
 
 class Workers:
-    """Processes on this machine that can meet as the ranks of a run, over and over."""
+    """Processes on this machine that can meet as the ranks of a run, over and over.
 
-    def __init__(self) -> None:
+    Args:
+        first: what each of them calls before it imports torch. They are then started anew.
+    """
+
+    def __init__(self, first: Callable[[], None] | None = None) -> None:
+        self._first = first
         self._processes: list[Any] = []
         self._pipes: list[Connection[Any, Any]] = []
 
@@ -45,11 +50,12 @@ class Workers:
             process.kill()
 
     def _start(self, count: int) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tunedeck.trainer.sft"])
+        context: Any = multiprocessing.get_context("spawn" if self._first else "forkserver")
+        if self._first is None:
+            context.set_forkserver_preload(["tunedeck.trainer.sft"])
         while len(self._processes) < count:
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, self._first), daemon=True)
             process.start()
             theirs.close()
             self._processes.append(process)
@@ -113,9 +119,11 @@ class Workers:
         return [value for value, _ in self.take(ranks)]
 
 
-def _serve(pipe: Connection[Any, Any]) -> None:
+def _serve(pipe: Connection[Any, Any], first: Callable[[], None] | None) -> None:
     sys.path.insert(0, str(Path(__file__).parents[3]))
     os.environ["OMP_NUM_THREADS"] = "1"
+    if first is not None:
+        first()
     import torch
     import transformers
 

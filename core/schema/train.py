@@ -195,18 +195,10 @@ class TrainConfig(Table):
 
     def remarks(self) -> list[tuple[str, str]]:
         """Dotted key and words for what is allowed but most likely not meant."""
-        plan, found = self.step_scheduler, []
-        steps = plan.max_steps
-        if plan.val_every_steps is not None and self.validation_dataset is None:
-            words = "val_every_steps validates nothing: there is no validation_dataset"
-            found.append(("step_scheduler.val_every_steps", words))
+        steps = self.step_scheduler.max_steps
         if steps is None:
-            return found
-        if plan.ckpt_every_steps is not None and plan.ckpt_every_steps > steps:
-            words = (
-                f"the run ends at step {steps}, before ckpt_every_steps: it saves then"
-            )
-            found.append(("step_scheduler.ckpt_every_steps", words))
+            return []
+        found = []
         for start, schedule in self.lr_phases():
             if start >= steps:
                 words = f"the run ends at step {steps}, before its milestone at step {start}"

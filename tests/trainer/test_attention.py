@@ -221,7 +221,7 @@ def test_biases_of_attention_are_not_left_out(alibi: bool) -> None:
     ("kind", "kernel"), [("gemma2", "sdpa"), ("gptj", "sdpa"), ("mpt", "flash_attention_2")]
 )
 def test_a_kernel_that_does_not_compute_an_architecture_is_refused(
-    kind: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, kernel: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "is_flash_attn_2_available", lambda **_: True)
     config = AutoConfig.for_model(kind)

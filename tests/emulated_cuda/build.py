@@ -39,6 +39,8 @@ def why_not() -> str | None:
         return "this torch has CUDA of its own"
     if _compiler() is None:
         return "there is no C++ compiler: apt-get install g++"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        return "Python's headers are not there: apt-get install python3-dev"
     return None
 
 

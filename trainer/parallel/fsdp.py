@@ -86,3 +86,13 @@ def synchronize_gradients(model: nn.Module, wanted: bool) -> None:
     """
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(wanted)
+
+
+def let_go(model: nn.Module) -> None:
+    """Leave of a model its shards alone, after a forward pass that no backward pass follows.
+
+    What lies outside of the blocks stays gathered from one pass to the other. Until then it is no
+    parameter that the optimizer knows, nor in the format that it is trained in.
+    """
+    if isinstance(model, FSDPModule):
+        model.reshard()

@@ -12,6 +12,7 @@ from torch import nn
 from ..data.batches import Batch, Collate
 from ..data.rows import TokenRows
 from ..parallel.context import ALONE, DistributedContext
+from ..parallel.fsdp import let_go
 from ..update.loss import SupervisedLoss
 
 
@@ -61,6 +62,7 @@ def evaluate(
             total += loss_sum(batch, device)
             tokens += batch.targets.numel()
     finally:
+        let_go(model)
         model.train()
     (tokens,) = context.count([tokens])
     return Validation(context.sum_loss(total).item() / tokens, tokens)

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ...core.chat import ChatTokenizer, Message
+from ..parallel.fsdp import let_go
 from .metrics import line, say
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def answers(
         for prompt in prompts:
             yield prompt, answer(model, tokenizer, prompt, max_new_tokens=max_new_tokens)
     finally:
+        let_go(model)
         model.train()
 
 

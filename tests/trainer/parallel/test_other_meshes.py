@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ..helpers import metric_lines
 from .runs import Run
@@ -61,8 +62,40 @@ def test_half_precision_weights_train_on_every_mesh(
         assert {str(weight.dtype) for weight in run.weights().values()} == {"torch.float32"}
 
 
-def test_whole_modules_beside_adapters_train_on_shards(trained: Trained) -> None:
-    """Their first values come from weights that no rank has whole."""
-    peft = {"dim": 4, "alpha": 8, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
-    tables = {"step_scheduler": STEPS, "peft": peft}
-    trained(2, **tables).assert_equals(trained(1, **tables))
+@pytest.mark.parametrize(
+    ("kind", "saved", "between"),
+    [
+        ("llama", ["embed_tokens", "input_layernorm"], "validation_dataset"),
+        ("llama", ["lm_head"], "sampling"),
+        ("qwen3", ["embed_tokens", "norm"], "validation_dataset"),
+    ],
+)
+def test_whole_modules_beside_adapters_train_on_shards(
+    kind: str,
+    saved: list[str],
+    between: str,
+    models_of: Callable[[str], Path],
+    chat_file: Path,
+    trained: Trained,
+) -> None:
+    """Their first values come from weights that no rank has whole.
+
+    What lies outside of the blocks is saved as shards also after a pass forward alone.
+    """
+    passes = {
+        "validation_dataset": {"path_or_dataset_id": str(chat_file), "split": "train[:5]"},
+        "sampling": {"prompts": ["1 + 2"], "max_new_tokens": 2, "every_steps": 1},
+    }
+    tables = {
+        "model": {"pretrained_model_name_or_path": str(models_of(kind))},
+        "step_scheduler": {**STEPS, "val_every_steps": 1, "ckpt_every_steps": 1},
+        "peft": {"dim": 4, "alpha": 8, "target_modules": ["q_proj"], "modules_to_save": saved},
+        between: passes[between],
+    }
+    whole = trained(2, **tables, checkpoint={"keep_last": None})
+    whole.assert_equals(trained(1, **tables, checkpoint={"keep_last": None}))
+    first = str(whole.folder / "checkpoints" / "step_000001")
+    rest = trained(2, name="rest", **tables, checkpoint={"restore_from": first})
+    assert rest.values("loss") == whole.values("loss")[1:]
+    torch.testing.assert_close(rest.weights(), whole.weights(), atol=0, rtol=0)
+    assert all(any(f".{name}." in key for key in whole.weights()) for name in saved)

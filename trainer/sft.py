@@ -15,7 +15,8 @@ from ..core.chat import ChatTokenizer
 from ..core.errors import ExitCode
 from ..core.files import write_atomic
 from ..core.schema import TrainConfig
-from ..core.schema.continuing import data_order
+from ..core.schema.continuing import ROWS, data_order
+from .agreement import VALIDATION_ROWS, check_same_content
 from .checkpoints.progress import Progress
 from .checkpoints.published import Checkpoints
 from .checkpoints.restoring import Restored
@@ -74,8 +75,8 @@ def main(
     tracking.check(config.wandb)
     check_recipe(config)
     runtime = validate_and_prepare_config(config, None, rank=launched_rank())
-    context = setup_distributed(config, runtime)
     try:
+        context = setup_distributed(config, runtime)
         exit_code = _train(config, run_dir, stop, runtime, context, then)
     except BaseException:
         leave(failed=True)
@@ -118,6 +119,10 @@ def _train(
                 "validation_dataset", config.validation_dataset, config, chat_format, runtime
             )
 
+    contents = {"tokenizer.name": chat_format.digest, ROWS: data.digest}
+    if validation is not None:
+        contents[VALIDATION_ROWS] = validation.digest
+    check_same_content(contents, context)
     progress = restored.progress if restored is not None else Progress()
     total_steps = data.total_steps(config)
     checkpoints = Checkpoints(
@@ -140,6 +145,8 @@ def _train(
     for _, words in config.remarks():
         say(f"tunedeck: warning: {words}")
     base = find_base(config.model)
+    digest = base.digest if base is not None else None
+    check_same_content({"model.pretrained_model_name_or_path": digest}, context)
     if restored is not None:
         restored.check_base(base)
         say(f"tunedeck: resumed from {restored_from} after step {progress.step}")

@@ -36,6 +36,7 @@ class TrainingRows:
         packs: which rows share a sequence; None if each row is a sample.
         order: of the samples.
         layout: how rows become a batch.
+        digest: stands for the rows, their tokens and their mixture.
     """
 
     rows: TokenRows
@@ -43,6 +44,7 @@ class TrainingRows:
     packs: Packs | None
     order: DataOrder
     layout: Layout
+    digest: str
 
     def epoch(self, samples: int) -> int:
         """The epoch that the last of so many samples belongs to."""
@@ -97,9 +99,8 @@ def training_rows(
     order = DataOrder(sizes, data.weights, config.rng.seed, config.dataloader.shuffle)
     if len(sizes) > 1:
         _say_shares(data.names, order)
-    return TrainingRows(
-        data.rows, data.names, packs, order, layout_of(config, chat, runtime, len(data.sizes))
-    )
+    layout = layout_of(config, chat, runtime, len(data.sizes))
+    return TrainingRows(data.rows, data.names, packs, order, layout, data.digest)
 
 
 def _say_shares(names: tuple[str, ...], order: DataOrder) -> None:

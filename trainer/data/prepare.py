@@ -40,6 +40,7 @@ class Blend:
         weights: share of each source; None takes every row once an epoch.
         tokens, supervised: over all rows.
         warnings: one sentence for each thing that a person would want to know of.
+        digest: stands for the rows, their tokens and their mixture.
     """
 
     rows: TokenRows
@@ -49,6 +50,7 @@ class Blend:
     tokens: int
     supervised: int
     warnings: tuple[str, ...]
+    digest: str
 
 
 def prepare(config: DatasetConfig, chat_format: ChatFormat, *, table: str, seed: int) -> Blend:
@@ -65,12 +67,15 @@ def prepare(config: DatasetConfig, chat_format: ChatFormat, *, table: str, seed:
     """
     sources = config.sources()
     tables, summaries, tokenizer = [], [], chat_format.open()
+    digest = hashlib.sha256()
     for source in sources:
         file = _cache_file(source, config, chat_format.digest, seed)
         if not file.with_suffix(".json").is_file():
             _write(source, config, chat_format, table, file, seed)
         summaries.append(Summary(**json.loads(file.with_suffix(".json").read_text())))
         tables.append((open_rows(file), summaries[-1].files))
+        # The name of the file is a digest of all that it was prepared from.
+        digest.update(json.dumps([file.stem, source.weight, summaries[-1].rows]).encode())
     return Blend(
         TokenRows(tables),
         sizes=tuple(summary.rows for summary in summaries),
@@ -79,6 +84,7 @@ def prepare(config: DatasetConfig, chat_format: ChatFormat, *, table: str, seed:
         tokens=sum(summary.tokens for summary in summaries),
         supervised=sum(summary.supervised for summary in summaries),
         warnings=tuple(w for s in summaries for w in s.warnings(config, table, tokenizer)),
+        digest=digest.hexdigest(),
     )
 
 

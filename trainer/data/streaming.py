@@ -13,7 +13,7 @@ from itertools import islice
 
 import numpy as np
 
-from ...core.chat import ChatTokenizer, RowError, SourceRow, TokenizedChat
+from ...core.chat import ChatTokenizer, RowError, SourceRow, TokenizedChat, rows_fingerprint
 from ...core.errors import UsageError
 from ...core.schema import TrainConfig
 from ...core.schema.data import DatasetConfig
@@ -103,6 +103,8 @@ class StreamedRows:
         self._stream = RawStream(
             found, self._dataset, seed=config.rng.seed, shuffle=config.dataloader.shuffle
         )
+        self.digest = rows_fingerprint(found, config.dataset.revision)
+        """Stands for the sources: their sizes, their first and last rows, and their mixture."""
         self.sources = source_names([source.spec for source in found])
         loader = config.dataloader
         self._workers = loader.num_workers

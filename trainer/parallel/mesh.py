@@ -15,6 +15,7 @@ from torch.distributed.distributed_c10d import _set_pg_timeout
 from ...core.errors import TunedeckError, UsageError
 from ...core.schema import TrainConfig
 from ...core.schema.mesh import MeshSizes, mesh_misfits, mesh_sizes
+from ..agreement import check_same_config
 from .context import ALONE, DistributedContext
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -56,7 +57,7 @@ def join(config: TrainConfig, device: torch.device) -> DistributedContext:
     """Meet the other processes at the rendezvous of the environment and lay out the mesh.
 
     Raises:
-        UsageError: the mesh does not fit the number of processes.
+        UsageError: the mesh does not fit the number of processes, or the processes are not alike.
         TunedeckError: the others could not be met in time.
     """
     sizes, world = check_mesh(config), launched_world()
@@ -81,6 +82,7 @@ def join(config: TrainConfig, device: torch.device) -> DistributedContext:
                 fix="Check that all nodes were started and reach MASTER_ADDR and MASTER_PORT.",
             ) from error
     _check_alike(gpu)
+    check_same_config(config)
     context = lay_out(sizes, device.type, local_rank=int(os.environ["LOCAL_RANK"]))
     for mesh in (context.device_mesh, context.expert_mesh, context.context_mesh):
         for group in mesh.get_all_groups() if mesh is not None else ():

@@ -86,6 +86,38 @@ def test_a_step_that_is_not_finite_ends_all_ranks_and_is_repeated_on_one(
     assert len(found["places"]) == 4
 
 
+def fail_apart(config: TrainConfig, folder: Path, there: dict[str, Any]) -> str:
+    """Train, with another config on the second rank, and return the words that it ends with."""
+    if os.environ["RANK"] == "1":
+        values = config.model_dump(mode="json")
+        for table, changed in there.items():
+            values[table] |= changed
+        config = TrainConfig.model_validate(values)
+    return fail_here(config, folder)
+
+
+def test_ranks_that_were_not_started_alike_all_say_so(
+    workers: Workers, configure: Callable[..., TrainConfig], chat_file: Path, tmp_path: Path
+) -> None:
+    config = configure(step_scheduler={**STEPS, "max_steps": 2})
+    stale, moved = tmp_path / "stale.jsonl", tmp_path / "moved.jsonl"
+    lines = chat_file.read_text().splitlines(keepends=True)
+    stale.write_text("".join(lines[:-1]))
+    moved.write_text("".join(lines))
+    apart: list[tuple[dict[str, Any], str]] = [
+        ({"optimizer": {"lr": 0.5}}, "optimizer.lr is 0.5 there"),
+        ({"step_scheduler": {"global_batch_size": 8}}, "global_batch_size is 8 there and 4 on"),
+        ({"step_scheduler": {"max_steps": 9}}, "step_scheduler.max_steps is 9 there and 2 on"),
+        ({"distributed": {"tp_size": 2}}, "distributed.tp_size is 2 there and 1 on"),
+        ({"dataset": {"path_or_dataset_id": str(stale)}}, "something else under dataset.path"),
+        ({"dataset": {"path_or_dataset_id": str(moved)}}, ""),
+    ]
+    for there, words in apart:
+        said = workers.run(2, fail_apart, config, tmp_path / "run", there)
+        assert said[0] == said[1]
+        assert words in said[0] and bool(words) == bool(said[0]), said
+
+
 def digest_of_pieces(seed: int) -> tuple[str, bool]:
     """The digest of tensors that lie in pieces on two ranks, and whether a copy has its piece."""
     from torch import distributed as dist

@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,8 @@ _GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe",
 _WAITED = "Timed out waiting"
 _LATE = "another process of the run did not come within dist_env.timeout_minutes"
 _LOOK_AT_IT = "Look at what keeps it (its machine, its data), or raise dist_env.timeout_minutes."
+_FIRST_SPEAKS_S = 20.0
+"""How much later than the others the first rank of a machine may find a mistake, and say it."""
 _ROOM = "Make room there, or choose another place, and start it again."
 _MENDED = {
     errno.ENOSPC: _ROOM,
@@ -129,13 +132,27 @@ def _run(recipe: str, file: Path, overrides: Sequence[str], stop: StopRequest) -
 
 def _complain(message: str, fix: str, code: int) -> int:
     """Say what went wrong. What all ranks find in the config is said by one on each machine."""
-    if _RANK and code == ExitCode.USAGE and os.environ.get("LOCAL_RANK", "0") != "0":
+    others = _RANK and os.environ.get("LOCAL_RANK", "0") != "0"
+    if others and code == ExitCode.USAGE and _told_to_end():
         return int(code)
     sys.stderr.write(f"tunedeck: error: {message}\n")
     if fix:
         sys.stderr.write(f"tunedeck: fix: {fix}\n")
     sys.stderr.flush()
     return int(code)
+
+
+def _told_to_end() -> bool:
+    """Wait for torchrun to end this process, as it does once the machine's first rank has spoken.
+
+    One that ended at once might end the first before it has; one that is not ended is alone with
+    what it found.
+    """
+    try:
+        time.sleep(_FIRST_SPEAKS_S)
+    except AskedToEnd:
+        return True
+    return False
 
 
 def _os_error(error: OSError) -> tuple[str, str]:

@@ -29,9 +29,11 @@ def device_of(rank: int) -> torch.device:
     """
     if torch.cuda.is_available():
         number, there = int(os.environ.get("LOCAL_RANK", rank)), torch.cuda.device_count()
-        if number >= there:
+        # All on the machine find it, also the first, which speaks for them.
+        last = max(number, int(os.environ.get("LOCAL_WORLD_SIZE", "0")) - 1)
+        if last >= there:
             raise UsageError(
-                f"Process {number} of this machine is to compute on GPU {number}, and "
+                f"Process {last} of this machine is to compute on GPU {last}, and "
                 f"{there} {'is' if there == 1 else 'are'} to be seen.",
                 fix=f"Start {there} on it (torchrun --nproc-per-node {there}), or let it see more "
                 "GPUs (CUDA_VISIBLE_DEVICES).",

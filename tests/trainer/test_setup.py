@@ -154,6 +154,11 @@ def test_each_process_takes_the_gpu_of_its_number(
     with pytest.raises(UsageError, match="GPU 2, and 2 are to be seen") as caught:
         validate_and_prepare_config(configure(), None, 2)
     assert "--nproc-per-node 2" in caught.value.fix
+    # The first, which speaks for its machine, finds it as well.
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(UsageError, match="GPU 2, and 2 are to be seen"):
+        validate_and_prepare_config(configure(), None, 0)
 
 
 def build(config: TrainConfig, tmp_path: Path, name: Path, **options: Any) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..core.errors import ExitCode, TunedeckError
 from .config_file import RECIPES, load_config
-from .exit_file import tell
+from .exit_file import asked, tell, told
 from .preempt import EXIT_PREEMPTED, AskedToEnd, RestartError, StopRequest, fall_deaf
 from .rank_lines import mark_lines
 
@@ -133,7 +133,7 @@ def _run(recipe: str, file: Path, overrides: Sequence[str], stop: StopRequest) -
 def _complain(message: str, fix: str, code: int) -> int:
     """Say what went wrong. What all ranks find in the config is said by one on each machine."""
     others = _RANK and os.environ.get("LOCAL_RANK", "0") != "0"
-    if others and code == ExitCode.USAGE and _told_to_end():
+    if others and code == ExitCode.USAGE and _first_spoke():
         return int(code)
     sys.stderr.write(f"tunedeck: error: {message}\n")
     if fix:
@@ -142,16 +142,16 @@ def _complain(message: str, fix: str, code: int) -> int:
     return int(code)
 
 
-def _told_to_end() -> bool:
+def _first_spoke() -> bool:
     """Wait for torchrun to end this process, as it does once the machine's first rank has spoken.
 
-    One that ended at once might end the first before it has; one that is not ended is alone with
-    what it found.
+    One that ended at once might end the first before it has; one that is not ended, or whose first
+    merely lost it, is alone with what it found.
     """
     try:
         time.sleep(_FIRST_SPEAKS_S)
     except AskedToEnd:
-        return True
+        return not asked() or told() is not None
     return False
 
 

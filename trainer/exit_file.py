@@ -23,15 +23,20 @@ def tell(code: int, *, over: int | None = None) -> None:
         over: a code that may have been told, and is wrong.
     """
     file = os.environ.get(_VARIABLE)
-    if file and (_told() in (None, over) if code else os.environ.get("RANK", "0") == "0"):
+    if file and (told() in (None, over) if code else os.environ.get("RANK", "0") == "0"):
         # On a full disk the exit code itself has to do.
         with contextlib.suppress(OSError):
             Path(file).write_text(f"{code}\n")
 
 
-def _told() -> int | None:
-    """What was told since this process started."""
-    file = Path(os.environ[_VARIABLE])
+def asked() -> bool:
+    """Whether the launcher wants to know."""
+    return bool(os.environ.get(_VARIABLE))
+
+
+def told() -> int | None:
+    """What was told since this process started; None where nothing was, or nobody wants to know."""
+    file = Path(os.environ.get(_VARIABLE, ""))
     try:
         return int(file.read_text()) if file.stat().st_mtime >= _STARTED else None
     except (OSError, ValueError):

@@ -111,6 +111,36 @@ def test_a_rank_that_was_left_by_another_does_not_say_how_the_run_ended(
     assert not (tmp_path / "exit").exists()
 
 
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [("found the same", False), ("was lost", True), ("waits", True)],
+)
+def test_a_mistake_is_left_to_the_first_of_a_machine_if_that_finds_it_too(
+    first: str,
+    said: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if first == "found the same":
+            (tmp_path / "exit").write_text("2\n")
+        if first != "waits":
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setenv("TUNEDECK_EXIT_FILE", str(tmp_path / "exit"))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(trainer, "_RANK", 1)
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert main(["sft", "--config", str(tmp_path / "none.yaml")]) == 2
+    assert len(waited) == 1
+    assert ("There is no such config" in capsys.readouterr().err) is said
+    assert (tmp_path / "exit").read_text() == "2\n"
+
+
 def test_a_full_disk_is_said_with_what_to_do(
     written: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,7 @@ from tunedeck.trainer.reporting.ledger import read_ledger
 
 from ..emulated_cuda import build, device
 from ..emulated_cuda.recording import Recording, Wait, recorded
-from .helpers import saved
+from .helpers import SIZES, saved
 from .parallel.runs import Run, train_here
 from .parallel.workers import Workers
 
@@ -132,6 +132,16 @@ def test_two_gpus_train_what_one_process_trains(
     mesh: dict[str, Any], train: Train, packed: dict[str, Any]
 ) -> None:
     train(2, "two", **packed, distributed=mesh).assert_equals(train(1, "one", **packed))
+
+
+def test_two_gpus_train_a_model_that_is_made_anew_in_main_memory(
+    train: Train, packed: dict[str, Any], llama: Path
+) -> None:
+    config = {"model_type": "llama", **SIZES, "vocab_size": 260}
+    model = {"pretrained_model_name_or_path": None, "config": config}
+    new = {**packed, "peft": None, "model": model, "tokenizer": {"name": str(llama)}}
+    two = train(2, "two", **new, distributed={"cpu_offload": True})
+    two.assert_equals(train(1, "one", **new))
 
 
 def test_micro_batches_are_halved_where_memory_runs_out_and_losses_stay(

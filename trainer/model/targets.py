@@ -145,9 +145,11 @@ def saved_whole(model: PreTrainedModel, config: LoraConfig) -> list[str]:
 
 
 def _existing(model: nn.Module, names: Sequence[str]) -> list[str]:
-    known = {_leaf(name) for name, _ in model.named_modules() if name}
+    there = [name for name, _ in model.named_modules() if name]
+    known = {_leaf(name) for name in there}
     for name in names:
-        if _leaf(name) not in known:
+        # PEFT takes an entry for the end of a name, knows no wildcards, and is silent on none.
+        if _leaf(name) not in known or not any(one.endswith(name) for one in there):
             raise UsageError(
                 f"peft.modules_to_save names '{name}', which the model does not have.",
                 fix=did_you_mean(name, known) or f"It has {', '.join(sorted(known))}.",

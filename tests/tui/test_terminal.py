@@ -12,7 +12,6 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import pytest
 
@@ -59,14 +58,6 @@ class _Terminal:
 
     def type(self, keys: bytes) -> None:
         os.write(self._master, keys)
-
-    def interrupt(self) -> None:
-        """Press ctrl-C until it is heard: Python loses one between a prompt and its reading."""
-        for _ in range(3):
-            self.process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(5)
-                return
 
     def ends(self) -> int:
         deadline = time.monotonic() + 20
@@ -176,9 +167,9 @@ def test_prompts_that_are_left_keep_what_was_chosen(
     ):
         wizard.until(asked)
         wizard.type(answer + b"\r")
-    wizard.until("seed=7\r\nChange: ")
+    wizard.until("seed=7\r\nChange:")
     if interrupted:
-        wizard.interrupt()
+        wizard.process.send_signal(signal.SIGINT)
     else:
         wizard.type(b"\x04")
     assert wizard.ends() == 0

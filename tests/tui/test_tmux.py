@@ -165,7 +165,7 @@ def test_killed_outright_it_offers_the_draft_when_it_is_opened_again(tmux: _Tmux
     tmux.until("LoRA fine-tuning")
     tmux.keys("Enter")
     tmux.until("most used")
-    tmux.keys(":", *"seed=7", "Enter", "Escape")
+    tmux.keys(":", *"seed=7", "Enter")
     tmux.until("1 changed")
     deadline = time.monotonic() + 30
     while not any("seed=7" in draft.selection.overrides for draft in list_drafts()):
@@ -178,6 +178,7 @@ def test_killed_outright_it_offers_the_draft_when_it_is_opened_again(tmux: _Tmux
     tmux.until(_SHELL.strip())
     tmux.command(_WIZARD)
     tmux.until("Unfinished")
+    tmux.until("✎ config")
     tmux.keys("Down", "Down", "Enter")
     tmux.until("1 changed")
 

@@ -159,7 +159,7 @@ def check_same_config(config: TrainConfig) -> None:
         raise UsageError(
             f"Process {found.rank} was started with another config: {key} is {there} there and "
             f"{first} on the first process.",
-            fix="Start all processes from the same file, with the same overrides (SFT_ARGS).",
+            fix="Start all processes from the same file, with the same overrides.",
         )
 
 

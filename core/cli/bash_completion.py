@@ -34,7 +34,6 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 """
 
 
-@add_completion_class
 class WholeWords(BashComplete):
     """Reads the words off the line itself, and offers what readline puts behind its last break."""
 
@@ -60,3 +59,8 @@ class WholeWords(BashComplete):
             CompletionItem(item.value.removeprefix(incomplete[:end]), type=item.type)
             for item in offered
         ]
+
+
+def install() -> None:
+    """Complete in bash by this in place of click's own."""
+    add_completion_class(WholeWords, "bash")

@@ -37,8 +37,10 @@ def completion(shell: str | None) -> int:
 
     from click.shell_completion import get_completion_class
 
-    from . import bash_completion  # noqa: F401  # takes the place of click's
+    from .bash_completion import install
     from .main import cli
+
+    install()
 
     shell = shell or Path(os.environ.get("SHELL", "")).name
     if shell not in _START_UP:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ExitCode
+from ..keys import split_key
 from .complete import complete_generator
 from .env_print import short
 from .options import examples, json_option, yes_option
@@ -78,12 +79,9 @@ def run_generator(
     if as_json:
         print_json(_document(generated, backup, written=wanted))
         return ExitCode.OK
-    # What is still open is said in a line each, below; `env check` says it with every consequence.
-    print_findings(
-        finding
-        for finding in generated.findings
-        if finding.severity != "error" or not generated.open_values
-    )
+    # What is still open is said in a line each, below.
+    open_keys = {".".join(map(str, split_key(value.key))) for value in generated.open_values}
+    print_findings(f for f in generated.findings if f"{f.profile}.{f.key}" not in open_keys)
     if wanted:
         click.echo(f"Wrote {short(generated.path)} with {len(generated.profiles)} profiles.")
         if backup:

@@ -101,7 +101,9 @@ def run(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. Nothing escapes as a traceback."""
     stdout = sys.stdout
     if "_TUNEDECK_COMPLETE" in os.environ:
-        from . import bash_completion  # noqa: F401  # takes the place of click's
+        from .bash_completion import install
+
+        install()
     try:
         result = cli.main(args, prog_name="tunedeck", standalone_mode=False)
         sys.stdout.flush()

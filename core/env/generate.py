@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import stat
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from .find import find_env_files, is_found
 from .generate_config import GeneratorConfig, SiteValue, inherited, load_generator
 from .generate_render import kept_keys, merge, render
 from .load import RESERVED
+from .mend import value_at
+from .placeholder import placeholder_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def generate(
             *_defined_elsewhere(config, path),
             *checked,
         ),
-        open_values=tuple(_open(config, checked)),
+        open_values=tuple(_open(config, text, checked)),
     )
 
 
@@ -203,10 +206,15 @@ def _few_nodes(config: GeneratorConfig, path: Path) -> Iterator[Finding]:
             )
 
 
-def _open(config: GeneratorConfig, checked: Iterable[Finding]) -> Iterator[SiteValue]:
+def _open(config: GeneratorConfig, text: str, checked: Iterable[Finding]) -> Iterator[SiteValue]:
+    """What nobody has given; what was given and is wrong has findings that say how."""
+    data = tomllib.loads(text)
     wrong = {f"{f.profile}.{f.key}" for f in checked if f.severity == "error"}
     for value in config.site:
-        if ".".join(map(str, split_key(value.key))) in wrong:
+        path = split_key(value.key)
+        if ".".join(map(str, path)) not in wrong or os.environ.get(value.env):
+            continue
+        if placeholder_in(str(value_at(data, path))):
             yield value
 
 

@@ -43,7 +43,8 @@ class LoraConfig(Table):
     )
     modules_to_save: Names = Field(
         default=(),
-        description="Modules trained in full beside the adapter, e.g. embed_tokens for new tokens.",
+        description="Modules trained in full beside the adapter, by the end of their name, e.g. "
+        "embed_tokens for new tokens.",
     )
     quantization: Literal["nf4", "int8"] | None = Field(
         default=None,
@@ -89,6 +90,22 @@ class LoraConfig(Table):
                     "match_all_linear=true alone.",
                 },
             )
+        return self
+
+    @model_validator(mode="after")
+    def _saved_by_name(self) -> LoraConfig:
+        for name in self.modules_to_save:
+            if set(name) & set("*?["):
+                raise PydanticCustomError(
+                    "modules_to_save",
+                    "modules_to_save knows no wildcards, so '{name}' is no module",
+                    {
+                        "name": name,
+                        "key": "modules_to_save",
+                        "fix": "Name modules by the end of their names: embed_tokens, or norm for "
+                        "each whose name ends so.",
+                    },
+                )
         return self
 
 

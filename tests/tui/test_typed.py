@@ -19,6 +19,19 @@ from tunedeck.tui.screens.home import HomeScreen
 from tunedeck.tui.screens.launch import LaunchScreen
 
 
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The catalog is not read before this is set."""
+    event = threading.Event()
+
+    def slowly(*given: Any) -> Catalog:
+        event.wait(30)
+        return load_catalog(*given)
+
+    monkeypatch.setattr(catalog, "load_catalog", slowly)
+    return event
+
+
 def _type_at_once(pilot: Pilot[None], *keys: str) -> None:
     """All keys as a terminal hands them over that had them before it was read."""
     for key in keys:
@@ -40,15 +53,8 @@ async def test_what_the_shell_makes_of_enter_is_enter() -> None:
 
 
 async def test_escape_waits_for_nothing_and_drops_what_was_held(
-    monkeypatch: pytest.MonkeyPatch,
+    read: threading.Event,
 ) -> None:
-    read = threading.Event()
-
-    def slowly(*given: Any) -> Catalog:
-        read.wait(30)
-        return load_catalog(*given)
-
-    monkeypatch.setattr(catalog, "load_catalog", slowly)
     app = WizardApp()
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "New launch" in shown(pilot))
@@ -62,15 +68,8 @@ async def test_escape_waits_for_nothing_and_drops_what_was_held(
 
 
 async def test_help_about_what_is_waited_for_comes_at_once_and_escape_leaves_it_alone(
-    monkeypatch: pytest.MonkeyPatch,
+    read: threading.Event,
 ) -> None:
-    read = threading.Event()
-
-    def slowly(*given: Any) -> Catalog:
-        read.wait(30)
-        return load_catalog(*given)
-
-    monkeypatch.setattr(catalog, "load_catalog", slowly)
     app = WizardApp()
     async with app.run_test(size=(80, 24)) as pilot:
         screen = LaunchScreen(Draft.begin(Selection("peft/automodel", config="tiny"), "review"))

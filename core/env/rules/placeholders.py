@@ -14,15 +14,14 @@ _COMMANDS = ("startup_commands", "setup_lines", "run_command", "pre_launch_comma
 def placeholders(subject: Subject) -> Iterable[Finding]:
     """Any text that still is, or still holds, a placeholder.
 
-    Folders below one that is a placeholder itself are not said again: they go with it.
+    What begins with a value that is a placeholder is not said again: it goes with it.
     """
     roots: list[str] = []
     for key, text in sorted(subject.texts(), key=lambda pair: len(pair[1])):
         found = placeholder_in(text, command=key.split(".")[0] in _COMMANDS)
         if found is None or any(text.startswith((f"{root}/", f"{root}:")) for root in roots):
             continue
-        if text.startswith("/"):
-            roots.append(text)
+        roots.append(text)
         shown = text if len(text) <= 80 else found
         yield subject.finding(
             "error",

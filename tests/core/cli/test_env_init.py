@@ -179,3 +179,13 @@ def test_on_a_terminal_forcing_shows_the_difference(work: Path, on_terminal: Any
     terminal.type("y")
     terminal.until("Next:")
     assert terminal.ends_with() == 0
+
+
+def test_a_wrong_value_is_told_with_its_mend_and_apart_from_what_is_still_open(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["env", "init", "-c", "slurm", "sections.slurm_base.host=my host"]) == 0
+    told = capsys.readouterr().err
+    error, still = told.split("Still to fill in")
+    assert "'my host' is no host" in error and "placeholder" not in error
+    assert "slurm_base.host" not in still and "SLURM_ACCOUNT" in still

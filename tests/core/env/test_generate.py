@@ -112,8 +112,21 @@ def test_without_the_site_every_value_asked_for_is_called_a_placeholder(
     needed = [value for value in asked if value.env != "LEPTON_GPU_SHAPE"]
     assert list(generated.open_values) == needed
     messages = [f.message for f in generated.findings if f.severity == "error"]
-    assert len(messages) >= len(needed)
+    assert len(messages) == len(needed)
     assert all("placeholder" in message for message in messages)
+
+
+@pytest.mark.parametrize("given_by", ["an override", "the environment"])
+def test_a_value_that_is_given_and_wrong_is_a_finding_and_not_an_open_value(
+    given_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if given_by == "the environment":
+        monkeypatch.setenv("SLURM_HOST", "my host")
+        generated = generate("slurm", cwd=tmp_path)
+    else:
+        generated = generate("slurm", ["sections.slurm_base.host=my host"], cwd=tmp_path)
+    assert "slurm_base.host" not in [value.key for value in generated.open_values]
+    assert "'my host' is no host: a host has no spaces." in [f.message for f in generated.findings]
 
 
 @pytest.mark.parametrize("config", BACKENDS)

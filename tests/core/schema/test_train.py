@@ -81,6 +81,12 @@ def test_named_target_modules_take_the_place_of_all_linear_layers() -> None:
     assert "contradict" in errors(peft=both)[0][1]
 
 
+def test_modules_that_are_trained_whole_are_named_without_wildcards() -> None:
+    assert config(peft={"modules_to_save": ["norm", "model.norm"]}).peft is not None
+    [(_, message)] = errors(peft={"modules_to_save": ["norm", "layers.*.norm"]})
+    assert "no wildcards" in message and "'layers.*.norm'" in message
+
+
 def test_schedules_in_a_list_begin_at_its_milestones() -> None:
     made = config(
         lr_scheduler=[{"lr_decay_style": "constant"}, {"min_lr": 0}, {"milestones": [30]}]

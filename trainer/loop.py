@@ -26,7 +26,7 @@ from .reporting.quarantine import quarantine
 from .reporting.samples import Sampler
 from .reporting.tracking import Tracker
 from .reporting.validator import ValidationSet, Validator
-from .runtime import ModelAndOptimizerState, RuntimeConfig
+from .runtime import ModelAndOptimizerState
 from .stepping import Stepper
 from .update.loss import SupervisedLoss
 from .update.out_of_memory import MicroBatches
@@ -56,7 +56,6 @@ class TrainingLoop:
         progress: where the run stands; kept up to date.
         tracker: sends metrics on.
         stop: whether the run has been asked to end.
-        runtime: device and format.
         context: the ranks that train together; they call everything here together.
         sizes: cuts micro-batches so that they fit into memory.
     """
@@ -75,11 +74,11 @@ class TrainingLoop:
         progress: Progress,
         tracker: Tracker,
         stop: StopRequest,
-        runtime: RuntimeConfig,
         context: DistributedContext,
         sizes: MicroBatches,
     ) -> None:
         assert state.scheduler is not None
+        runtime = state.runtime
         self._config, self._run_dir, self._data, self._loader = config, run_dir, data, loader
         self._model, self._rate = state.model, state.scheduler
         self._progress, self._saver, self._stop, self._context = progress, saver, stop, context
@@ -108,20 +107,30 @@ class TrainingLoop:
             context=context,
             sources=data.sources,
         )
-        shared: dict[str, Any] = {
-            "loss_sum": loss_sum,
-            "sizes": sizes,
-            "progress": progress,
-            "stop": stop,
-            "device": runtime.device,
-            "context": context,
-        }
-        self._take = Stepper(config, state, data, self._accounts, **shared)
+        self._take = Stepper(
+            config,
+            state,
+            data,
+            self._accounts,
+            loss_sum=loss_sum,
+            sizes=sizes,
+            progress=progress,
+            stop=stop,
+            context=context,
+        )
         self._validator = Validator(
-            validation, config.early_stopping, model=state.model, tracker=tracker, **shared
+            validation,
+            config.early_stopping,
+            state,
+            loss_sum=loss_sum,
+            sizes=sizes,
+            progress=progress,
+            tracker=tracker,
+            stop=stop,
+            context=context,
         )
         self._sampler = Sampler(
-            config.sampling, state.model, tokenizer, step=progress.step or None, stopping=stop
+            config.sampling, state.model, tokenizer, progress=progress, stopping=stop
         )
 
     def run(self) -> Ending:
@@ -136,42 +145,49 @@ class TrainingLoop:
             self._accounts.flush()
 
     def _run(self) -> Ending:
-        intervals, ending = self._config.step_scheduler, Ending.FINISHED
         self._model.train()
         if self._progress.step == 0:
             self._sample()
             self._validate()
+        else:
+            # What a run that was stopped owes of its last step.
+            self._follow()
         first = self._progress.step
         self._accounts.start()
-        for micro_batches in self._loader:
+        for micro_batches in () if self._validator.gives_up else self._loader:
             before = random_state()
             self._compile(self._progress.step - first)
             if not self._take(micro_batches, before):
                 return self._stopped(before)
-            step = self._progress.step
             if self._settles_each_step:
                 self._settle()
-            if step % intervals.log_every_steps == 0:
-                self._log()
-            improved = _due(step, intervals.val_every_steps) and self._validate()
-            if _due(step, self._config.sampling.every_steps):
-                self._sample()
-            if improved or _due(step, intervals.ckpt_every_steps):
-                # With the form that the last one gets, so that it is written once.
-                finished = step == self._total or self._validator.gives_up
-                self._save(random_state(), best=improved, finished=finished)
+            self._follow()
             if self._validator.gives_up:
-                self._validator.explain()
-                ending = Ending.EARLY
                 break
             self._accounts.start()
+        if self._validator.gives_up:
+            self._validator.explain()
         self._log()
         improved = self._validate()
         if self._stop():
             return self._stopped(random_state())
         self._sample()
         self._save(random_state(), best=improved, last=True, finished=True)
-        return ending
+        return Ending.EARLY if self._validator.gives_up else Ending.FINISHED
+
+    def _follow(self) -> None:
+        """Log, validate, sample and save after a step, as is due; after the last one all is."""
+        intervals, step = self._config.step_scheduler, self._progress.step
+        last = step == self._total
+        if last or _due(step, intervals.log_every_steps):
+            self._log()
+        improved = (last or _due(step, intervals.val_every_steps)) and self._validate()
+        if last or _due(step, self._config.sampling.every_steps):
+            self._sample()
+        if improved or _due(step, intervals.ckpt_every_steps):
+            # With the form that the last one gets, so that it is written once.
+            finished = last or self._validator.gives_up
+            self._save(random_state(), best=improved, finished=finished)
 
     def _settle(self) -> None:
         """Read what the steps since the last time came to.
@@ -214,7 +230,7 @@ class TrainingLoop:
     def _sample(self) -> None:
         """Print the model's answers to the prompts of the config."""
         self._settle()
-        self._sampler(self._progress.step)
+        self._sampler()
 
     def _save(
         self, random: dict[str, Any], *, best: bool, last: bool = False, finished: bool = False
@@ -232,7 +248,7 @@ class TrainingLoop:
         """
         self._settle()
         moment = self._moment(random, best=best)
-        if self._saver.due(moment.step, finished=finished):
+        if self._saver.due(moment, finished=finished):
             # The books are written before the checkpoint is, from which a run continues them.
             weights = self._model.named_parameters()
             self._accounts.weigh((name, weight) for name, weight in weights if weight.requires_grad)

@@ -185,7 +185,6 @@ def _train(
         progress=progress,
         tracker=tracker,
         stop=stop,
-        runtime=runtime,
         context=context,
         sizes=MicroBatches(
             config, runtime, context, folder=checkpoints.folder, restored=restored_from

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from ..core.schema import TrainConfig
 from .checkpoints.progress import Progress
 from .data.assemble import TrainingRows
@@ -38,7 +36,6 @@ class Stepper:
         sizes: cuts micro-batches so that they fit into memory.
         progress: where the run stands; kept up to date.
         stop: whether the run has been asked to end.
-        device: where the model computes.
         context: the ranks; they call everything here together.
     """
 
@@ -53,7 +50,6 @@ class Stepper:
         sizes: MicroBatches,
         progress: Progress,
         stop: StopRequest,
-        device: torch.device,
         context: DistributedContext,
     ) -> None:
         assert state.optimizer is not None and state.scheduler is not None
@@ -62,8 +58,9 @@ class Stepper:
         self._defer = config.distributed.defer_fsdp_grad_sync
         self._data, self._accounts, self._loss_sum = data, accounts, loss_sum
         self._sizes, self._progress, self._stop = sizes, progress, stop
-        self._device, self._context = device, context
-        self._guard, self._work = UpdateGuard(state.optimizer, device), Work(state.model)
+        self._device, self._context = state.runtime.device, context
+        self._guard = UpdateGuard(state.optimizer, self._device)
+        self._work = Work(state.model)
 
     def __call__(self, micro_batches: list[Batch], random: dict[str, Any]) -> bool:
         """Train on the rows of one step; False if the run was asked to stop before its end.

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import nn
-
 from ..checkpoints.progress import Progress, random_state
 from ..data.batches import Collate, Layout
 from ..data.rows import TokenRows
 from ..parallel.context import DistributedContext
 from ..preempt import StopRequest
+from ..runtime import ModelAndOptimizerState
 from ..update.loss import SupervisedLoss
 from ..update.out_of_memory import MicroBatches
 from .evaluate import Validation, evaluate, validation_batches
@@ -46,13 +44,12 @@ class Validator:
     Args:
         data: what is validated on; None validates nothing.
         early: ends a run that no longer improves; None never does.
-        model: the model.
+        state: the model, and where it computes.
         loss_sum: its loss.
         sizes: cuts micro-batches so that they fit into memory.
         progress: where the run stands; learns what came of it.
         tracker: sends it on.
         stop: whether the run has been asked to end.
-        device: where the model computes.
         context: the ranks; all call everything here together.
     """
 
@@ -60,26 +57,25 @@ class Validator:
         self,
         data: ValidationSet | None,
         early: EarlyStoppingConfig | None,
+        state: ModelAndOptimizerState,
         *,
-        model: nn.Module,
         loss_sum: SupervisedLoss,
         sizes: MicroBatches,
         progress: Progress,
         tracker: Tracker,
         stop: StopRequest,
-        device: torch.device,
         context: DistributedContext,
     ) -> None:
         self._data, self._early = data, early
-        self._model, self._loss_sum, self._sizes = model, loss_sum, sizes
+        self._model, self._device = state.model, state.runtime.device
+        self._loss_sum, self._sizes = loss_sum, sizes
         self._progress, self._tracker, self._stop = progress, tracker, stop
-        self._device, self._context = device, context
-        self._last = progress.step or None
+        self._context = context
 
     @property
     def due(self) -> bool:
         """Whether there is something to validate on, and this step was not validated yet."""
-        return self._data is not None and self._last != self._progress.step
+        return self._data is not None and self._progress.validated_step != self._progress.step
 
     def __call__(self) -> bool:
         """Take the loss and say it; whether it is the lowest so far.
@@ -96,7 +92,6 @@ class Validator:
         )
         if result is None:
             return False
-        self._last = step
         values = validation_values(step, result)
         say(line(values))
         self._tracker.log(values, step)
@@ -106,16 +101,20 @@ class Validator:
     @property
     def gives_up(self) -> bool:
         """Whether validation has not improved for too long."""
-        early = self._early
-        return early is not None and self._progress.validations_without_gain >= early.patience
+        early, progress = self._early, self._progress
+        if early is None or progress.step == 0:
+            return False
+        return progress.validations_without_gain >= early.patience
 
     def explain(self) -> None:
         """Say why it gives up."""
         count, progress = self._progress.validations_without_gain, self._progress
         times = "validation" if count == 1 else f"{count} validations"
+        delta = self._early.min_delta if self._early else 0.0
+        much = f" by more than min_delta={delta:g}" if delta else ""
         say(
-            f"tunedeck: stopped early after step {progress.step}: the last {times} did not improve "
-            f"on val_loss={progress.best_val_loss:.7g}"
+            f"tunedeck: stopped early after step {progress.step}: the last {times} did not improve"
+            f"{much} on the lowest, val_loss={progress.best_val_loss:.7g}"
         )
 
     def _evaluate(self, data: ValidationSet) -> Validation | None:

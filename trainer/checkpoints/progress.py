@@ -22,6 +22,8 @@ class Progress:
         loss: of the last step.
         first_val_loss, val_loss, best_val_loss: NaN before the first validation.
         validations_without_gain: in a row, for early stopping.
+        validated_step, sampled_step: when that was done last, -1 before; a run that is stopped
+            meanwhile owes it.
     """
 
     step: int = 0
@@ -31,9 +33,12 @@ class Progress:
     val_loss: float = math.nan
     best_val_loss: float = math.nan
     validations_without_gain: int = 0
+    validated_step: int = -1
+    sampled_step: int = -1
 
     def validated(self, result: Validation, min_delta: float) -> bool:
         """Note a validation; whether it is the best so far, which a loss of NaN never is."""
+        self.validated_step = self.step
         if math.isnan(self.first_val_loss):
             self.first_val_loss = result.loss
         self.val_loss = result.loss

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...core.errors import UsageError
 from ...core.schema.continuing import STATE_FILE, candidates
-from ..reporting.metrics import say
+from ..reporting.lines import say
 from .training_state import SavedState, weights_of
 
 if TYPE_CHECKING:
@@ -102,17 +102,6 @@ class Checkpoints:
             self._link("best", final)
         self._remove_old()
         return final
-
-    def mark_best(self, step: int) -> None:
-        """Let `best` point to the checkpoint of a step, if it is here.
-
-        Raises:
-            OSError: the folder is not writable.
-        """
-        final = self.folder / f"step_{step:06d}"
-        if final.is_dir():
-            self._link("best", final)
-            self._remove_old()
 
     def _publish(self, temporary: Path, final: Path) -> None:
         """Give a complete folder its name; a resumed run may have been at that step before."""

@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from ...core.errors import TunedeckError
 from ..agreement import Together
-from ..reporting.metrics import say
+from ..reporting.lines import say
 from .published import Checkpoints
 from .training_state import collect
 from .writer import CheckpointWriter, Moment, SaveError
@@ -76,9 +76,14 @@ class Saver:
         """
         return self._longest if self._executor is None else 2 * self._longest
 
-    def due(self, step: int, *, finished: bool) -> bool:
-        """Whether `save` of this step, the run's latest, would write a checkpoint."""
-        return self._enabled and (self._saved != step or (finished and self._owes_form))
+    def due(self, moment: Moment, *, finished: bool) -> bool:
+        """Whether `save` of this moment, the run's latest, would write a checkpoint.
+
+        One that is there is written anew where a validation after its save found it the best: what
+        it says of the run's best loss is what a run that continues compares with.
+        """
+        there = self._saved == moment.step and not moment.best
+        return self._enabled and (not there or (finished and self._owes_form))
 
     def save(self, moment: Moment, *, last: bool = False, finished: bool = False) -> None:
         """Save a checkpoint unless it is there, in the background if the run goes on meanwhile.
@@ -94,10 +99,7 @@ class Saver:
         if not self._enabled:
             return
         self._wait()
-        if not self.due(moment.step, finished=finished):
-            if moment.best:
-                # Its validation came after its save.
-                self._writer.mark_best(self._checkpoints, moment.step)
+        if not self.due(moment, finished=finished):
             return
         wanted = self._consolidate
         final = wanted == "final" and (moment.best or finished)

@@ -106,20 +106,13 @@ class CheckpointWriter:
         except FailedSomewhereError as failed:
             if self._context.main:
                 checkpoints.discard(step)
-            raise _unsaved(checkpoints, step, failed) from failed
+            raise SaveError(
+                f"The checkpoint of step {step} cannot be saved in '{checkpoints.folder}': "
+                f"{failed.failure}",
+                full=failed.failure.full,
+            ) from failed
         published: Path = publish[0]
         return published
-
-    def mark_best(self, checkpoints: Checkpoints, step: int) -> None:
-        """Let `best` point to a checkpoint that is published.
-
-        Raises:
-            SaveError: the folder is not writable.
-        """
-        try:
-            self._together(lambda: checkpoints.mark_best(step), main_only=True)
-        except FailedSomewhereError as failed:
-            raise _unsaved(checkpoints, step, failed) from failed
 
     def _write_shards(self, folder: Path, state: dict[str, Any]) -> None:
         group = self._together.group
@@ -146,14 +139,6 @@ class CheckpointWriter:
         for path in written:
             flush(path)
         return {path.relative_to(folder).as_posix(): sha256(path) for path in written}
-
-
-def _unsaved(checkpoints: Checkpoints, step: int, failed: FailedSomewhereError) -> SaveError:
-    return SaveError(
-        f"The checkpoint of step {step} cannot be saved in '{checkpoints.folder}': "
-        f"{failed.failure}",
-        full=failed.failure.full,
-    )
 
 
 def _write_sums(folder: Path, parts: list[dict[str, str]]) -> None:

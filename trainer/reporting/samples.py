@@ -10,10 +10,11 @@ from transformers import PreTrainedModel
 
 from ...core.chat import ChatTokenizer, Message
 from ..parallel.fsdp import let_go
-from .metrics import line, say
+from .lines import line, say
 
 if TYPE_CHECKING:
     from ...core.schema.output import SamplingConfig
+    from ..checkpoints.progress import Progress
 
 
 class Sampler:
@@ -23,7 +24,7 @@ class Sampler:
         settings: the prompts.
         model: the model.
         tokenizer: renders the prompts.
-        step: the step that was sampled already; None where nothing was.
+        progress: where the run stands; learns which step was sampled.
         stopping: whether the run has been asked to end, which leaves the rest out.
     """
 
@@ -33,17 +34,18 @@ class Sampler:
         model: PreTrainedModel,
         tokenizer: ChatTokenizer,
         *,
-        step: int | None,
+        progress: Progress,
         stopping: Callable[[], bool],
     ) -> None:
         self._settings, self._model, self._tokenizer = settings, model, tokenizer
-        self._last, self._stopping = step, stopping
+        self._progress, self._stopping = progress, stopping
 
-    def __call__(self, step: int) -> None:
+    def __call__(self) -> None:
         """Print the answers after a step, once."""
-        if self._last == step or self._stopping():
+        step = self._progress.step
+        if self._progress.sampled_step == step or self._stopping():
             return
-        self._last = step
+        self._progress.sampled_step = step
         prompts, most = self._settings.prompts, self._settings.max_new_tokens
         for prompt, text in answers(self._model, self._tokenizer, prompts, max_new_tokens=most):
             say(f"sample {line({'step': step, 'prompt': prompt, 'answer': text})}")

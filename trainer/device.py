@@ -8,7 +8,7 @@ import torch
 
 from ..core.errors import UsageError
 from ..core.schema import TrainConfig
-from .reporting.metrics import say
+from .reporting.lines import say
 
 STRING_TO_DTYPE = {
     "float32": torch.float32,

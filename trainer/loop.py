@@ -21,7 +21,8 @@ from .parallel.context import DistributedContext
 from .parallel.sequences import share_sequences
 from .preempt import StopRequest
 from .reporting.accounts import Accounts
-from .reporting.metrics import Meter, say
+from .reporting.lines import say
+from .reporting.metrics import Meter
 from .reporting.quarantine import quarantine
 from .reporting.samples import Sampler
 from .reporting.tracking import Tracker

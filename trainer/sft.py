@@ -37,7 +37,7 @@ from .parallel.share import Share
 from .preempt import StopRequest
 from .reporting import tracking
 from .reporting.bar import progress_bar
-from .reporting.metrics import line, say
+from .reporting.lines import line, say
 from .reporting.plain import plain
 from .reporting.validator import ValidationSet
 from .runtime import ModelAndOptimizerState, RuntimeConfig

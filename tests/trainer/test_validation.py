@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +16,7 @@ from tunedeck.core.charts.metrics import parse_line
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import sft
 from tunedeck.trainer.checkpoints.progress import Progress
+from tunedeck.trainer.reporting import validator
 from tunedeck.trainer.reporting.evaluate import Validation, evaluate
 
 from .helpers import metric_lines, rows, write_rows
@@ -35,6 +39,11 @@ def validate(
 ) -> list[dict[str, str]]:
     assert sft.main(config, folder) == 0
     return metric_lines(capsys.readouterr().out, "val_loss")
+
+
+def result(folder: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return values
 
 
 @pytest.mark.parametrize("attention", [None, "sdpa"])
@@ -148,3 +157,71 @@ def test_nothing_is_dropped_in_a_validation_and_training_drops_again() -> None:
     )
     assert found is not None and found.loss == 1.0
     assert model.training
+
+
+def stopped_in(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask the run to end in one of its validations, by a signal; the first has the number 0."""
+    original, calls = validator.evaluate, 0
+
+    def taken(*args: Any, **options: Any) -> Validation | None:
+        nonlocal calls
+        calls += 1
+        if calls == number + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, **options)
+
+    monkeypatch.setattr(validator, "evaluate", taken)
+
+
+def test_a_run_that_is_stopped_in_a_validation_takes_it_when_it_goes_on(
+    two_files: list[Path],
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def config(**checkpoint: Any) -> TrainConfig:
+        data = {"path_or_dataset_id": str(two_files[0])}
+        sampling = {"prompts": ["1 + 1"], "every_steps": 1, "max_new_tokens": 1}
+        tables = {"validation_dataset": data, "step_scheduler": STEPS, "sampling": sampling}
+        return configure(**tables, checkpoint=checkpoint)
+
+    assert sft.main(config(), tmp_path / "whole") == 0
+    whole = capsys.readouterr().out
+    for step in (1, 2):
+        folder = tmp_path / f"stopped_in_{step}"
+        with monkeypatch.context() as patch:
+            stopped_in(step, patch)
+            assert sft.main(config(), folder) == 75
+        assert sft.main(config(restore_from=str(folder)), folder) == 0
+        parted = capsys.readouterr().out
+        for key in ("val_loss", "answer"):
+            assert metric_lines(parted, key) == metric_lines(whole, key), step
+        lowest = result(tmp_path / "whole")["best_val_loss"]
+        assert result(folder)["val_loss"] == result(folder)["best_val_loss"] == lowest
+        # A run that goes on compares with the loss of the best checkpoint, which knows it.
+        best = json.loads((folder / "checkpoints/best/state/training_state.json").read_text())
+        assert (best["progress"]["step"], best["progress"]["best_val_loss"]) == (2, lowest)
+
+
+def test_a_run_that_gave_up_takes_no_further_step_when_it_is_resumed(
+    two_files: list[Path],
+    configure: Configure,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def config(patience: int, **checkpoint: Any) -> TrainConfig:
+        return configure(
+            validation_dataset={"path_or_dataset_id": str(two_files[0])},
+            step_scheduler={"max_steps": 5, "val_every_steps": 1},
+            optimizer={"lr": 1e-9},
+            early_stopping={"patience": patience, "min_delta": 0.5},
+            checkpoint=checkpoint,
+        )
+
+    assert sft.main(config(2), tmp_path) == 0
+    said = "the last 2 validations did not improve by more than min_delta=0.5 on the lowest"
+    assert said in capsys.readouterr().out
+    for patience, steps in ((2, 2), (3, 3)):
+        assert sft.main(config(patience, restore_from=str(tmp_path)), tmp_path) == 0
+        assert (result(tmp_path)["steps"], result(tmp_path)["ending"]) == (steps, "stopped early")

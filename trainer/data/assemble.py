@@ -14,7 +14,7 @@ from ...core.schema.data import DatasetConfig
 from ..checkpoints.progress import Progress
 from ..model.attention import attends_in_line
 from ..parallel.share import Share
-from ..reporting.metrics import line, say
+from ..reporting.lines import line, say
 from ..runtime import RuntimeConfig
 from .batches import Collate, Layout, build_loader
 from .order import DataOrder, StepSampler

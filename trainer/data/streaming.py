@@ -19,7 +19,7 @@ from ...core.schema import TrainConfig
 from ...core.schema.data import DatasetConfig
 from ..checkpoints.progress import Progress
 from ..parallel.share import Share
-from ..reporting.metrics import say
+from ..reporting.lines import say
 from ..runtime import RuntimeConfig
 from .ahead import ahead
 from .assemble import layout_of, rows_within

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from ...core.schema.parallel import CompileConfig
 from ..parallel.fsdp import blocks
-from ..reporting.metrics import say
+from ..reporting.lines import say
 
 _WORTH_STEPS = 100
 """In fewer steps the seconds that compiling takes are not won back: a step gains a sixth or so."""

@@ -17,7 +17,7 @@ from ...core.schema.adapter import LoraConfig
 from ...core.schema.model import ModelConfig
 from ..merging.adapter import WEIGHTS_FILE
 from ..parallel.tensors import piece_of
-from ..reporting.metrics import say
+from ..reporting.lines import say
 from .build import base_name, frozen_towers
 from .lora_linear import LoraLinear
 from .quantize import is_quantized

@@ -14,7 +14,8 @@ from ..preempt import StopRequest
 from ..update.pending import Settled, Taken, settle
 from .digests import digest_text, weights_digest
 from .ledger import Entry, Ledger
-from .metrics import Meter, line, say, source_losses
+from .lines import line, say
+from .metrics import Meter, source_losses
 from .tracking import Tracker
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ...core.errors import UsageError
 from ...core.files import write_atomic
+from .lines import say
 
 LEDGER_FILE = "ledger.jsonl"
 
@@ -89,8 +90,6 @@ class Ledger:
                     file.write(self._begins + lines)
             except OSError as error:
                 if not self._begins:
-                    from .metrics import say
-
                     say(f"tunedeck: warning: {self._file} cannot be written: {error.strerror}")
                 # What was written of them may end in half a line.
                 self._begins = "\n"

@@ -1,13 +1,11 @@
-"""What a run prints: one logfmt line a log step, from which charts are drawn on every backend."""
+"""The metric line of a log step, from which charts are drawn on every backend."""
 
 from __future__ import annotations
 
-import json
-import os
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,25 +14,6 @@ from ..update.pending import Settled
 from ..update.step import StepResult
 from .evaluate import Validation
 from .peak import peak_flops
-
-
-def say(line: str) -> None:
-    """Print one line now, on the first rank: a follower of the log sees it at once."""
-    if os.environ.get("RANK", "0") != "0":
-        return
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
-def line(values: Mapping[str, float | int | str]) -> str:
-    """A logfmt line; numbers have seven significant digits, text is quoted as JSON."""
-    return " ".join(f"{key}={_shown(value)}" for key, value in values.items())
-
-
-def _shown(value: float | int | str) -> str:
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value) if isinstance(value, int) else f"{value:.7g}"
 
 
 def source_losses(sums: torch.Tensor, names: Sequence[str]) -> dict[str, float]:

@@ -13,7 +13,8 @@ from ..runtime import ModelAndOptimizerState
 from ..update.loss import SupervisedLoss
 from ..update.out_of_memory import MicroBatches
 from .evaluate import Validation, evaluate, validation_batches
-from .metrics import line, say, source_losses, validation_values
+from .lines import line, say
+from .metrics import source_losses, validation_values
 from .tracking import Tracker
 
 if TYPE_CHECKING:

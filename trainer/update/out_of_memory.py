@@ -21,7 +21,7 @@ from ..data.batches import Batch, Layout
 from ..data.rows import RowsByNumber
 from ..parallel.context import DistributedContext
 from ..preempt import RestartError
-from ..reporting.metrics import say
+from ..reporting.lines import say
 from ..runtime import RuntimeConfig
 
 Result = TypeVar("Result")

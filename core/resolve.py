@@ -11,7 +11,7 @@ from . import locations
 from .code_digest import code_digest
 from .errors import UsageError
 from .handover import handed_over
-from .inputs import content_digest
+from .inputs import content_digest, is_here
 from .origins import Origin, Sourced
 from .plan import Launch, LocalInput, Plan, SecretRef, digest_of, new_run_id
 
@@ -133,6 +133,7 @@ def _local_paths(
 ) -> tuple[dict[str, Any], tuple[LocalInput, ...]]:
     """Make the config's local paths absolute and take the digests of those that exist."""
     import copy
+    import glob
 
     from .config.paths import local_path_fields, set_path
 
@@ -142,9 +143,12 @@ def _local_paths(
         return absolute, ()
     for key, value, direction in local_path_fields(schema, values):
         path = (cwd / Path(value).expanduser()).absolute()
-        if direction == "output" or path.exists():
+        if not path.exists() and glob.has_magic(value):
+            path = Path(glob.escape(str(cwd.absolute())), Path(value).expanduser())
+        here = is_here(path)
+        if direction == "output" or here:
             set_path(absolute, key, str(path))
-        if direction == "input" and path.exists():
+        if direction == "input" and here:
             digest, size = content_digest(path)
             inputs.append(LocalInput(key, str(path), digest, size))
     return absolute, tuple(inputs)

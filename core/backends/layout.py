@@ -11,8 +11,8 @@ from typing import Any
 from .. import locations
 from ..bundle import bundle
 from ..config.paths import set_path
-from ..inputs import content_digest
-from ..plan import Launch, Plan
+from ..inputs import as_glob, content_digest
+from ..plan import Launch, LocalInput, Plan
 
 _SHARED = ".tunedeck"
 _DIGITS = 16
@@ -77,10 +77,7 @@ class Layout:
             root=root,
             run_dir=f"{root}/{plan.run_id}",
             code=str(shared / "code" / _short(bundle().digest)),
-            inputs={
-                item.key: str(shared / "inputs" / _short(item.digest) / Path(item.path).name)
-                for item in plan.inputs
-            },
+            inputs={item.key: _read_as(item, shared) for item in plan.inputs},
             step=_step_folder(plan, shared),
         )
 
@@ -98,7 +95,7 @@ class Layout:
         if self.step is not None:
             by_target[self.step.target] = self.step
         for item in plan.inputs:
-            target = self.inputs[item.key]
+            target = str(_target(item, PurePosixPath(self.root) / _SHARED))
             by_target[target] = Upload("input", item.path, target, item.digest, item.size)
         return list(by_target.values())
 
@@ -119,6 +116,18 @@ def _step_folder(plan: Plan, shared: PurePosixPath) -> Upload | None:
     digest, size = content_digest(folder)
     target = shared / "steps" / _short(digest) / folder.name
     return Upload("input", str(folder), str(target), digest, size)
+
+
+def _target(item: LocalInput, shared: PurePosixPath) -> PurePosixPath:
+    """The file or folder over there that an input is copied to."""
+    path = Path(item.path)
+    return shared / "inputs" / _short(item.digest) / ("files" if as_glob(path) else path.name)
+
+
+def _read_as(item: LocalInput, shared: PurePosixPath) -> str:
+    """What the config over there says for an input: its path, or the glob among its files."""
+    globbed = as_glob(Path(item.path))
+    return str(_target(item, shared) / (globbed[1] if globbed else ""))
 
 
 def _short(digest: str) -> str:

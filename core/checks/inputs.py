@@ -83,10 +83,13 @@ def dataset(plan: Plan, step: Step) -> Iterable[Finding]:
         options = plan.config.get(table)
         if not options or not options.get("path_or_dataset_id"):
             continue
-        if is_elsewhere(plan, options["path_or_dataset_id"]):
+        spec = options["path_or_dataset_id"]
+        if not isinstance(spec, str):  # of a blend, what is here is looked at
+            spec = [part for part in spec if not is_elsewhere(plan, part["path"])]
+        if not spec or is_elsewhere(plan, spec):
             continue
         report = check_dataset(
-            options["path_or_dataset_id"],
+            spec,
             tokenizer,
             split=options["split"],
             seq_length=longest_row(plan.config, table),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NOWHERE, Place
+from ..inputs import is_here
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -23,5 +24,5 @@ def is_elsewhere(plan: Plan, path: Any) -> bool:
         plan.executor != "local"
         and isinstance(path, str)
         and path.startswith("/")
-        and not Path(path).exists()
+        and not is_here(Path(path))
     )

@@ -70,9 +70,17 @@ def test_data_elsewhere_with_the_same_content_has_the_same_digest_and_other_cont
     here = _digest(cwd=tmp_path, overrides=("dataset.path_or_dataset_id=here.jsonl",))
     there = _digest(cwd=tmp_path, overrides=("dataset.path_or_dataset_id=there/rows.jsonl",))
     assert here == there
+    globbed = ("dataset.path_or_dataset_id=./*.jsonl",)
+    matched = _digest(cwd=tmp_path, overrides=globbed)
+    assert matched != _digest(cwd=tmp_path / "there", overrides=globbed)  # by its names
     with (tmp_path / "here.jsonl").open("a") as file:
         file.write(shipped.read_text().splitlines()[0] + "\n")
     assert _digest(cwd=tmp_path, overrides=("dataset.path_or_dataset_id=here.jsonl",)) != here
+    assert _digest(cwd=tmp_path, overrides=globbed) != matched
+    other = tmp_path / "other [folder]"
+    other.mkdir()
+    shutil.copy(tmp_path / "here.jsonl", other)
+    assert _digest(cwd=other, overrides=globbed) == _digest(cwd=tmp_path, overrides=globbed)
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,19 @@ def test_data_findings_point_at_the_value_that_named_the_data(tmp_path: Path) ->
     assert "1" in error.message
 
 
+def test_of_a_blend_the_files_that_lie_elsewhere_are_left_to_that_machine(tmp_path: Path) -> None:
+    (tmp_path / "env.toml").write_text(
+        "[far]\nexecutor = 'slurm'\nhost = 'login'\naccount = 'nlp'\npartition = 'gpu'\n"
+        "remote_job_dir = '/lustre/runs'\ntime = '01:00:00'\n"
+    )
+    far = {"profile": "far", "cwd": tmp_path}
+    assert not _errors("dataset.path_or_dataset_id=[/lustre/a.jsonl, /lustre/*.jsonl]", **far)
+    (error,) = _errors("dataset.path_or_dataset_id=[/lustre/a.jsonl, nope.jsonl]", **far)
+    assert "nope.jsonl" in error.message
+    (error,) = _errors("dataset.path_or_dataset_id=[/lustre/a.jsonl, nope.jsonl]")
+    assert "/lustre/a.jsonl" in error.message
+
+
 @pytest.mark.parametrize(
     ("overrides", "most"),
     [

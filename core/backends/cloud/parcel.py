@@ -22,7 +22,7 @@ from typing import Any
 
 from ...bundle import bundle
 from ...errors import UsageError
-from ...inputs import content_digest
+from ...inputs import content_digest, files_of
 from ..layout import Upload
 
 VARIABLE = "TUNEDECK_PARCEL_"
@@ -201,11 +201,4 @@ def _files(upload: Upload) -> Iterable[tuple[str, Path]]:
     source = bundle().archive() if upload.kind == "code" else Path(upload.source)
     if upload.kind != "code" and content_digest(source)[0] != upload.digest:
         raise UsageError(f"{source} has changed since the run was planned.", fix="Start it again.")
-    if not source.is_dir():
-        yield "", source
-        return
-    for path in sorted(source.rglob("*")):
-        inner = path.relative_to(source)
-        hidden = any(part.startswith(".") or part == "__pycache__" for part in inner.parts)
-        if path.is_file() and not hidden:
-            yield inner.as_posix(), path
+    yield from files_of(source)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...bundle import bundle
 from ...errors import UsageError
-from ...inputs import content_digest, files_below
+from ...inputs import content_digest, files_of
 from ..layout import Upload
 from .client import Hub
 from .place import Storage
@@ -72,11 +72,8 @@ def _files(one: Upload, storage: Storage) -> Iterator[_File]:
     """An upload's files, as its digest has them."""
     target = storage.inside(one.target)
     source = bundle().archive() if one.kind == "code" else Path(one.source)
-    if not source.is_dir():
-        yield _File(one, source, target, source.stat().st_size)
-        return
-    for name, file in files_below(source):
-        yield _File(one, file, f"{target}/{name}", file.stat().st_size)
+    for name, file in files_of(source):
+        yield _File(one, file, f"{target}/{name}" if name else target, file.stat().st_size)
 
 
 def _parts(files: Sequence[_File]) -> Iterator[list[_File]]:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from ...bundle import bundle
 from ...errors import ReachError, TunedeckError, UsageError
-from ...inputs import content_digest
+from ...inputs import as_path, content_digest
 from ...ssh import Machine
 from ...submission import Submission
 from ..base import Handle
@@ -147,7 +147,8 @@ async def _send(
         name = "Tunedeck's code" if upload.kind == "code" else source.name
         told = partial(_tell, on_bytes, name, whole, sum(sizes[:index]))
         told(0)
-        await machine.send(source, f"{incoming}/{index}", told)
+        with as_path(source) as path:
+            await machine.send(path, f"{incoming}/{index}", told)
         told(sizes[index])
 
 

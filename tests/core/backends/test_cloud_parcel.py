@@ -74,6 +74,16 @@ def test_an_archive_has_the_same_bytes_each_time_and_nothing_hidden(
     assert names == [f"{below}/config.json", f"{below}/sub/weights.bin"]
 
 
+def test_of_a_glob_what_it_matches_is_packed_and_no_more(tmp_path: Path, shared: str) -> None:
+    for name in ("data/a/1.jsonl", "data/b/1.jsonl", "data/a/notes.txt"):
+        file_of(tmp_path, name, 10)
+    upload = upload_of(tmp_path / "data" / "*" / "1.jsonl", shared)
+    with tarfile.open(fileobj=io.BytesIO(parcel.pack([upload], shared))) as archive:
+        names = archive.getnames()
+    below = upload.target.removeprefix(f"{shared}/")
+    assert names == [f"{below}/a/1.jsonl", f"{below}/b/1.jsonl"]
+
+
 def test_an_input_that_has_changed_is_refused(tmp_path: Path, shared: str) -> None:
     path = file_of(tmp_path, "data", 10)
     upload = upload_of(path, shared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 from collections.abc import Callable
@@ -9,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.core.conftest import PlanMaker
 from tunedeck.core.backends.base import Handle
 from tunedeck.core.backends.slurm import submit as sending
 from tunedeck.core.backends.slurm.backend import SlurmBackend
+from tunedeck.core.chat import find_sources
 from tunedeck.core.errors import NotFoundError, ReachError, TunedeckError, UsageError
 from tunedeck.core.plan import Plan
 from tunedeck.core.states import RunState, Status
@@ -111,6 +114,32 @@ async def test_what_has_gone_of_an_upload_is_told(
     told.clear()
     await backend.submit(backend.render(replace(plan, run_id=f"{plan.run_id}x")))
     assert not told
+
+
+async def test_what_a_glob_matches_travels_and_the_same_glob_finds_it_there(
+    slurm: Say, backend: SlurmBackend, make_plan: PlanMaker, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my [data]"
+    for name in ("a/1.jsonl", "a/2.jsonl", "b/1.jsonl", "a/notes.txt", "1.jsonl"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{name}\n")
+    pattern = Path(glob.escape(str(folder)), "?", "*.jsonl")
+    plan = make_plan(
+        executor="slurm",
+        profile_values={**backend._values, "time": "00:10:00"},
+        config={"dataset": {"path_or_dataset_id": str(pattern)}},
+        inputs=(local_input(pattern),),
+    )
+    submission = backend.render(plan)
+    handle = await backend.submit(submission)
+    config = yaml.safe_load(Path(handle.data["run_dir"], "config.yaml").read_text())
+    (source,) = find_sources(config["dataset"]["path_or_dataset_id"])
+    assert [file.read_text() for file in source.files] == [
+        "a/1.jsonl\n",
+        "a/2.jsonl\n",
+        "b/1.jsonl\n",
+    ]
+    assert not str(source.files[0].resolve()).startswith(str(folder))
 
 
 async def test_several_reasons_of_a_refusal_are_one_sentence(

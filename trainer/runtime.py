@@ -12,16 +12,12 @@ from torch.optim import Optimizer
 
 from ..core.schema.model_facts import model_facts
 from .model.kinds import Kind
-from .parallel.context import DistributedContext
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import PretrainedConfig, PreTrainedModel
 
     from .update.schedule import Schedule
-
-
-__all__ = ["DistributedContext", "ModelAndOptimizerState", "RuntimeConfig"]
 
 
 class RuntimeConfig(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.errors import UsageError
 from ..core.schema import TrainConfig
@@ -34,6 +34,7 @@ from .model.lora import add_adapter, check_adapter, load_adapter
 from .model.quantize import check_quantized
 from .model.tokenizer import get_tokenizer
 from .parallel.apply import parallelize
+from .parallel.context import DistributedContext
 from .parallel.experts import check_expert_parallel
 from .parallel.load import load_weights, make_weights
 from .parallel.mesh import check_mesh, join, launched_world
@@ -41,7 +42,7 @@ from .parallel.meta import empty_model, generates_as, hollow, place_tables, stan
 from .parallel.sequences import check_context_parallel
 from .parallel.tensor import check_tensor_parallel
 from .parallel.tensors import local
-from .runtime import DistributedContext, ModelAndOptimizerState, RuntimeConfig
+from .runtime import ModelAndOptimizerState, RuntimeConfig
 from .update.optim import build_optimizer
 from .update.schedule import Schedule
 
@@ -225,19 +226,10 @@ def setup_model_and_optimizer(
     products = runtime_config.autocast or runtime_config.dtype
     parallelize(model, distributed_context, config.distributed, products)
     if not whole:
-        device = torch.device("cpu") if config.distributed.cpu_offload else runtime_config.device
-        if continued:
-            hollow(model, device)
-        elif source is None:
-            make_weights(model, device)
-        else:
-            load_weights(model, source, config.model.revision, device)
+        _give_weights(model, config, runtime_config.device, source, continued=continued)
         if alone:
             # Adapters were made on the CPU.
             nn.Module.to(model, runtime_config.device)
-        place_tables(model, runtime_config.device)
-        if source is not None:
-            generates_as(model, source, config.model.revision)
     if weights_path is not None:
         if has_shards:
             checkpoint_manager.load_weights(model, adapter, weights_path)
@@ -250,6 +242,35 @@ def setup_model_and_optimizer(
         if optimizer_path is not None:
             checkpoint_manager.load_optimizer(optimizer, model, optimizer_path)
     return ModelAndOptimizerState(model, adapter, optimizer, scheduler, runtime_config)
+
+
+def _give_weights(
+    model: PreTrainedModel,
+    config: TrainConfig,
+    device: torch.device,
+    source: str | None,
+    *,
+    continued: bool,
+) -> None:
+    """Fill a model that was laid out empty: each rank reads or makes its own pieces.
+
+    Args:
+        model: laid out over the ranks; adapters may be inside.
+        config: the run's config.
+        device: where the model computes.
+        source: what the weights are read from; None makes new ones.
+        continued: leave room for those that a checkpoint is about to bring.
+    """
+    place = torch.device("cpu") if config.distributed.cpu_offload else device
+    if continued:
+        hollow(model, place)
+    elif source is None:
+        make_weights(model, place)
+    else:
+        load_weights(model, source, config.model.revision, place)
+    place_tables(model, device)
+    if source is not None:
+        generates_as(model, source, config.model.revision)
 
 
 def setup_reference_model_state(model: nn.Module) -> dict[str, torch.Tensor]:

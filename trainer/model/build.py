@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,9 +14,10 @@ from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_
 
 from ...core.errors import UsageError
 from ...core.schema.model import FreezeConfig, ModelConfig
+from ..parallel.meta import empty_model, fill
 from ..runtime import RuntimeConfig
 from .attention import DOCUMENTS, attends_by_document
-from .kinds import SCORE, Kind, loader_of
+from .kinds import SCORE, loader_of
 from .quantize import is_quantized, keep_for_training, loading_options
 
 _TOWERS = {
@@ -73,8 +75,6 @@ def build_model(
         **loading_options(quantization, runtime.dtype, runtime.device),
     }
     if weights is None:
-        from ..parallel.meta import empty_model, fill
-
         model = empty_model(runtime)
         fill(model, runtime.device)
         return model
@@ -89,15 +89,7 @@ def build_model(
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise unloadable(weights, "model", error) from error
     model, loading = loaded
-    # A reward model's score begins anew on top of a language model.
-    new = (f"{SCORE}.",) if runtime.kind is Kind.REWARD else ()
-    missing = sorted(key for key in loading["missing_keys"] if not key.startswith(new))
-    if missing:
-        raise UsageError(
-            f"'{weights}' lacks {len(missing)} weights of {type(model).__name__}, among them "
-            f"{missing[0]}.",
-            fix="Check that its config.json and its safetensors belong together.",
-        )
+    check_loaded(model, weights, loading["missing_keys"])
     if is_quantized(model):
         keep_for_training(model)
         # Not mapped, and already where it belongs.
@@ -194,3 +186,27 @@ def unloadable(source: str, what: str, error: Exception) -> UsageError:
         fix="Give a folder saved by save_pretrained, or a hub id that this machine can reach "
         "(HF_TOKEN for gated models).",
     )
+
+
+def check_loaded(
+    model: nn.Module, source: str, missing: Iterable[str], misshapen: Iterable[str] = ()
+) -> None:
+    """See that a model found all of its weights; the score of a reward model begins anew.
+
+    Args:
+        model: what was loaded.
+        source: from where.
+        missing: the weights that were not there.
+        misshapen: those that have another shape there.
+
+    Raises:
+        UsageError: weights and architecture do not belong together.
+    """
+    lacking = sorted(name for name in missing if not name.startswith(f"{SCORE}."))
+    if wrong := lacking or sorted(misshapen):
+        what = "lacks" if lacking else "has weights of another shape than"
+        raise UsageError(
+            f"'{source}' {what} {len(wrong)} weights of {type(model).__name__}, among them "
+            f"{wrong[0]}.",
+            fix="Check that its config.json and its safetensors belong together.",
+        )

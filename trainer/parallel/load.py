@@ -21,7 +21,7 @@ from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
 from ...core.errors import UsageError
-from ..model.kinds import SCORE
+from ..model.build import check_loaded, unloadable
 from .meta import fill, remake
 from .tensors import local, piece_of, whole
 
@@ -58,22 +58,10 @@ def load_weights(
                 ),
             )
         except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-            from ..model.build import unloadable
-
             raise unloadable(source, "model", error) from error
         found = model.all_tied_weights_keys.keys() | _empty(model)
-        # A reward model's score begins anew on top of a language model.
-        missing = sorted(
-            name for name in loading.missing_keys - found if not name.startswith(f"{SCORE}.")
-        )
-        wrong = sorted(name for name, *_ in loading.mismatched_keys)
-        if missing or wrong:
-            what = "lacks" if missing else "has weights of another shape than"
-            raise UsageError(
-                f"'{source}' {what} {len(missing or wrong)} weights of {type(model).__name__}, "
-                f"among them {(missing or wrong)[0]}.",
-                fix="Check that its config.json and its safetensors belong together.",
-            )
+        misshapen = (name for name, *_ in loading.mismatched_keys)
+        check_loaded(model, source, loading.missing_keys - found, misshapen)
         fill(model, device)
         for name, weight in model.named_parameters():
             # What is loaded where nothing is sharded is trainable anew.

@@ -105,7 +105,6 @@ class Proof:
             runtime,
             setup_distributed(config, runtime),
             Checkpoints(self._folder, keep_last=None),
-            total_steps=1,
             init_optimizer=False,
         )
         if len(data.rows) == 1:

@@ -21,6 +21,7 @@ from ..data.tokenizing import tokenize_all
 from ..data.tokens import ChatFormat
 from ..model.build import build_model
 from ..model.tokenizer import tokenizer_of
+from ..parallel.meta import empty_model
 from ..runtime import RuntimeConfig
 from ..setup import validate_and_prepare_config
 
@@ -140,8 +141,6 @@ def _shorten(text: PretrainedConfig) -> tuple[int, int]:
 
 def _count(config: TrainConfig, runtime: RuntimeConfig) -> int:
     """The parameters of the cut model; refuse it where training it would fill half the memory."""
-    from ..parallel.meta import empty_model
-
     parameters = sum(p.numel() for p in empty_model(runtime).parameters())
     needed = parameters * (_BYTES_A_WEIGHT if config.peft is None else 8)
     if needed > memory_bytes() / 2:

@@ -25,7 +25,7 @@ STEP_FILE, CONFIG_FILE, WEIGHTS = "step.pt", "config.json", "weights"
 _NAMED = 12
 
 
-class Share(NamedTuple):
+class RankShare(NamedTuple):
     """One rank's part of the step.
 
     Attributes:
@@ -53,7 +53,7 @@ class Quarantined(NamedTuple):
     loss: float
     grad_norm: float
     places: list[str]
-    shares: list[Share]
+    shares: list[RankShare]
     config: TrainConfig
     weights: Path
 
@@ -126,7 +126,7 @@ def read_quarantine(folder: Path) -> Quarantined:
         state = torch.load(folder / STEP_FILE, map_location="cpu", weights_only=True)
         config = TrainConfig.model_validate_json((folder / CONFIG_FILE).read_text("utf-8"))
         shares = [
-            Share(share["random"], [Batch(**batch) for batch in share["micro_batches"]])
+            RankShare(share["random"], [Batch(**batch) for batch in share["micro_batches"]])
             for share in state["shares"]
         ]
         weights = (folder / WEIGHTS / "latest").resolve(strict=True)

@@ -7,11 +7,11 @@ that rank's random state. Nothing is updated.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,6 @@ def replay(kept: Quarantined, folder: Path) -> Replayed:
         runtime,
         setup_distributed(config, runtime),
         Checkpoints(folder, keep_last=None),
-        total_steps=1,
         init_optimizer=False,
         weights_path=kept.weights,
     )
@@ -116,14 +115,14 @@ def replay(kept: Quarantined, folder: Path) -> Replayed:
     batches = [batch for share in kept.shares for batch in share.micro_batches]
     supervised = sum(batch.targets.numel() for batch in batches)
     parts = []
-    with _watched(model) as seen:
-        for rank, share in enumerate(kept.shares):
-            set_random_state(share.random)
-            for number, batch in enumerate(share.micro_batches, start=1):
-                # Which source a target is from plays no part.
-                loss = loss_sum(batch._replace(sources=None), runtime.device) / supervised
-                loss.backward()
-                parts.append(Part(rank, number, batch.rows, loss.item()))
+    for part, loss in _losses(kept, loss_sum, runtime.device, supervised):
+        loss.backward()
+        parts.append(part)
+    seen: list[str] = []
+    if not all(math.isfinite(part.loss) for part in parts):
+        # Where a module is looked at, faster code steps aside, which draws another dropout.
+        with _watched(model) as seen, torch.no_grad():
+            list(_losses(kept, loss_sum, runtime.device, supervised))
     named = [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
     norm = total_norm([gradient for _, gradient in named]).item()
     return Replayed(
@@ -138,11 +137,23 @@ def replay(kept: Quarantined, folder: Path) -> Replayed:
     )
 
 
+def _losses(
+    kept: Quarantined, loss_sum: SupervisedLoss, device: torch.device, supervised: int
+) -> Iterator[tuple[Part, torch.Tensor]]:
+    """Each micro-batch of the step, with its share of the loss as a scalar to differentiate."""
+    for rank, share in enumerate(kept.shares):
+        set_random_state(share.random)
+        for number, batch in enumerate(share.micro_batches, start=1):
+            # Which source a target is from plays no part.
+            loss = loss_sum(batch._replace(sources=None), device) / supervised
+            yield Part(rank, number, batch.rows, loss.item()), loss
+
+
 def _first_bad(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
     return next((name for name, tensor in tensors if not torch.isfinite(tensor).all()), None)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _watched(model: nn.Module) -> Iterator[list[str]]:
     """The names of modules whose output was not finite, in the order of computation."""
     seen: list[str] = []
@@ -179,7 +190,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args(arguments)
     transformers.utils.logging.disable_progress_bar()
-    found = replay(read_quarantine(options.folder), options.folder)
+    with contextlib.redirect_stdout(sys.stderr):  # what a model says of itself as it is built
+        found = replay(read_quarantine(options.folder), options.folder)
     if options.json:
         sys.stdout.write(json.dumps(plain({**asdict(found), "same": found.same})) + "\n")
     else:

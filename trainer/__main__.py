@@ -6,36 +6,20 @@ Beside the recipes there are tools for what a run left: see `docs/trainer.md`.
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import logging
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core.errors import ExitCode, TunedeckError
+from ..core.errors import ExitCode
 from .config_file import RECIPES, load_config
-from .exit_file import asked, tell, told
-from .preempt import EXIT_PREEMPTED, AskedToEnd, RestartError, StopRequest, fall_deaf
+from .exit_file import tell
+from .failure import failure_of
+from .preempt import AskedToEnd, StopRequest, fall_deaf
 from .rank_lines import mark_lines
 
-_RANK = int(os.environ["RANK"]) if os.environ.get("RANK", "").isdecimal() else None
-_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process")
-_WAITED = "Timed out waiting"
-_LATE = "another process of the run did not come within dist_env.timeout_minutes"
-_LOOK_AT_IT = "Look at what keeps it (its machine, its data), or raise dist_env.timeout_minutes."
-_FIRST_SPEAKS_S = 20.0
-"""How much later than the others the first rank of a machine may find a mistake, and say it."""
-_ROOM = "Make room there, or choose another place, and start it again."
-_MENDED = {
-    errno.ENOSPC: _ROOM,
-    errno.EDQUOT: _ROOM,
-    errno.EACCES: "Give this user the right to it, or choose another place.",
-    errno.EROFS: "Choose a place that can be written to.",
-}
-_SMALLER = "Lower step_scheduler.local_batch_size or dataset.seq_length."
 _TOOLS = {
     "consolidate": ".checkpoints.consolidate",
     "diff": ".reporting.diff",
@@ -76,24 +60,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         # What is imported from here on takes seconds, in which signals come as well.
         code = _run(options.recipe, options.config, overrides, StopRequest())
-    except RestartError as error:
-        code = _complain(str(error), error.fix, EXIT_PREEMPTED)
-    except TunedeckError as error:
-        code = _complain(str(error), error.fix, error.exit_code)
-    except AskedToEnd as asked:
-        code = _complain(asked.words, "", int(asked.code or 0))
-    except OSError as error:
-        code = _complain(*_os_error(error), ExitCode.FAILURE)
-    except RuntimeError as error:
-        # torch.OutOfMemoryError; by name, because torch may not have been imported yet.
-        if lost := _others_ended(error):
-            code = _complain("another process of the run ended", "", ExitCode.FAILURE)
-        elif _RANK is not None and _WAITED in str(error):
-            code = _complain(_LATE, _LOOK_AT_IT, ExitCode.FAILURE)
-        elif type(error).__name__ != "OutOfMemoryError":
+    except (AskedToEnd, Exception) as error:
+        failure = failure_of(error)
+        if failure is None:
             raise
-        else:
-            code = _complain(str(error).partition("\n")[0], _SMALLER, ExitCode.FAILURE)
+        lost = failure.lost
+        code = failure.say()
     finally:
         # A rank that was left by another does not know how the run ended.
         if not lost:
@@ -102,19 +74,14 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
-def _others_ended(error: RuntimeError) -> bool:
-    """Whether a collective failed because another rank is gone, which has said why."""
-    said = str(error)
-    return _RANK is not None and any(words in said for words in _GONE)
-
-
 def _use(tool: str, arguments: list[str]) -> int:
     try:
         code: int = importlib.import_module(tool, __package__).main(arguments)
-    except TunedeckError as error:
-        code = _complain(str(error), error.fix, error.exit_code)
-    except OSError as error:
-        code = _complain(*_os_error(error), ExitCode.FAILURE)
+    except Exception as error:
+        failure = failure_of(error)
+        if failure is None:
+            raise
+        code = failure.say()
     return code
 
 
@@ -128,37 +95,6 @@ def _run(recipe: str, file: Path, overrides: Sequence[str], stop: StopRequest) -
     from . import sft
 
     return sft.main(config, run_dir, stop=stop)
-
-
-def _complain(message: str, fix: str, code: int) -> int:
-    """Say what went wrong. What all ranks find in the config is said by one on each machine."""
-    others = _RANK and os.environ.get("LOCAL_RANK", "0") != "0"
-    if others and code == ExitCode.USAGE and _first_spoke():
-        return int(code)
-    sys.stderr.write(f"tunedeck: error: {message}\n")
-    if fix:
-        sys.stderr.write(f"tunedeck: fix: {fix}\n")
-    sys.stderr.flush()
-    return int(code)
-
-
-def _first_spoke() -> bool:
-    """Wait for torchrun to end this process, as it does once the machine's first rank has spoken.
-
-    One that ended at once might end the first before it has; one that is not ended, or whose first
-    merely lost it, is alone with what it found.
-    """
-    try:
-        time.sleep(_FIRST_SPEAKS_S)
-    except AskedToEnd:
-        return not asked() or told() is not None
-    return False
-
-
-def _os_error(error: OSError) -> tuple[str, str]:
-    """What the system refused and of what, and how it is mended."""
-    said = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
-    return said, _MENDED.get(error.errno or 0, "")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import yaml
 
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import __main__ as trainer
+from tunedeck.trainer import failure
 from tunedeck.trainer.__main__ import main
 
 from .helpers import metric_lines
@@ -105,7 +106,7 @@ def test_a_rank_that_was_left_by_another_does_not_say_how_the_run_ended(
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
 
     monkeypatch.setattr(trainer, "_run", lose)
-    monkeypatch.setattr(trainer, "_RANK", 0)
+    monkeypatch.setattr(failure, "_RANK", 0)
     assert main(["sft", "--config", str(written())]) == 1
     assert "another process of the run ended" in capsys.readouterr().err
     assert not (tmp_path / "exit").exists()
@@ -133,7 +134,7 @@ def test_a_mistake_is_left_to_the_first_of_a_machine_if_that_finds_it_too(
 
     monkeypatch.setenv("TUNEDECK_EXIT_FILE", str(tmp_path / "exit"))
     monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setattr(trainer, "_RANK", 1)
+    monkeypatch.setattr(failure, "_RANK", 1)
     monkeypatch.setattr(time, "sleep", sleep)
     assert main(["sft", "--config", str(tmp_path / "none.yaml")]) == 2
     assert len(waited) == 1

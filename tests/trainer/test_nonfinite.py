@@ -17,7 +17,10 @@ from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import loop, sft
 from tunedeck.trainer.__main__ import main
 from tunedeck.trainer.reporting.ledger import read_ledger
+from tunedeck.trainer.reporting.quarantine import read_quarantine
+from tunedeck.trainer.reporting.replay_step import replay
 from tunedeck.trainer.update.finite import UpdateGuard
+from tunedeck.trainer.update.pending import Settled
 
 from .helpers import losses, rows, write_rows
 
@@ -191,3 +194,23 @@ def test_no_optimizer_updates_from_the_first_step_on_that_is_not_finite(
     assert torch.equal(step(1.0, 1.0), first)
     after = optimizer.state[parameter]
     assert all(torch.equal(after[name], value) for name, value in state.items())
+
+
+def test_what_was_dropped_at_random_is_dropped_again(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the numbers of a step that is called bad: where there is no number, all are the same."""
+    update, calls = UpdateGuard.step, 0
+
+    def shut(self: Any, loss: torch.Tensor, norm: torch.Tensor) -> None:
+        nonlocal calls
+        calls += 1
+        update(self, loss * math.nan if calls == 3 else loss, norm)
+
+    monkeypatch.setattr(UpdateGuard, "step", shut)
+    monkeypatch.setattr(Settled, "finite", property(lambda self: self.taken.step != 3))
+    with pytest.raises(TunedeckError, match="Step 3"):
+        sft.main(configure(peft=LORA | {"dropout": 0.5}), tmp_path)
+    kept = read_quarantine(tmp_path / "nonfinite_step_000003")
+    found = replay(kept, tmp_path)
+    assert found.found == pytest.approx((kept.loss, kept.grad_norm), rel=1e-6)

@@ -78,6 +78,15 @@ def test_prepared_rows_are_found_again_until_something_changes(
     assert len(made) == 3
 
 
+def test_rows_that_were_prepared_from_another_file_are_those_of_this_one(
+    prepared: Any, chat_file: Path, tmp_path: Path
+) -> None:
+    prepared(str(chat_file))
+    copied = write_rows(tmp_path / "copied.jsonl", rows(24))
+    assert copied.read_bytes() == chat_file.read_bytes()
+    assert prepared(str(copied)).rows.place(2) == f"{copied}:3"
+
+
 def test_several_processes_prepare_the_same_rows(
     prepared: Any, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:

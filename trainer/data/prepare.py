@@ -22,7 +22,7 @@ from .summary import Summary, raise_refused
 from .tokenizing import process_count, tokenize_all
 from .tokens import ChatFormat
 
-_FORMAT = 2
+_FORMAT = 3
 """Raised when the same rows would be prepared differently, so that old caches are left alone."""
 
 _SAID_EVERY = 100_000
@@ -73,7 +73,7 @@ def prepare(config: DatasetConfig, chat_format: ChatFormat, *, table: str, seed:
         if not file.with_suffix(".json").is_file():
             _write(source, config, chat_format, table, file, seed)
         summaries.append(Summary(**json.loads(file.with_suffix(".json").read_text())))
-        tables.append((open_rows(file), summaries[-1].files))
+        tables.append((open_rows(file), _files(source)))
         # The name of the file is a digest of all that it was prepared from.
         digest.update(json.dumps([file.stem, source.weight, summaries[-1].rows]).encode())
     return Blend(
@@ -109,6 +109,11 @@ def _cache_file(source: Source, config: DatasetConfig, digest: str, seed: int) -
     return cache_dir() / "datasets" / f"{content.hexdigest()[:32]}.arrow"
 
 
+def _files(source: Source) -> list[str]:
+    """What the files of a source are called in messages."""
+    return [str(file) for file in source.files] if source.hub_id is None else [source.hub_id]
+
+
 def _write(
     source: Source,
     config: DatasetConfig,
@@ -141,7 +146,8 @@ def _prepared(
     errors: list[RowError] = []
     rows = read_rows(source, config, seed, errors)
     processes = process_count(config, source.files)
-    files: dict[str, int] = {}
+    # The same rows may lie elsewhere the next time.
+    numbers = {name: number for number, name in enumerate(_files(source))}
     for row, chat in tokenize_all(rows, chat_format, config, processes):
         summary.seen += 1
         if summary.seen % _SAID_EVERY == 0:
@@ -152,6 +158,5 @@ def _prepared(
             error = RowError("No token of the row is trained.", "unsupervised")
             errors.append(error.at(row.file, row.number))
         elif summary.count(chat, config):
-            yield chat, (files.setdefault(row.file, len(files)), row.number)
-    summary.files = list(files)
+            yield chat, (numbers[row.file], row.number)
     raise_refused(errors, summary, source.spec, config, table)

@@ -34,7 +34,6 @@ class Summary:
         emptied: rows whose supervised tokens all lay behind the cut.
         double_bos: rows that begin with two beginning-of-text tokens.
         notes: what else is unusual.
-        files: the files the rows came from.
     """
 
     seen: int = 0
@@ -47,7 +46,6 @@ class Summary:
     emptied: int = 0
     double_bos: int = 0
     notes: dict[str, int] = field(default_factory=dict)
-    files: list[str] = field(default_factory=list)
 
     def count(self, chat: TokenizedChat, config: DatasetConfig) -> bool:
         """Add a row; whether it is trained on."""

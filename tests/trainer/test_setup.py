@@ -278,7 +278,7 @@ def test_no_optimizer_is_built_where_none_is_wanted(
         ({"target_modules": ["q_prj"]}, "'q_prj'"),
         ({"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]}, "no layer"),
         ({"modules_to_save": ["embed"]}, "'embed'"),
-        ({"modules_to_save": ["layers.*.input_layernorm"]}, "input_layernorm"),
+        ({"modules_to_save": ["mlp.input_layernorm"]}, "input_layernorm"),
     ],
 )
 def test_a_layer_that_is_not_there_is_refused_with_those_that_are(

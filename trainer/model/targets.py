@@ -148,7 +148,7 @@ def _existing(model: nn.Module, names: Sequence[str]) -> list[str]:
     there = [name for name, _ in model.named_modules() if name]
     known = {_leaf(name) for name in there}
     for name in names:
-        # PEFT takes an entry for the end of a name, knows no wildcards, and is silent on none.
+        # PEFT takes an entry for the end of a name, and is silent where there is none such.
         if _leaf(name) not in known or not any(one.endswith(name) for one in there):
             raise UsageError(
                 f"peft.modules_to_save names '{name}', which the model does not have.",

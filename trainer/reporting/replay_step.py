@@ -106,7 +106,6 @@ def replay(kept: Quarantined, folder: Path) -> Replayed:
         runtime,
         setup_distributed(config, runtime),
         Checkpoints(folder, keep_last=None),
-        total_steps=1,
         init_optimizer=False,
         weights_path=kept.weights,
     )

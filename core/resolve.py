@@ -40,7 +40,7 @@ def resolve(selection: Selection, catalog: Catalog | None = None) -> Plan:
     step = catalog.find(selection.step)
     schema = schema_for(step.launch.schema)
     overrides = selection.overrides
-    if selection.from_run:
+    if selection.from_run is not None:
         overrides = (handed_over(step, selection, catalog), *overrides)
     config = compose(step.config_path(selection.config, selection.cwd), overrides, schema=schema)
     profile = _profile(selection, step, config)
@@ -51,7 +51,11 @@ def resolve(selection: Selection, catalog: Catalog | None = None) -> Plan:
     _fill_wandb(values, profile)
     absolute, inputs = _local_paths(config, values, schema, selection.cwd)
     launch = _launch(step, profile)
-    name = selection.name or f"{step.id.replace('/', '-')}-{config.path.stem}"
+    name = (selection.name or "").strip() or f"{step.id.replace('/', '-')}-{config.path.stem}"
+    if not name.isprintable():
+        raise UsageError(
+            f"{name!r} is no name for a run.", fix="Use one line without control characters."
+        )
     secrets = _secrets(profile, values)
     env = dict(profile.env_vars)
     digest = digest_of(

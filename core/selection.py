@@ -59,7 +59,9 @@ class Selection:
         }
 
 
-def resume_selection(record: RunRecord, overrides: Iterable[str]) -> Selection:
+def resume_selection(
+    record: RunRecord, overrides: Iterable[str], *, detached: bool = False
+) -> Selection:
     """The selection that goes on from an ended run's last published checkpoint.
 
     The config is the one that the run recorded, so that nothing which changed since changes the
@@ -93,4 +95,5 @@ def resume_selection(record: RunRecord, overrides: Iterable[str]) -> Selection:
         catalog=tuple(Path(folder) for folder in chosen.get("catalog", ())),
         name=record.name,
         cwd=Path(chosen["cwd"]),
+        detached=detached,
     )

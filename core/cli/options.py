@@ -68,6 +68,17 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
 
+def chosen_profile(attached: str | None, detached: str | None) -> str | None:
+    """The profile that is named by -r or -b, if any.
+
+    Raises:
+        UsageError: if both are given.
+    """
+    if attached is not None and detached is not None:
+        raise UsageError("-r and -b exclude each other.", fix="Give one of them.")
+    return detached if attached is None else attached
+
+
 def examples(lines: str) -> str:
     """The end of a command's help: commands that can be copied as they are."""
     return f"\b\nExamples:\n{indent(dedent(lines).strip(), '  ')}"

@@ -13,6 +13,7 @@ from ..errors import ExitCode, TunedeckError, UsageError
 from .complete import complete_replay, complete_run
 from .options import (
     attached_option,
+    chosen_profile,
     confirmed,
     detached_option,
     examples,
@@ -67,13 +68,12 @@ def replay(
     from ..replays.replay import load_replay
     from .steps_run import Mode, run_selection
 
-    if attached and detached:
-        raise UsageError("-r and -b exclude each other.", fix="Give one of them.")
+    profile = chosen_profile(attached, detached)
     if accept_changes and frozen:
         raise UsageError("--accept-changes and --frozen exclude each other.", fix="Give one.")
     saved = load_replay(name)
-    selection = saved.selection()
-    if profile := attached or detached:
+    selection = replace(saved.selection(), detached=detached is not None)
+    if profile is not None:
         selection = replace(selection, profile=profile)
     changes = _changes(saved, selection)
     if frozen:

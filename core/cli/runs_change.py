@@ -182,4 +182,4 @@ def resume(
             fix=f"Wait for it: tunedeck runs wait {record.run_id}",
         )
     mode = Mode(attach=not detached, dry_run=dry_run, force=force, as_json=as_json)
-    return run_selection(resume_selection(record, overrides), mode)
+    return run_selection(resume_selection(record, overrides, detached=detached), mode)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import locations
 from ..errors import ExitCode, UsageError
 from ..findings import exit_code_of
 from .complete import complete_run
 from .options import (
     attached_option,
     catalog_option,
+    chosen_profile,
     config_option,
     detached_option,
     env_file_option,
@@ -120,11 +122,10 @@ def run_command(
     """
     from ..selection import Selection
 
-    if attached and detached:
-        raise UsageError("-r and -b exclude each other.", fix="Give one of them.")
+    profile = chosen_profile(attached, detached)
     if mode["accept_changes"] and mode["frozen"]:
         raise UsageError("--accept-changes and --frozen exclude each other.", fix="Give one.")
-    if (mode["accept_changes"] or mode["frozen"]) and not save:
+    if (mode["accept_changes"] or mode["frozen"]) and save is None:
         raise UsageError(
             "--accept-changes and --frozen compare with a saved launch, and none is named.",
             fix="Add --save NAME, or launch the saved one: tunedeck replay NAME --frozen",
@@ -133,7 +134,7 @@ def run_command(
         step=step_id,
         config=config,
         overrides=overrides,
-        profile=attached or detached or "local",
+        profile="local" if profile is None else profile,
         env_file=env_file,
         catalog=catalog,
         name=name,
@@ -152,7 +153,10 @@ def run_selection(selection: Selection, mode: Mode, *, save: str | None = None) 
     if step.launch.kind == "builtin":
         return _run_builtin(step.id, selection, mode)
     from ..prepare import prepare
+    from ..replays.files import replay_file
 
+    if save is not None:
+        replay_file(save, locations.replays_dir())  # refuses what is no name
     online = mode.online or not mode.dry_run
     prepared = asyncio.run(prepare(selection, online=online, catalog=catalog))
     if mode.dry_run:
@@ -179,7 +183,7 @@ def launch_prepared(prepared: Prepared, mode: Mode, *, save: str | None = None) 
         note("Nothing was submitted. Mend the errors above, or pass --force.")
         return code
     registry = Registry()
-    if save:
+    if save is not None:
         _save(prepared, save, mode)
     progress = TransferLine("Uploading")
     if isinstance(prepared.backend, TellsUploads):

@@ -140,9 +140,9 @@ class Registry:
         by_name = by_id or self._select("WHERE name = ? ORDER BY run_id DESC LIMIT 1", query)
         if by_name:
             return by_name[0]
-        by_start = self._select(
-            "WHERE substr(run_id, 1, length(?)) = ? ORDER BY run_id DESC LIMIT 6", query, query
-        )
+        # An empty word starts every id: a variable of a script that is not set means no run.
+        beginning = "WHERE substr(run_id, 1, length(?)) = ? ORDER BY run_id DESC LIMIT 6"
+        by_start = self._select(beginning, query, query) if query else []
         if len(by_start) == 1:
             return by_start[0]
         if by_start:

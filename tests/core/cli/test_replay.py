@@ -27,6 +27,16 @@ run_command = "grep -w lr {config}"
 [other]
 extends = "quick"
 env_vars = { WHICH = "other" }
+
+[far]
+executor = "slurm"
+host = "login"
+account = "nlp"
+run_partition = "attached"
+batch_partition = "detached"
+remote_job_dir = "/lustre/runs"
+time = "01:00:00"
+gpus_per_node = 2
 """
 
 
@@ -127,6 +137,14 @@ def test_another_profile_may_be_asked_for(capsys: pytest.CaptureFixture[str]) ->
     assert run(["replay", "mine", "-b", "other", "--json"]) == 0
     run_id = document(capsys)["run_id"]
     assert run(["runs", "wait", run_id]) == 0
+
+
+@pytest.mark.parametrize(("flag", "partition"), [("-r", "attached"), ("-b", "detached")])
+def test_the_partition_follows_how_it_is_launched_now(
+    flag: str, partition: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["replay", "mine", flag, "far", "-d", "--json"]) == 0
+    assert f"#SBATCH --partition={partition}\n" in document(capsys)["submission"]["script"]
 
 
 def test_list_and_show_tell_what_there_is(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

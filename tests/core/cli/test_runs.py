@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 
-from tunedeck.core.backends.base import load_backend
+from tunedeck.core.backends.base import Handle, load_backend
 from tunedeck.core.cli.main import run
 from tunedeck.core.launch import launch
 from tunedeck.core.plan import Plan
+from tunedeck.core.resolve import resolve
 from tunedeck.core.runs.record import RunRecord
 from tunedeck.core.runs.registry import Registry
 from tunedeck.core.runs.watch import wait_until_ended
+from tunedeck.core.selection import Selection
+from tunedeck.core.states import RunState, Status
 
 MakePlan = Callable[..., Plan]
 Capture = pytest.CaptureFixture[str]
@@ -274,6 +277,23 @@ class TestResume:
         record = finish(make_plan())
         assert run(["runs", "resume", record.run_id]) == 2
         assert "no checkpoint" in capsys.readouterr().err
+
+    def test_its_partition_follows_how_it_is_resumed(
+        self, tmp_path: Path, home: Path, capsys: Capture
+    ) -> None:
+        (tmp_path / "env.toml").write_text(
+            "[far]\nexecutor = 'slurm'\nhost = 'login'\naccount = 'nlp'\ntime = '01:00:00'\n"
+            "run_partition = 'attached'\nbatch_partition = 'detached'\nremote_job_dir = '/runs'\n"
+        )
+        plan = resolve(Selection("peft/automodel", "tiny", profile="far", cwd=tmp_path))
+        registry = Registry()
+        registry.add(RunRecord.of(plan, forced=False))
+        handle = Handle(plan.run_id, "4711", {"run_dir": f"/runs/{plan.run_id}"})
+        registry.update(plan.run_id, Status(RunState.FAILED, "FAILED"), handle=handle)
+        for flags, partition in (((), "attached"), (("-b",), "detached")):
+            assert run(["runs", "resume", plan.run_id, *flags, "-d", "--json"]) == 0
+            script = json.loads(capsys.readouterr().out)["submission"]["script"]
+            assert f"#SBATCH --partition={partition}\n" in script
 
 
 RANKS = """

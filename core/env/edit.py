@@ -12,6 +12,7 @@ from ..errors import UsageError
 from ..findings import Finding
 from ..origins import Sourced
 from ..text import did_you_mean
+from ..toml.text import refuse_null
 from .check import check_text
 from .compare import explain
 from .load import EnvFiles, Profile
@@ -123,6 +124,8 @@ def edit_profile(files: EnvFiles, name: str, overrides: Iterable[str]) -> Edited
     executor = str(Resolver(files).attempt(name)[0].executor)
     for override in wanted:
         _check_key(override, name, executor)
+        if override.value is not None:
+            refuse_null(override.value, override.text)
     before = path.read_bytes().decode("utf-8")
     after = _set(before, profile, wanted)
     findings = tuple(f for f in check_text(after, path) if f.profile in (name, None))

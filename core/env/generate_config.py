@@ -18,6 +18,7 @@ from ..errors import UsageError
 from ..keys import dotted, split_key
 from ..origins import Origin, Sourced
 from ..text import did_you_mean
+from ..toml.text import refuse_null
 from .load import RESERVED
 
 _OVERRIDABLE = ("output_path", "force", "preamble", "checks", "sections")
@@ -227,6 +228,8 @@ def _validated(tree: Tree, file: YamlFile) -> GeneratorConfig:
             fix="A generator config has output_path, force, preamble, site, checks and sections.",
         ) from error
     for name, table in config.sections.items():
+        for key, value in table.items():
+            refuse_null(value, f"sections.{name}.{key}")
         about, options = table.get("about", ""), table.get("options", {})
         if not isinstance(about, str) or not isinstance(options, dict):
             raise UsageError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import UsageError
+
 WIDTH = 100
 
 
@@ -40,3 +42,23 @@ def toml_value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(toml_value, value))}]"
     return str(tomlkit.item(value).as_string())
+
+
+def refuse_null(value: Any, given: str) -> None:
+    """Refuse a value that holds null, for which TOML has no word: `-` alone is a list with one.
+
+    Args:
+        value: as YAML reads it.
+        given: the key, or the whole override, as it was given.
+
+    Raises:
+        UsageError: if it, or anything in it, is null.
+    """
+    if value is None:
+        raise UsageError(
+            f"The value of '{given}' holds a null, which an env file cannot say.",
+            fix="Leave it out; a text that YAML takes for something else goes in quotes.",
+        )
+    if isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            refuse_null(item, given)

@@ -9,6 +9,7 @@ from .gpus import gpu_counts
 from .images import image_tags
 from .keys import keys_and_types, second_spellings
 from .mounts import collisions, outside_mounts
+from .names import names
 from .paths import absolute_paths
 from .placeholders import placeholders
 from .secrets import secrets_in_clear
@@ -30,5 +31,6 @@ RULES: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
     time_limits,
     image_tags,
     slurm_forms,
+    names,
 )
 """All rules, in no particular order."""

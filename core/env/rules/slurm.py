@@ -9,7 +9,6 @@ from ...findings import Finding
 from .subject import Subject
 
 _FORMS = {
-    "host": (re.compile(r"\S+"), "login.cluster.edu"),
     "signal": (re.compile(r"(?:[BR]+:)?(?:SIG)?[A-Z0-9]+(?:@\d+)?"), "B:USR1@120"),
     "array": (re.compile(r"\d+(?:-\d+(?::\d+)?)?(?:,\d+(?:-\d+(?::\d+)?)?)*(?:%\d+)?"), "0-7%2"),
     "dependency": (
@@ -31,8 +30,6 @@ def slurm_forms(subject: Subject) -> Iterable[Finding]:
         yield subject.finding(
             "error",
             key,
-            f"'{value}' is not of the form that Slurm takes for '{key}'."
-            if key != "host"
-            else f"'{value}' is no host: a host has no spaces.",
+            f"'{value}' is not of the form that Slurm takes for '{key}'.",
             f'Write it like this: {key} = "{example}"',
         )

@@ -68,6 +68,8 @@ def test_what_would_be_wrong_with_it_is_said_before_it_is_written(write: Write) 
         ("kidd", "nodes=2", "Did you mean 'kid'"),
         ("local", "nodes=2", "built in"),
         ("base", "account.name=x", "no table"),
+        ("kid", "nodes=-", "holds a null"),
+        ("kid", "env_vars={A: {B: null}}", "holds a null"),
     ],
 )
 def test_what_cannot_be_set_is_refused_with_the_nearest_that_can(

@@ -126,7 +126,9 @@ def test_a_value_that_is_given_and_wrong_is_a_finding_and_not_an_open_value(
     else:
         generated = generate("slurm", ["sections.slurm_base.host=my host"], cwd=tmp_path)
     assert "slurm_base.host" not in [value.key for value in generated.open_values]
-    assert "'my host' is no host: a host has no spaces." in [f.message for f in generated.findings]
+    assert "'my host' is no host: a host has no spaces and no slashes." in [
+        f.message for f in generated.findings
+    ]
 
 
 @pytest.mark.parametrize("config", BACKENDS)
@@ -243,6 +245,7 @@ def test_overrides_are_typed_reach_children_and_remove_with_null(tmp_path: Path)
         ("checks.required_profiles=[slurm_bas]", "slurm_base"),
         ("nonsense", "nonsense"),
         ("sections.slurm_base.account=[", "account"),
+        ("sections.slurm_base.secrets=-", "holds a null"),
     ],
 )
 def test_a_wrong_override_is_refused_with_what_was_meant(
@@ -477,6 +480,11 @@ def test_shipped_configs_name_site_values_that_exist(tmp_path: Path) -> None:
     ("config", "key", "right", "wrong", "words"),
     [
         ("slurm", "slurm_base.host", "login.test", "my host", "has no spaces"),
+        ("slurm", "slurm_base.host", "ada@login.test:2222", "ssh://login", "no slashes"),
+        ("slurm", "slurm_base.partition", "gpu,long", "gpu nodes", "no spaces"),
+        ("lepton", "lepton_base.resource_shape", "gpu.1xa10", "8 gpus", "a shape has no spaces"),
+        ("dgxcloud", "dgxcloud_base.base_url", "https://h/api/v1", "h.test", "begins with https"),
+        ("hf_jobs", "hf_base.namespace", "ada", "https://huggingface.co/ada", "no slashes"),
         ("slurm", "slurm_base.workspace", "/shared", "shared", "absolute path"),
         ("slurm", "slurm_base.account", "nlp", "<account>", "placeholder"),
         ("lepton", "lepton_base.mounts[0].path", "/users/ada", "users", "absolute path"),

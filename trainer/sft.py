@@ -24,7 +24,6 @@ from .checkpoints.saving import Saver, expected_seconds
 from .checkpoints.weights import Weights, find_base, find_processor
 from .data.assemble import TrainingRows, layout_of, prepare_table, training_rows
 from .data.batches import Collate
-from .data.prepare import Blend
 from .data.streaming import StreamedRows
 from .data.tokens import ChatFormat
 from .loop import Ending, TrainingLoop
@@ -107,22 +106,8 @@ def _train(
         restored.check_order(order)
     chat_format = ChatFormat.of(tokenizer, config.tokenizer.chat_template_kwargs)
     chat = chat_format.open()
-    data: TrainingRows | StreamedRows
-    with first_on_each_machine(context, config.dist_env.timeout):
-        if config.dataset.streaming:
-            data = StreamedRows(config, chat_format, chat, runtime)
-        else:
-            data = training_rows(config, chat_format, chat, runtime)
-        validation = None
-        if config.validation_dataset is not None:
-            validation = prepare_table(
-                "validation_dataset", config.validation_dataset, config, chat_format, runtime
-            )
-
-    contents = {"tokenizer.name": chat_format.digest, ROWS: data.digest}
-    if validation is not None:
-        contents[VALIDATION_ROWS] = validation.digest
-    check_same_content(contents, context)
+    share = Share(context.data_rank, context.sizes.data_ranks)
+    data, validation = _prepare(config, chat_format, chat, runtime, context, share)
     progress = restored.progress if restored is not None else Progress()
     total_steps = data.total_steps(config)
     checkpoints = Checkpoints(
@@ -154,7 +139,6 @@ def _train(
             said = f"nothing is left to train: the config comes to {total_steps} steps"
             say(f"tunedeck: warning: {said} (step_scheduler.max_steps, num_epochs)")
 
-    share = Share(context.data_rank, context.sizes.data_ranks)
     loader = data.loader(config, progress, share=share, pin=runtime.device.type == "cuda")
     tracker = tracking.Tracker(config, run_dir, main=context.main)
     weights = Weights(
@@ -179,7 +163,7 @@ def _train(
         state=state,
         data=data,
         loader=loader,
-        validation=_validation_set(config, validation, chat, runtime, share),
+        validation=validation,
         tokenizer=chat,
         saver=saver,
         progress=progress,
@@ -228,19 +212,34 @@ def _seed(config: TrainConfig) -> None:
         torch.use_deterministic_algorithms(True)
 
 
-def _validation_set(
+def _prepare(
     config: TrainConfig,
-    blend: Blend | None,
+    chat_format: ChatFormat,
     chat: ChatTokenizer,
     runtime: RuntimeConfig,
+    context: DistributedContext,
     share: Share,
-) -> ValidationSet | None:
+) -> tuple[TrainingRows | StreamedRows, ValidationSet | None]:
+    """The rows that are trained on and those of the validation, the same on all ranks."""
+    data: TrainingRows | StreamedRows
+    blend = None
+    with first_on_each_machine(context, config.dist_env.timeout):
+        if config.dataset.streaming:
+            data = StreamedRows(config, chat_format, chat, runtime)
+        else:
+            data = training_rows(config, chat_format, chat, runtime)
+        if (table := config.validation_dataset) is not None:
+            blend = prepare_table("validation_dataset", table, config, chat_format, runtime)
+    contents = {"tokenizer.name": chat_format.digest, ROWS: data.digest}
+    if blend is not None:
+        contents[VALIDATION_ROWS] = blend.digest
+    check_same_content(contents, context)
     if blend is None:
-        return None
+        return data, None
     size = config.step_scheduler.local_batch_size
     layout = layout_of(config, chat, runtime, len(blend.names))
     collate = Collate(blend.rows, size, layout, share=share)
-    return ValidationSet(blend.rows, blend.names, layout, collate, size * share.of)
+    return data, ValidationSet(blend.rows, blend.names, layout, collate, size * share.of)
 
 
 def _announce(model: nn.Module, total_steps: int, world_size: int) -> None:

@@ -152,14 +152,23 @@ def run(args: Sequence[str] | None = None) -> int:
 
 def _os_error_text(error: OSError) -> str:
     what = error.strerror or str(error)
+    if _left_behind(error):
+        return "The working folder is no longer there."
     return f"{error.filename}: {what}" if error.filename else what
 
 
 def _os_error_fix(error: OSError) -> str:
     import errno
 
+    if _left_behind(error):
+        return "Go to another one: cd"
     if error.errno == errno.ENOSPC:
         return "Free some room on that disk, or set TUNEDECK_HOME to a folder on another one."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "Change the permissions, or set TUNEDECK_HOME to a folder that you can write to."
     return ""
+
+
+def _left_behind(error: OSError) -> bool:
+    """Whether it is the working folder that is missing: Python names no file then."""
+    return isinstance(error, FileNotFoundError) and error.filename is None

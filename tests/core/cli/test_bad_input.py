@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
+from tunedeck.core.cli.main import run
 
 ROW = json.dumps(
     {"messages": [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]}
@@ -100,3 +101,15 @@ def test_an_unwritable_home_is_said_in_words(tunedeck: Command, tmp_path: Path) 
     done = tunedeck(*TINY, env={"TUNEDECK_HOME": str(tmp_path / "file")})
     assert done.returncode in (1, 2)
     assert "TUNEDECK_HOME" in done.stderr
+
+
+def test_a_working_folder_that_was_removed_is_said_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert run([*TINY, "-d"]) == 1
+    assert "The working folder is no longer there." in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)

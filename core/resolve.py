@@ -229,7 +229,10 @@ def _secrets(profile: ResolvedProfile, values: Mapping[str, Any]) -> tuple[Secre
 
 
 def _placement_notes(profile: ResolvedProfile) -> Iterable[str]:
+    """What the config sets over the profile; the configs it inherits from are its own affair."""
     for key, sourced in profile.origins.items():
-        if sourced.origin.layer.startswith("config") and sourced.overrode:
-            before, origin = sourced.overrode[0]
+        if not sourced.origin.layer.startswith("config"):
+            continue
+        beaten = [one for one in sourced.overrode if one[1].layer.startswith("profile")]
+        for before, origin in beaten[:1]:
             yield f"{sourced.origin} sets {key} = {sourced.value}, over {before} of {origin}."

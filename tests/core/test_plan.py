@@ -117,6 +117,23 @@ def test_a_profile_with_a_value_of_the_wrong_type_makes_no_plan(tmp_path: Path, 
     assert failed.value.place.line == 3
 
 
+def test_a_config_that_overrules_the_profile_is_pointed_out_and_its_parents_are_not(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "env.toml").write_text("[here]\nexecutor = 'local'\ntime = '01:00:00'\n")
+    tiny = locations.shipped_steps_dir() / "peft" / "automodel" / "config" / "tiny.yaml"
+    (tmp_path / "below.yaml").write_text(
+        f"defaults: {tiny}\nrun: {{env: {{time: '02:00:00', workspace: /a}}}}\n"
+    )
+    (tmp_path / "own.yaml").write_text(
+        "defaults: ./below.yaml\nrun: {env: {time: '03:00:00', workspace: /b}}\n"
+    )
+    chosen = Selection("peft/automodel", "./own.yaml", profile="here", cwd=tmp_path)
+    (note,) = resolve(chosen).notes
+    assert "sets time = 03:00:00, over 01:00:00 of profile here" in note
+    assert f"{tmp_path / 'env.toml'}:3" in note
+
+
 def test_the_name_of_a_run_does_not_change_the_digest() -> None:
     assert _digest(name="another") == _digest()
 

@@ -22,7 +22,7 @@ __all__ = ["make_plan", "registry"]
 Launcher = Callable[..., RunRecord]
 
 
-async def until(pilot: Pilot[None], condition: Callable[[], bool], seconds: float = 20) -> None:
+async def until(pilot: Pilot[None], condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait until something holds on the screen."""
     deadline = time.monotonic() + seconds
     while not condition():

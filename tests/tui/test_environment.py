@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shlex
+import threading
 import tomllib
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,7 @@ from tunedeck.core.drafts import Draft, list_drafts
 from tunedeck.core.errors import ReachError
 from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
+from tunedeck.tui.screens import profile_files
 from tunedeck.tui.screens.ask import AskText, Confirm
 from tunedeck.tui.screens.env_file import EnvFileScreen
 from tunedeck.tui.screens.launch import LaunchScreen
@@ -276,7 +278,7 @@ async def test_what_a_place_has_is_asked_only_on_demand_and_can_be_given_up(
         await pilot.press("escape")
         await until(pilot, lambda: "Given up: Asking local" in said(pilot))
         assert app.screen is screen
-        assert "esc gives up" not in shown(pilot)
+        await until(pilot, lambda: "esc gives up" not in shown(pilot))
 
 
 async def test_a_file_that_cannot_be_read_is_shown_at_its_line_and_read_again(
@@ -365,7 +367,7 @@ async def test_changes_are_kept_where_the_file_was_changed_meanwhile(env_file: P
         await until(pilot, lambda: "nproc_per_node" in shown(pilot))
         screen.changes["nproc_per_node"] = "nproc_per_node=2"
         screen._read()
-        await until(pilot, lambda: "1 changed" in shown(pilot))
+        await until(pilot, lambda: screen._edited is not None and "1 changed" in shown(pilot))
         env_file.write_text(_ENV.replace("# Ours.", "# Theirs."))
         await pilot.press("w")
         await until(pilot, lambda: "Your changes are kept here" in said(pilot))
@@ -373,6 +375,32 @@ async def test_changes_are_kept_where_the_file_was_changed_meanwhile(env_file: P
         await until(pilot, lambda: "Wrote" in said(pilot))
     theirs = _ENV.replace("# Ours.", "# Theirs.")
     assert env_file.read_text() == theirs.replace("per_node = 1", "per_node = 2")
+
+
+async def test_what_is_changed_last_is_written_too_though_w_is_typed_at_once(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, go_on, read = WizardApp(), threading.Event(), profile_files.load_env_files
+
+    def slowly(*given: Any) -> Any:
+        assert go_on.wait(60)
+        return read(*given)
+
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = ProfileScreen("base", env_file.parent)
+        await app.push_screen(screen)
+        await until(pilot, lambda: screen.ready)
+        screen.changes["nproc_per_node"] = "nproc_per_node=2"
+        screen._read()
+        await until(pilot, lambda: screen.ready)
+        monkeypatch.setattr(profile_files, "load_env_files", slowly)
+        screen.changes["venv"] = "venv=/opt/x"
+        screen._read()
+        await pilot.press("w")
+        go_on.set()
+        await until(pilot, lambda: "Wrote" in said(pilot))
+    assert "per_node = 2" in env_file.read_text()
+    assert 'venv = "/opt/x"' in env_file.read_text()
 
 
 async def test_one_key_leads_to_the_profile_that_a_key_is_inherited_from(env_file: Path) -> None:

@@ -200,7 +200,10 @@ async def test_errors_are_jumped_to_lines_wrapped_and_copied(launched: Launcher)
     async with app.run_test(size=(80, 24)) as pilot:
         await app.push_screen(RunScreen(record))
         await until(pilot, lambda: "RuntimeError: second" in shown(pilot))
-        await pilot.press("E", "E")
+        log = app.screen.query_one(LogView)
+        await pilot.press("E")
+        await until(pilot, lambda: log._marked is not None)  # the next search begins there
+        await pilot.press("E")
         await until(pilot, lambda: "ValueError: first" in shown(pilot))
         await pilot.press("e")
         await until(pilot, lambda: "RuntimeError: second" in shown(pilot))
@@ -212,7 +215,6 @@ async def test_errors_are_jumped_to_lines_wrapped_and_copied(launched: Launcher)
         await pilot.press("t", *"warnings", "enter")
         await until(pilot, lambda: "low on memory" in shown(pilot) and "fine" not in shown(pilot))
         await pilot.press("slash", *"FIRST", "enter")
-        log = app.screen.query_one(LogView)
         await until(pilot, lambda: log._marked == 1)
 
 

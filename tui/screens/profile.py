@@ -58,6 +58,8 @@ class ProfileScreen(Page):
         self._rows: tuple[ProfileRow, ...] = ()
         self._edited: Edited | None = None
         self.changes: dict[str, str] = {}
+        self.ready = False
+        """Whether what is shown, and would be written, is what is changed now."""
 
     def body(self) -> ComposeResult:
         """What is changed, search, keys, what there is to know of the marked one."""
@@ -73,6 +75,7 @@ class ProfileScreen(Page):
         self._read()
 
     def _read(self) -> None:
+        self.ready = False
         name, env_file, changes = self._profile, self._env_file, self.changes
         read(self, name, self._cwd, env_file, changes)
         words = ["set", name, *changes.values()] if changes else ["show", name]
@@ -85,6 +88,11 @@ class ProfileScreen(Page):
             return
         self._files, self._rows, self._edited = message.files, message.rows, message.edited
         self._list()
+        self.ready = True
+
+    def on_failed(self) -> None:
+        """The files cannot be read, which is told; one can still leave."""
+        self.ready = True
 
     @property
     def _findings(self) -> tuple[Finding, ...]:

@@ -78,6 +78,23 @@ def test_prepared_rows_are_found_again_until_something_changes(
     assert len(made) == 3
 
 
+@pytest.mark.parametrize("kind", [".arrow", ".json"])
+@pytest.mark.parametrize("kept", [None, 0, 0.5])
+def test_prepared_rows_that_were_damaged_are_prepared_anew(
+    kind: str, kept: float | None, prepared: Any, chat_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "cache_dir", lambda: chat_file.parent / "cache")
+    first = prepared(str(chat_file))
+    (file,) = (chat_file.parent / "cache/datasets").glob(f"*{kind}")
+    whole = file.read_bytes()
+    file.unlink()
+    if kept is not None:
+        file.write_bytes(whole[: int(len(whole) * kept)])
+    again = prepared(str(chat_file))
+    assert (again.tokens, len(again.rows)) == (first.tokens, 24)
+    assert file.read_bytes() == whole
+
+
 def test_rows_that_were_prepared_from_another_file_are_those_of_this_one(
     prepared: Any, chat_file: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.chat import RowError, Source, TokenizedChat
 from ...core.files import write_atomic
@@ -21,6 +21,9 @@ from .rows import TokenRows, open_rows, write_rows
 from .summary import Summary, raise_refused
 from .tokenizing import process_count, tokenize_all
 from .tokens import ChatFormat
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _FORMAT = 3
 """Raised when the same rows would be prepared differently, so that old caches are left alone."""
@@ -70,12 +73,15 @@ def prepare(config: DatasetConfig, chat_format: ChatFormat, *, table: str, seed:
     digest = hashlib.sha256()
     for source in sources:
         file = _cache_file(source, config, chat_format.digest, seed)
-        if not file.with_suffix(".json").is_file():
+        try:
+            summary, rows = _read(file)
+        except (OSError, ValueError, TypeError):  # not there yet, or damaged
             _write(source, config, chat_format, table, file, seed)
-        summaries.append(Summary(**json.loads(file.with_suffix(".json").read_text())))
-        tables.append((open_rows(file), _files(source)))
+            summary, rows = _read(file)
+        summaries.append(summary)
+        tables.append((rows, _files(source)))
         # The name of the file is a digest of all that it was prepared from.
-        digest.update(json.dumps([file.stem, source.weight, summaries[-1].rows]).encode())
+        digest.update(json.dumps([file.stem, source.weight, summary.rows]).encode())
     return Blend(
         TokenRows(tables),
         sizes=tuple(summary.rows for summary in summaries),
@@ -112,6 +118,19 @@ def _cache_file(source: Source, config: DatasetConfig, digest: str, seed: int) -
 def _files(source: Source) -> list[str]:
     """What the files of a source are called in messages."""
     return [str(file) for file in source.files] if source.hub_id is None else [source.hub_id]
+
+
+def _read(file: Path) -> tuple[Summary, pa.Table]:
+    """What `_write` left.
+
+    Raises:
+        OSError, ValueError, TypeError: nothing that can be read.
+    """
+    summary = Summary(**json.loads(file.with_suffix(".json").read_text(encoding="utf-8")))
+    rows = open_rows(file)
+    if rows.num_rows != summary.rows:
+        raise ValueError(f"{file} holds {rows.num_rows} rows of {summary.rows}")
+    return summary, rows
 
 
 def _write(

@@ -134,6 +134,8 @@ async def watch(
                 yield Line(entry.line, int(entry.cursor))
                 if point := parse_line(entry.line):
                     yield Measured(point)
+        while eye.news:  # of the moment since the last look at the log
+            yield eye.news.popleft()
         yield Changed(eye.record)
     finally:
         await eye.close()

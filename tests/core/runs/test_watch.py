@@ -1,26 +1,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 
-from tunedeck.core.backends.base import Backend, Capabilities, Handle, LogLine, load_backend
+from tests.core.conftest import PlanMaker
+from tests.core.runs.watched import DONE, LIMIT_S, RUNNING, SLEEPER, Cloud, start
+from tunedeck.core.backends.base import Backend, Capabilities, Handle, LogLine
 from tunedeck.core.backends.files import RemoteFile
-from tunedeck.core.errors import AuthenticationError, ReachError, TunedeckError
-from tunedeck.core.launch import cancel, launch
-from tunedeck.core.plan import Plan
+from tunedeck.core.errors import AuthenticationError, ReachError
 from tunedeck.core.runs.record import RunRecord
-from tunedeck.core.runs.recover import recover
 from tunedeck.core.runs.registry import Registry
 from tunedeck.core.runs.watch import (
     Changed,
@@ -32,22 +24,9 @@ from tunedeck.core.runs.watch import (
     backend_of,
     look,
     refresh,
-    wait_until_ended,
     watch,
 )
 from tunedeck.core.states import RunState, Status
-
-MakePlan = Callable[..., Plan]
-LIMIT_S = 20.0
-
-
-def backend_for(plan: Plan) -> Backend:
-    return load_backend(plan.executor, dict(plan.profile_values))
-
-
-def start(plan: Plan, registry: Registry) -> RunRecord:
-    backend = backend_for(plan)
-    return asyncio.run(launch(plan, backend.render(plan), backend, registry))
 
 
 def events_of(
@@ -65,7 +44,6 @@ def lines_of(events: list[Event]) -> list[bytes]:
     return [event.line for event in events if isinstance(event, Line)]
 
 
-SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
 FEW_STEPS = """
     import time
     for step in range(1, 4):
@@ -76,7 +54,7 @@ FEW_STEPS = """
 
 class TestWatching:
     def test_a_run_from_its_first_line_to_its_end(
-        self, make_plan: MakePlan, registry: Registry
+        self, make_plan: PlanMaker, registry: Registry
     ) -> None:
         record = start(make_plan(FEW_STEPS), registry)
         events = events_of(record, registry)
@@ -92,19 +70,21 @@ class TestWatching:
         assert last.record.state is RunState.SUCCEEDED
         assert registry.get(record.run_id) == last.record
 
-    def test_a_run_that_ended_long_ago(self, make_plan: MakePlan, registry: Registry) -> None:
+    def test_a_run_that_ended_long_ago(self, make_plan: PlanMaker, registry: Registry) -> None:
         record = start(make_plan(FEW_STEPS), registry)
         first = events_of(record, registry)
         again = events_of(registry.get(record.run_id), registry)
         assert lines_of(again) == lines_of(first)
 
-    def test_from_an_offset(self, make_plan: MakePlan, registry: Registry) -> None:
+    def test_from_an_offset(self, make_plan: PlanMaker, registry: Registry) -> None:
         record = start(make_plan(FEW_STEPS), registry)
         lines = [event for event in events_of(record, registry) if isinstance(event, Line)]
         later = events_of(record, registry, offset=lines[1].offset)
         assert lines_of(later) == [b"step=3 loss=1", b"tunedeck: exit=0"]
 
-    def test_leaving_it_leaves_the_run_alone(self, make_plan: MakePlan, registry: Registry) -> None:
+    def test_leaving_it_leaves_the_run_alone(
+        self, make_plan: PlanMaker, registry: Registry
+    ) -> None:
         record = start(make_plan(SLEEPER), registry)
 
         async def look_in() -> None:
@@ -118,60 +98,13 @@ class TestWatching:
         assert now.state is RunState.RUNNING
 
     def test_a_trainer_killed_while_it_is_watched(
-        self, make_plan: MakePlan, registry: Registry
+        self, make_plan: PlanMaker, registry: Registry
     ) -> None:
         script = "import os, signal; print('up', flush=True); os.kill(os.getpid(), 9)"
         events = events_of(start(make_plan(script), registry), registry)
         last = events[-1]
         assert isinstance(last, Changed)
         assert (last.record.state, last.record.exit_code) == (RunState.FAILED, 137)
-
-
-class Cloud:
-    """A backend elsewhere in a few lines: its states and log are told as the test says."""
-
-    name = "cloud"
-    capabilities = Capabilities(poll_s=0.02)
-
-    def __init__(
-        self, states: list[Status | TunedeckError], lines: list[bytes], *, found: bool = True
-    ) -> None:
-        self.states = states
-        self.lines = lines
-        self.found = found
-        self.dropped = False
-
-    async def find(self, run_id: str, run_dir: Path) -> Handle | None:
-        return Handle(run_id, "job-1", {}) if self.found else None
-
-    async def status(self, handle: Handle) -> Status:
-        told = self.states.pop(0) if len(self.states) > 1 else self.states[0]
-        if isinstance(told, TunedeckError):
-            raise told
-        return told
-
-    async def logs(
-        self, handle: Handle, cursor: str | None, *, follow: bool
-    ) -> AsyncGenerator[LogLine]:
-        for number in range(int(cursor or 0), len(self.lines)):
-            if number == 1 and not self.dropped:
-                self.dropped = True
-                raise ReachError("The connection was lost.")
-            yield LogLine(self.lines[number], str(number + 1))
-
-    @property
-    def backend(self) -> Backend:
-        return cast(Backend, self)
-
-
-RUNNING, DONE = Status(RunState.RUNNING, "Running"), Status(RunState.SUCCEEDED, "Completed")
-
-
-@pytest.fixture
-def sent(make_plan: MakePlan, registry: Registry) -> RunRecord:
-    record = replace(RunRecord.of(make_plan(), forced=False), job_id="job-1", handle={})
-    registry.add(record)
-    return record
 
 
 class TestElsewhere:
@@ -188,6 +121,15 @@ class TestElsewhere:
         assert lines_of(events) == [b"a", b"b"]
         assert sent.log.read_bytes() == b"a\nb\n"
         assert any(isinstance(event, Trouble) for event in events)
+        states = [event.record.state for event in events if isinstance(event, Changed)]
+        assert states == [RunState.QUEUED, RunState.RUNNING, RunState.SUCCEEDED]
+
+    def test_what_happens_while_nothing_is_logged_is_told_before_the_end(
+        self, sent: RunRecord, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tunedeck.core.backends.tail._QUICK_S", 0.3)
+        waiting = Status(RunState.QUEUED, "Queued")
+        events = events_of(sent, registry, Cloud([waiting, RUNNING, DONE], []).backend)
         states = [event.record.state for event in events if isinstance(event, Changed)]
         assert states == [RunState.QUEUED, RunState.RUNNING, RunState.SUCCEEDED]
 
@@ -311,183 +253,3 @@ class TestElsewhere:
         events = events_of(sent, registry, Sparing([waiting, DONE], [b"a"]).backend)
         assert isinstance(events[-1], Changed)
         assert events[-1].record.state is RunState.SUCCEEDED
-
-
-class TestRefresh:
-    def test_what_ended_meanwhile_is_known(self, make_plan: MakePlan, registry: Registry) -> None:
-        records = [start(make_plan(f"raise SystemExit({code})"), registry) for code in (0, 7)]
-        ended = [asyncio.run(wait_until_ended(r, registry, LIMIT_S)) for r in records]
-        assert [r.state for r in ended] == [RunState.SUCCEEDED, RunState.FAILED]
-        assert asyncio.run(refresh(registry, records)).records == ended
-
-    def test_a_backend_that_cannot_be_asked_changes_nothing(
-        self, sent: RunRecord, registry: Registry
-    ) -> None:
-        unknown = replace(sent, backend="elsewhere")
-        refreshed = asyncio.run(refresh(registry, [unknown]))
-        assert refreshed.records == [unknown]
-        assert "elsewhere" in refreshed.notes[0]
-
-    def test_many_runs_of_a_service_share_a_backend_and_are_asked_about_a_few_at_a_time(
-        self, sent: RunRecord, registry: Registry, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        asked, at_once = list[int](), list[int]()
-
-        class Busy(Cloud):
-            async def status(self, handle: Handle) -> Status:
-                asked.append(1)
-                at_once.append(len(asked))
-                await asyncio.sleep(0)
-                asked.pop()
-                raise ReachError("No route to host.")
-
-        made = list[Busy]()
-
-        def backend_for_record(_record: RunRecord) -> Backend:
-            made.append(Busy([RUNNING], []))
-            return made[-1].backend
-
-        monkeypatch.setattr("tunedeck.core.runs.watch.backend_of", backend_for_record)
-        records = [replace(sent, run_id=f"{sent.run_id}{number}") for number in range(50)]
-        refreshed = asyncio.run(refresh(registry, records))
-        assert refreshed.records == records
-        assert refreshed.notes == [f"{records[0].run_id} and 49 more: No route to host."]
-        assert (len(made), len(at_once)) == (1, 50)
-        assert 1 < max(at_once) <= 16
-
-    def test_waiting_ends_with_the_time(self, make_plan: MakePlan, registry: Registry) -> None:
-        record = start(make_plan(SLEEPER), registry)
-        after = asyncio.run(wait_until_ended(record, registry, 0.2))
-        assert after.state is RunState.RUNNING
-
-
-class TestLaunching:
-    def test_a_run_is_recorded_before_it_is_sent(
-        self, make_plan: MakePlan, registry: Registry
-    ) -> None:
-        plan = make_plan()
-        seen: list[RunState] = []
-
-        class Asking(Cloud):
-            async def submit(self, submission: object) -> Handle:
-                seen.append(registry.get(plan.run_id).state)
-                return Handle(plan.run_id, "job-1", {})
-
-        backend = Asking([RUNNING], []).backend
-        record = asyncio.run(launch(plan, backend_for(plan).render(plan), backend, registry))
-        assert seen == [RunState.SUBMITTING]
-        assert (record.state, record.job_id) == (RunState.RUNNING, "job-1")
-
-    def test_a_submission_that_fails_ends_the_run_with_the_reason(
-        self, make_plan: MakePlan, registry: Registry
-    ) -> None:
-        class Refusing(Cloud):
-            async def submit(self, submission: object) -> Handle:
-                raise TunedeckError("No such account.")
-
-        plan = make_plan()
-        backend = Refusing([], []).backend
-        with pytest.raises(TunedeckError, match="account"):
-            asyncio.run(launch(plan, backend_for(plan).render(plan), backend, registry))
-        record = registry.get(plan.run_id)
-        assert (record.state, record.reason) == (RunState.FAILED, "No such account.")
-
-    def test_a_run_cancelled_while_it_is_sent_is_withdrawn(
-        self, make_plan: MakePlan, registry: Registry
-    ) -> None:
-        plan = make_plan()
-        withdrawn: list[Handle] = []
-
-        class Slow(Cloud):
-            async def submit(self, submission: object) -> Handle:
-                elsewhere = Cloud([], [], found=False).backend
-                await cancel(registry.get(plan.run_id), elsewhere, registry)
-                return Handle(plan.run_id, "job-1", {})
-
-            async def cancel(self, handle: Handle) -> Status:
-                withdrawn.append(handle)
-                return Status(RunState.CANCELLED)
-
-        backend = Slow([RUNNING], []).backend
-        record = asyncio.run(launch(plan, backend_for(plan).render(plan), backend, registry))
-        assert record.state is RunState.CANCELLED
-        assert [handle.job_id for handle in withdrawn] == ["job-1"]
-
-
-def dead_launcher() -> dict[str, object]:
-    with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
-        pass
-    return {"pid": process.pid, "started": "1", "boot": "x", "host": platform.node()}
-
-
-class TestCutOffSubmissions:
-    def test_a_launcher_that_lives_is_left_to_it(
-        self, make_plan: MakePlan, registry: Registry
-    ) -> None:
-        record = RunRecord.of(make_plan(), forced=False)
-        registry.add(record)
-        assert asyncio.run(recover(record, Cloud([RUNNING], []).backend, registry)) == record
-
-    def test_a_launcher_on_another_machine_is_left_to_it(
-        self, make_plan: MakePlan, registry: Registry
-    ) -> None:
-        launcher = {**dead_launcher(), "host": "login2"}
-        record = replace(RunRecord.of(make_plan(), forced=False), launcher=launcher)
-        registry.add(record)
-        assert asyncio.run(recover(record, Cloud([RUNNING], []).backend, registry)) == record
-
-    def test_a_job_that_never_arrived(self, make_plan: MakePlan, registry: Registry) -> None:
-        record = replace(RunRecord.of(make_plan(), forced=False), launcher=dead_launcher())
-        registry.add(record)
-        (after,) = asyncio.run(refresh(registry, [record])).records
-        assert after.state is RunState.FAILED
-        assert "before the job was submitted" in after.reason
-
-    def test_a_job_that_did_arrive_is_found(self, make_plan: MakePlan, registry: Registry) -> None:
-        plan = make_plan(SLEEPER)
-        backend = backend_for(plan)
-        record = replace(RunRecord.of(plan, forced=False), launcher=dead_launcher())
-        registry.add(record)
-        asyncio.run(backend.submit(backend.render(plan)))
-        (after,) = asyncio.run(refresh(registry, [record])).records
-        assert after.state is RunState.RUNNING
-        assert asyncio.run(cancel(after, backend, registry)).state is RunState.CANCELLED
-
-    def test_a_launcher_killed_between_record_and_submission(
-        self, make_plan: MakePlan, registry: Registry, tmp_path: Path
-    ) -> None:
-        import pickle
-
-        plan = make_plan(SLEEPER)
-        pickled = tmp_path / "plan"
-        pickled.write_bytes(pickle.dumps(plan))
-        script = """
-import asyncio, os, pickle, signal, sys
-from tunedeck.core.backends.local.backend import LocalBackend
-from tunedeck.core.launch import launch
-from tunedeck.core.runs.registry import Registry
-class Killed(LocalBackend):
-    async def submit(self, submission):
-        os.kill(os.getpid(), signal.SIGKILL)
-plan = pickle.load(open(sys.argv[1], "rb"))
-backend = Killed(dict(plan.profile_values))
-asyncio.run(launch(plan, backend.render(plan), backend, Registry()))
-"""
-        done = subprocess.run([sys.executable, "-c", script, str(pickled)], check=False)
-        assert done.returncode == -signal.SIGKILL
-        assert registry.get(plan.run_id).state is RunState.SUBMITTING
-        (after,) = asyncio.run(refresh(registry, registry.list())).records
-        assert after.state is RunState.FAILED
-
-    def test_cancelling_what_never_started(self, make_plan: MakePlan, registry: Registry) -> None:
-        record = RunRecord.of(make_plan(), forced=False)
-        registry.add(record)
-        after = asyncio.run(cancel(record, backend_of(record), registry))
-        assert after.state is RunState.CANCELLED
-        assert not record.run_dir.exists()
-
-
-def test_the_launcher_of_a_record_is_this_process(make_plan: MakePlan) -> None:
-    launcher = RunRecord.of(make_plan(), forced=False).launcher
-    assert launcher is not None
-    assert launcher["pid"] == os.getpid()

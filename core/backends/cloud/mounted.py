@@ -13,11 +13,12 @@ from ...env.models.base import Mounted
 from ...errors import UsageError
 from ...findings import Finding, Fix
 from ...plan import Plan
+from ...submission import Submission, SubmissionFile
 from ..layout import Layout, Upload
 from . import told
 from .parcel import HERE, Split, described, pack, split, summary, variables
 from .parcel_scripts import receive
-from .start import Start, unpack
+from .start import Script, Start, unpack
 
 RUNS = "tunedeck"
 """The folder for runs in a `workspace`, where the profile names no other."""
@@ -84,6 +85,26 @@ class Place:
             code=[*told.WRITE, *here, *unpack(archive.target)],
             config=self.layout.config(plan),
             **more,
+        )
+
+    def submission(
+        self, plan: Plan, backend: str, script: Script, payload: Mapping[str, Any]
+    ) -> Submission:
+        """What is sent: the service's own payload, and what must be here before the step starts.
+
+        What travels in the job's environment stands in it by size and digest.
+        """
+        run_dir = self.layout.run_dir
+        return Submission(
+            run_id=plan.run_id,
+            backend=backend,
+            argv=script.command,
+            env=dict(plan.env),
+            secrets=plan.secrets,
+            files=(SubmissionFile.of_json(f"{run_dir}/plan.json", plan.to_json()),),
+            script=script.text,
+            payload={**payload, "shared": self.shared, "uploads": self.summary()},
+            cwd=run_dir,
         )
 
     def variables(self, plan: Plan) -> list[dict[str, str]]:

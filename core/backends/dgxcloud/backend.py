@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...findings import Finding
 from ...plan import Plan
 from ...states import Status
-from ...submission import Submission, SubmissionFile
+from ...submission import Submission
 from ..base import Capabilities, Handle, LogLine
 
 if TYPE_CHECKING:
@@ -49,29 +49,13 @@ class DGXCloudBackend:
         """The body of the request, and what must be on the volume before the step starts.
 
         Project and cluster stand in it by name, until `settle` has their ids, and secrets by the
-        names of their credentials, until the body is sent. What travels in the job's environment
-        stands in it by size and digest.
+        names of their credentials, until the body is sent.
         """
         from .job import workload_of
 
         workload = workload_of(plan)
-        run_dir = workload.place.layout.run_dir
-        return Submission(
-            run_id=plan.run_id,
-            backend=self.name,
-            argv=workload.script.command,
-            env=dict(plan.env),
-            secrets=plan.secrets,
-            files=(SubmissionFile.of_json(f"{run_dir}/plan.json", plan.to_json()),),
-            script=workload.script.text,
-            payload={
-                "kind": workload.kind,
-                "workload": workload.body,
-                "shared": workload.place.shared,
-                "uploads": workload.place.summary(),
-            },
-            cwd=run_dir,
-        )
+        payload = {"kind": workload.kind, "workload": workload.body}
+        return workload.place.submission(plan, self.name, workload.script, payload)
 
     async def settle(self, submission: Submission) -> Submission:
         """With the ids of project and cluster.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...findings import Finding
 from ...plan import Plan
 from ...states import Status
-from ...submission import Submission, SubmissionFile
+from ...submission import Submission
 from ..base import Capabilities, Handle, LogLine
 
 if TYPE_CHECKING:
@@ -50,29 +50,14 @@ class LeptonBackend:
     def render(self, plan: Plan) -> Submission:
         """The body of the request, and what must be on the storage before the step starts.
 
-        The node group stands in it as the profile names it, until `settle` has its id. What travels
-        in the job's environment stands in it by size and digest.
+        The node group stands in it as the profile names it, until `settle` has its id.
         """
         from .job import CARRIER_SHAPE, job_of
 
         job = job_of(plan)
-        run_dir = job.place.layout.run_dir
-        return Submission(
-            run_id=plan.run_id,
-            backend=self.name,
-            argv=job.script.command,
-            env=dict(plan.env),
-            secrets=plan.secrets,
-            files=(SubmissionFile.of_json(f"{run_dir}/plan.json", plan.to_json()),),
-            script=job.script.text,
-            payload={
-                "job": job.body,
-                "shared": job.place.shared,
-                "carrier_shape": plan.profile_values.get("carrier_shape") or CARRIER_SHAPE,
-                "uploads": job.place.summary(),
-            },
-            cwd=run_dir,
-        )
+        shape = plan.profile_values.get("carrier_shape") or CARRIER_SHAPE
+        payload = {"job": job.body, "carrier_shape": shape}
+        return job.place.submission(plan, self.name, job.script, payload)
 
     async def settle(self, submission: Submission) -> Submission:
         """With the node group's id.

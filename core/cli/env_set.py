@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..errors import ExitCode
+from ..findings import exit_code_of
 from .options import env_file_option, examples, json_option, profile_argument
 
 _EPILOG = examples("""
@@ -30,8 +30,10 @@ def set_command(
 ) -> int:
     """Set keys of a profile where it is written; comments and everything else stay.
 
-    Values are typed as YAML; key=null takes a key out, so that it is inherited again.
+    Values are typed as YAML; key=null takes a key out, so that it is inherited again. A value that
+    is wrong is said and not written.
     """
+    from ..config.overrides import parse_override
     from ..env.edit import edit_profile
     from ..env.find import find_env_files
     from ..env.load import load_env_files
@@ -40,21 +42,29 @@ def set_command(
 
     edited = edit_profile(load_env_files(find_env_files(env_file=env_file)), profile, overrides)
     changed = edited.mended.after != edited.mended.before
-    if changed and not dry_run:
+    given = [".".join(map(str, parse_override(text).path)) for text in overrides]
+    # A rule may speak of a part of what was given, `mounts.0`.
+    wrong = [
+        one for one in edited.findings if any(f"{one.key}.".startswith(f"{key}.") for key in given)
+    ]
+    code = exit_code_of(wrong)
+    if changed and not dry_run and not code:
         edited.mended.write()
     if as_json:
         print_json(
             {
                 "file": str(edited.mended.path),
-                "written": changed and not dry_run,
+                "written": changed and not dry_run and not code,
                 "diff": edited.mended.diff,
                 "findings": [finding.to_json() for finding in edited.findings],
             }
         )
-        return ExitCode.OK
+        return code
     if changed:
         line(edited.mended.diff)
     else:
         note(f"'{profile}' says that already.")
     print_findings(list(edited.findings))
-    return ExitCode.OK
+    if code and not dry_run:
+        note("Nothing was written.")
+    return code

@@ -15,6 +15,7 @@ from ..text import did_you_mean
 from ..toml.text import refuse_null
 from .check import check_text
 from .compare import explain
+from .inherit import refuse_secret
 from .load import EnvFiles, Profile
 from .mend import Mended, parsed_toml, value_at
 from .models import MODELS, keys_of
@@ -126,6 +127,7 @@ def edit_profile(files: EnvFiles, name: str, overrides: Iterable[str]) -> Edited
         _check_key(override, name, executor)
         if override.value is not None:
             refuse_null(override.value, override.text)
+            refuse_secret(override.path, override.value)
     before = path.read_bytes().decode("utf-8")
     after = _set(before, profile, wanted)
     findings = tuple(f for f in check_text(after, path) if f.profile in (name, None))

@@ -19,6 +19,7 @@ from ..keys import dotted, split_key
 from ..origins import Origin, Sourced
 from ..text import did_you_mean
 from ..toml.text import refuse_null
+from .inherit import refuse_secret
 from .load import RESERVED
 
 _OVERRIDABLE = ("output_path", "force", "preamble", "checks", "sections")
@@ -106,6 +107,8 @@ def load_generator(
     tree = _with_prefix(tree, str(prefix.value) if isinstance(prefix, Sourced) else "")
     for override in map(parse_override, overrides):
         _check_path(override, plain(tree).get("sections") or {})
+        if override.path[0] == "sections" and override.value is not None:
+            refuse_secret(override.path[2:], override.value)
         tree = apply(tree, override)
     for key, answer in (answers or {}).items():
         path = ("sections", *split_key(key))

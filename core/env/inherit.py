@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import UsageError
 from ..findings import Edit
-from ..keys import leaf_paths
+from ..keys import dotted, leaf_paths
 from ..origins import Origin, Sourced
 from ..secrets import MASK, is_secret_name, literal_in, shows_secret
 from ..text import nearest
@@ -177,3 +177,27 @@ def without_secret(name: str, value: Any) -> Any:
         literal = literal_in(value)
         return MASK if literal is not None and not is_placeholder(literal) else value
     return MASK if shows_secret(value) else value
+
+
+def writes_secret(path: Sequence[str | int], value: Any) -> bool:
+    """Whether a profile's key would hold a secret in clear; `secrets` holds names of secrets."""
+    return path[0] != "secrets" and without_secret(str(path[-1]), value) != value
+
+
+def refuse_secret(path: Sequence[str | int], value: Any) -> None:
+    """Refuse a value that would write a secret into an env file.
+
+    Args:
+        path: the key below its profile.
+        value: what it is to be.
+
+    Raises:
+        UsageError: if it is one.
+    """
+    if writes_secret(path, value):
+        name = path[-1] if path[0] == "env_vars" else "NAME"
+        raise UsageError(
+            f"'{dotted(tuple(path))}' is a secret, which no file may hold.",
+            fix=f"Export it as a variable (export {name}=…) and write ${{oc.env:{name}}} here, or "
+            "add its name to 'secrets'.",
+        )

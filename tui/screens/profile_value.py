@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ...core.env.edit import ProfileRow, edit_profile, override_of
-from ...core.env.inherit import without_secret
+from ...core.env.inherit import writes_secret
 from ...core.errors import TunedeckError
 from ..words import trouble
 from .ask import AskText
@@ -45,7 +45,7 @@ def ask_value(
         value = row.value
 
     def is_secret(text: str) -> bool:
-        return bool(without_secret(row.key.rpartition(".")[2], text) != text)
+        return writes_secret(row.key.split("."), text)
 
     shown = "" if value is None or is_secret(str(value)) else str(value)
 

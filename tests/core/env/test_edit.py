@@ -54,6 +54,31 @@ def test_a_key_is_changed_in_its_line_and_null_takes_it_out(write: Write) -> Non
     )
 
 
+@pytest.mark.parametrize(
+    "override",
+    ["env_vars.HF_TOKEN=hush-hush", "env_vars={MY_KEY: hush-hush}", "account=hf_" + "a" * 30],
+)
+def test_a_secret_is_written_into_no_file(write: Write, override: str) -> None:
+    with pytest.raises(UsageError, match="no file may hold") as caught:
+        edited(write(TEXT), "base", override)
+    assert "hush" not in f"{caught.value.message} {caught.value.fix}"
+    by_name = ("secrets={MY_TOKEN: name/key}", "env_vars.A_TOKEN=${oc.env:A_TOKEN}")
+    for harmless in (*by_name, "env_vars.A_TOKEN=null"):
+        edited(write(TEXT), "base", harmless)
+
+
+def test_a_wrong_value_is_said_with_exit_code_2_and_not_written(
+    write: Write, tunedeck: Command
+) -> None:
+    path = write(TEXT)
+    for override in ("nodes=two", "extends=kid", "mounts=[x]", "env_vars.A_TOKEN=hush-hush"):
+        done = tunedeck("env", "set", "kid", override, "--env-file", path)
+        assert done.returncode == 2, override
+        assert path.read_text() == TEXT
+        assert "Nothing was written." in done.stderr or "✗" in done.stderr
+    assert tunedeck("env", "set", "kid", "executor=lepton", "--env-file", path).returncode == 0
+
+
 def test_what_would_be_wrong_with_it_is_said_before_it_is_written(write: Write) -> None:
     path = write(TEXT)
     one = edited(path, "kid", "time=2h")

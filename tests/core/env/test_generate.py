@@ -257,6 +257,13 @@ def test_a_wrong_override_is_refused_with_what_was_meant(
     assert caught.value.fix
 
 
+def test_a_secret_that_is_given_is_refused_and_a_reference_is_not(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no file may hold"):
+        generate("slurm", ["sections.slurm_base.env_vars.HF_TOKEN=hush-hush"], tmp_path)
+    named = generate("slurm", ["sections.slurm_base.env_vars.HF_TOKEN=${oc.env:MINE}"], tmp_path)
+    assert 'HF_TOKEN = "${oc.env:MINE}"' in named.text
+
+
 def test_checks_warn_of_fewer_nodes_than_recommended(tmp_path: Path) -> None:
     generated = generate("slurm", ["sections.slurm_rl_nemo_rl_rlhf.nodes=2"], tmp_path)
     warnings = [f for f in generated.findings if f.severity == "warning"]

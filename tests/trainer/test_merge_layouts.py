@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -157,6 +158,43 @@ def test_names_of_the_model_itself_are_found_in_files_as_well(tmp_path: Path) ->
     expected = logits(adapted(base, adapter))
     torch.testing.assert_close(logits(load(output)), expected, rtol=0, atol=2e-5)
     assert load_file(output / "model.safetensors").keys() == weights.keys()
+
+
+def new_model(folder: Path, kind: str, **sizes: Any) -> Path:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **SIZES, vocab_size=64, **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_weight_that_the_files_hold_in_one_piece_with_others_is_refused(tmp_path: Path) -> None:
+    base = new_model(tmp_path / "base", "hrm_text")
+    for target in ("gate_proj", "up_proj"):  # the first and another of the piece
+        adapter = make_adapter(base, tmp_path / target, target_modules=[target])
+        with pytest.raises(UsageError, match=r"'model\.H_module.*' in one piece with others"):
+            run(adapter, tmp_path / "run")
+
+
+def test_a_model_whose_code_knows_no_float64_is_compared_in_float32(tmp_path: Path) -> None:
+    sizes = {"d_model": 32, "ffn_dim": 64, "num_layers": 2, "attention_heads": 4}
+    base = new_model(tmp_path / "base", "xglm", **sizes)
+    with pytest.raises(RuntimeError):
+        load(base).double()(input_ids=torch.zeros(1, 2, dtype=torch.long))
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj", "fc1"])
+    run(adapter, tmp_path / "run")
+    assert json.loads((tmp_path / "run/result.json").read_text())["logit_difference"] < 1e-5
+
+
+def test_a_quantized_base_is_refused(tmp_path: Path, models_of: Callable[[str], Path]) -> None:
+    adapter = make_adapter(models_of("llama"), tmp_path / "adapter")
+    base = shutil.copytree(models_of("llama"), tmp_path / "base")
+    values = json.loads((base / "config.json").read_text())
+    values["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (base / "config.json").write_text(json.dumps(values))
+    with pytest.raises(UsageError, match="stored quantized") as caught:
+        run(adapter, tmp_path / "run", base_hf_path=str(base))
+    assert "base_hf_path" in caught.value.fix
+    assert not (tmp_path / "run/merged-hf").exists()
 
 
 PEAK = """

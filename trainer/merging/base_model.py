@@ -61,6 +61,8 @@ class StoredWeights:
         rules: list[Any] = list(get_model_conversion_mapping(model) or ())
         renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
         converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
+        joined = [rule for rule in converters if len(rule.target_patterns) > 1]
+        self._joined = [(part, rule) for rule in joined for part in rule.target_patterns]
         known: dict[str, Any] = model.state_dict()
         for name in sorted(self._stored):
             prefix = model.base_model_prefix
@@ -75,10 +77,16 @@ class StoredWeights:
         """What the files call a weight of the model; several where it is stored in pieces.
 
         Raises:
-            UsageError: they have no such weight.
+            UsageError: they have no such weight, or hold it in one piece with others.
         """
         if weight in self._stored:
             return [weight]
+        if rule := next((rule for part, rule in self._joined if part in weight), None):
+            raise UsageError(
+                f"The base '{self._base}' holds '{weight}' in one piece with others "
+                f"('{rule.source_patterns[0]}'), which cannot be merged a tensor at a time.",
+                fix="Merge it with PEFT's own merge_and_unload().",
+            )
         # Some were saved without the outermost module's name.
         found = self._names.get(weight) or self._names.get(weight.partition(".")[2])
         if found is None:

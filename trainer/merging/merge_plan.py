@@ -71,10 +71,17 @@ def plan_merge(adapter: Adapter, base: Path, config: MergeConfig) -> MergePlan:
     result holds both.
 
     Raises:
-        UsageError: the base lacks a weight that the adapter changes, or has it in another shape.
+        UsageError: the base is quantized, lacks a weight that the adapter changes, or has it in
+            another shape.
     """
-    sources = list_tensors(base)
     values: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if values.get("quantization_config"):
+        raise UsageError(
+            f"The base '{base}' is stored quantized (quantization_config in its config.json).",
+            fix="Set base_hf_path to the model in float32, bfloat16 or float16 that it was "
+            "quantized from.",
+        )
+    sources = list_tensors(base)
     model = empty_base(base, remote=config.trust_remote_code)
     adapter = adapter.on(model)
     stored = StoredWeights(model, sources, base)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,10 +48,18 @@ def merge_difference(
         The difference; None if even in float32 a model would fill more than half of the memory.
     """
     count = sum(entry.size // entry.dtype.itemsize for entry in list_tensors(merged).values())
-    formats = (torch.float64, torch.float32)
-    dtype = next((d for d in formats if 2 * count * d.itemsize <= memory_bytes()), None)
-    if dtype is None:
-        return None
+    if 2 * count * torch.float64.itemsize <= memory_bytes():
+        # The code of some architectures is for float32 and smaller formats.
+        with contextlib.suppress(RuntimeError):
+            return _difference(base, adapter, merged, torch.float64, remote=remote)
+    if 2 * count * torch.float32.itemsize <= memory_bytes():
+        return _difference(base, adapter, merged, torch.float32, remote=remote)
+    return None
+
+
+def _difference(
+    base: Path, adapter: Path, merged: Path, dtype: torch.dtype, *, remote: bool
+) -> Difference:
     model = load_base(base, dtype, remote=remote)
     generator = torch.Generator().manual_seed(_SEED)
     size = model.config.get_text_config().vocab_size

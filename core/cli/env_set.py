@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from ..errors import Place
 from ..findings import exit_code_of
 from .options import env_file_option, examples, json_option, profile_argument
 
@@ -64,7 +66,10 @@ def set_command(
         line(edited.mended.diff)
     else:
         note(f"'{profile}' says that already.")
-    print_findings(list(edited.findings))
+    found = list(edited.findings)
+    if dry_run or code:  # the lines are those of a file that is not there
+        found = [replace(one, place=Place(one.place.file)) for one in found]
+    print_findings(found)
     if code and not dry_run:
         note("Nothing was written.")
     return code

@@ -23,5 +23,6 @@ The other files answer a question each, and are read when it comes up:
 - `reporting`: validation, answers, metric lines, the ledger, and steps that are repeated.
 - `merging`, `prove`, `answer`: what else is done with a model, beside training.
 - `preempt`, `agreement`, `failure`: ending in time, together, and in words.
-- `torchrun`, `exit_file`, `rank_lines`, `device`, `config_file`: a process and what surrounds it.
+- `torchrun`, `exit_file`, `rank_lines`, `lines`, `device`, `config_file`: a process, what surrounds
+  it and what it says.
 """

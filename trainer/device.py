@@ -8,7 +8,7 @@ import torch
 
 from ..core.errors import UsageError
 from ..core.schema import TrainConfig
-from .reporting.lines import say
+from .lines import say
 
 STRING_TO_DTYPE = {
     "float32": torch.float32,

@@ -16,12 +16,12 @@ from .checkpoints.writer import Moment
 from .data.assemble import TrainingRows
 from .data.batches import Batch
 from .data.streaming import StreamedRows
+from .lines import say
 from .model.compilation import Compilation
 from .parallel.context import DistributedContext
 from .parallel.sequences import share_sequences
 from .preempt import StopRequest
 from .reporting.accounts import Accounts
-from .reporting.lines import say
 from .reporting.metrics import Meter
 from .reporting.quarantine import quarantine
 from .reporting.samples import Sampler

@@ -26,6 +26,7 @@ from .data.assemble import TrainingRows, layout_of, prepare_table, training_rows
 from .data.batches import Collate
 from .data.streaming import StreamedRows
 from .data.tokens import ChatFormat
+from .lines import line, say
 from .loop import Ending, TrainingLoop
 from .model.cpu import use_fast_products
 from .model.implementation import check_recipe
@@ -36,7 +37,6 @@ from .parallel.share import Share
 from .preempt import StopRequest
 from .reporting import tracking
 from .reporting.bar import progress_bar
-from .reporting.lines import line, say
 from .reporting.plain import plain
 from .reporting.validator import ValidationSet
 from .runtime import ModelAndOptimizerState, RuntimeConfig

@@ -8,8 +8,8 @@ import torch
 
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer import sft
+from tunedeck.trainer.lines import line
 from tunedeck.trainer.reporting import metrics
-from tunedeck.trainer.reporting.lines import line
 from tunedeck.trainer.reporting.metrics import Meter
 from tunedeck.trainer.update.pending import Settled, Taken
 from tunedeck.trainer.update.step import StepResult

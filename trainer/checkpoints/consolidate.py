@@ -16,7 +16,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from ...core.errors import ExitCode, UsageError
-from ..reporting.lines import say
+from ..lines import say
 from .checksums import damage, read_sums, sha256, write_sums
 from .published import find_checkpoint, flush
 from .training_state import STATE_FOLDER, SavedState

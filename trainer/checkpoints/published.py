@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...core.errors import UsageError
 from ...core.schema.continuing import STATE_FILE, candidates
-from ..reporting.lines import say
+from ..lines import say
 from .training_state import SavedState, weights_of
 
 if TYPE_CHECKING:

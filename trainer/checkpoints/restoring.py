@@ -13,7 +13,7 @@ import torch
 from ...core.errors import UsageError
 from ...core.schema.continuing import changes
 from ..agreement import Together
-from ..reporting.lines import say
+from ..lines import say
 from .checksums import SUMS_FILE, damage, read_sums
 from .progress import Progress, set_random_state
 from .published import STATE_FILE, checkpoints_before, find_checkpoint

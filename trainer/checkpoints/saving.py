@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from ...core.errors import TunedeckError
 from ..agreement import Together
-from ..reporting.lines import say
+from ..lines import say
 from .published import Checkpoints
 from .training_state import collect
 from .writer import CheckpointWriter, Moment, SaveError

@@ -12,9 +12,9 @@ from ...core.chat import ChatTokenizer
 from ...core.schema import TrainConfig
 from ...core.schema.data import DatasetConfig
 from ..checkpoints.progress import Progress
+from ..lines import line, say
 from ..model.attention import attends_in_line
 from ..parallel.share import Share
-from ..reporting.lines import line, say
 from ..runtime import RuntimeConfig
 from .batches import Collate, Layout, build_loader
 from .order import DataOrder, StepSampler

@@ -15,7 +15,7 @@ from ...core.chat import RowError, Source, TokenizedChat
 from ...core.files import write_atomic
 from ...core.locations import cache_dir
 from ...core.schema.data import DatasetConfig
-from ..reporting.lines import say
+from ..lines import say
 from .reading import read_rows
 from .rows import TokenRows, open_rows, write_rows
 from .summary import Summary, raise_refused

@@ -18,8 +18,8 @@ from ...core.errors import UsageError
 from ...core.schema import TrainConfig
 from ...core.schema.data import DatasetConfig
 from ..checkpoints.progress import Progress
+from ..lines import say
 from ..parallel.share import Share
-from ..reporting.lines import say
 from ..runtime import RuntimeConfig
 from .ahead import ahead
 from .assemble import layout_of, rows_within

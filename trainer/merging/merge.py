@@ -23,8 +23,8 @@ from ...core.schema.merge import MergeConfig
 from ..checkpoints.checksums import damage, read_sums
 from ..checkpoints.published import flush
 from ..checkpoints.weights import BASE_FILE
+from ..lines import line, say
 from ..model.fingerprint import base_digest
-from ..reporting.lines import line, say
 from .adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, read_adapter
 from .merge_plan import MergePlan, plan_merge
 from .probe import merge_difference

@@ -6,8 +6,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ...core.schema.parallel import CompileConfig
+from ..lines import say
 from ..parallel.fsdp import blocks
-from ..reporting.lines import say
 
 _WORTH_STEPS = 100
 """In fewer steps the seconds that compiling takes are not won back: a step gains a sixth or so."""

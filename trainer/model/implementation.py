@@ -11,7 +11,7 @@ from transformers.utils.hub import cached_file
 from ...core.errors import UsageError
 from ...core.schema.conditions import conditions_of, uses_own_code
 from ...core.schema.model_facts import ModelFacts, model_facts, own_code_file
-from ..reporting.lines import say
+from ..lines import say
 from .build import load_model_config
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 from ...core.errors import UsageError
 from ...core.schema.adapter import LoraConfig
 from ...core.schema.model import ModelConfig
+from ..lines import say
 from ..merging.adapter import WEIGHTS_FILE
 from ..parallel.tensors import piece_of
-from ..reporting.lines import say
 from .build import base_name, frozen_towers
 from .lora_linear import LoraLinear
 from .quantize import is_quantized

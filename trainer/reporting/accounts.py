@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from ..checkpoints.progress import Progress
+from ..lines import line, say
 from ..parallel.context import DistributedContext
 from ..preempt import StopRequest
 from ..update.pending import Settled, Taken, settle
 from .digests import digest_text, weights_digest
 from .ledger import Entry, Ledger
-from .lines import line, say
 from .metrics import Meter, source_losses
 from .tracking import Tracker
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...core.errors import UsageError
 from ...core.files import write_atomic
-from .lines import say
+from ..lines import say
 
 LEDGER_FILE = "ledger.jsonl"
 

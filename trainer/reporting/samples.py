@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ...core.chat import ChatTokenizer, Message
+from ..lines import line, say
 from ..parallel.fsdp import let_go
-from .lines import line, say
 
 if TYPE_CHECKING:
     from ...core.schema.output import SamplingConfig

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..checkpoints.progress import Progress, random_state
 from ..data.batches import Collate, Layout
 from ..data.rows import TokenRows
+from ..lines import line, say
 from ..parallel.context import DistributedContext
 from ..preempt import StopRequest
 from ..runtime import ModelAndOptimizerState
 from ..update.loss import SupervisedLoss
 from ..update.out_of_memory import MicroBatches
 from .evaluate import Validation, evaluate, validation_batches
-from .lines import line, say
 from .metrics import source_losses, validation_values
 from .tracking import Tracker
 

@@ -19,9 +19,9 @@ from ...core.schema import TrainConfig
 from ..checkpoints.progress import set_random_state
 from ..data.batches import Batch, Layout
 from ..data.rows import RowsByNumber
+from ..lines import say
 from ..parallel.context import DistributedContext
 from ..preempt import RestartError
-from ..reporting.lines import say
 from ..runtime import RuntimeConfig
 
 Result = TypeVar("Result")

@@ -31,6 +31,15 @@ def test_old_checkpoints_go_and_those_a_link_points_to_stay(tmp_path: Path) -> N
     assert find_checkpoint(str(tmp_path / "c")) == (tmp_path / "c/step_000005").resolve()
 
 
+def test_a_step_that_is_taken_anew_is_not_the_best_for_what_it_was_before(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep_last=2)
+    save(checkpoints, 1)
+    save(checkpoints, 2, best=True)
+    save(checkpoints, 2)  # of a run that went on from the first one, with another rate
+    assert checkpoints.target("best") is None
+    assert names(tmp_path) == {"latest", "step_000001", "step_000002"}
+
+
 def test_all_are_kept_where_that_is_asked_for(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep_last=None)
     for step in range(1, 6):

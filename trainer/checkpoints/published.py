@@ -100,6 +100,9 @@ class Checkpoints:
         self._link("latest", final)
         if best:
             self._link("best", final)
+        elif self.target("best") == final:
+            # It meant what a run before this one had at that step.
+            (self.folder / "best").unlink()
         self._remove_old()
         return final
 

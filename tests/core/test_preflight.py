@@ -6,7 +6,7 @@ import asyncio
 import gc
 import json
 import shutil
-import time
+import threading
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,19 +43,28 @@ def test_the_shipped_launch_has_nothing_to_complain_of() -> None:
 def test_a_check_that_hangs_is_given_up_and_hides_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    given_up = threading.Event()
+
     def slow_look(plan: Plan, step: Step) -> Iterable[Finding]:
-        time.sleep(1.5)
+        given_up.wait(60)
         return []
 
     def broken_look(plan: Plan, step: Step) -> Iterable[Finding]:
         raise UsageError("it cannot be told", fix="Look elsewhere.")
 
-    monkeypatch.setattr(module, "_LIMIT", 0.3)
+    async def looked() -> list[Finding]:
+        try:
+            return (await prepare(Selection("peft/automodel", "tiny"), online=False)).findings
+        finally:
+            given_up.set()
+
+    monkeypatch.setattr(module, "_LIMIT", 1.5)
     monkeypatch.setattr(module, "CHECKS", (slow_look, broken_look))
-    found = {finding.severity: finding for finding in _findings()}
-    assert "slow look" in found["warning"].message
-    assert found["error"].message == "it cannot be told"
-    assert found["error"].fix is not None
+    found = asyncio.run(looked())
+    assert any(one.severity == "warning" and "slow look" in one.message for one in found)
+    (broken,) = [one for one in found if one.severity == "error"]
+    assert broken.message == "it cannot be told"
+    assert broken.fix is not None
 
 
 def test_checks_that_are_interrupted_before_they_begin_leave_no_words() -> None:

@@ -21,7 +21,8 @@ ENV_FILE = """
 [probe]
 executor = "local"
 secrets = ["HF_TOKEN", "WANDB_API_KEY"]
-run_command = "sleep 3; : {config}; test -n \\"$HF_TOKEN$MY_SERVICE_PASSWORD\\" && echo step=1"
+run_command = "until [ -e seen ]; do sleep 0.1; done; : {config}; \
+test -n \\"$HF_TOKEN$MY_SERVICE_PASSWORD\\" && echo step=1"
 env_vars = { MY_SERVICE_PASSWORD = "${oc.env:MY_SERVICE_PASSWORD}", HF_HOME = "/tmp/hf" }
 """
 RUN = ("steps", "run", "peft/automodel", "-c", "tiny")
@@ -29,6 +30,13 @@ RUN = ("steps", "run", "peft/automodel", "-c", "tiny")
 
 def _leaks(text: str) -> list[str]:
     return [name for name, value in CANARIES.items() if value in text]
+
+
+def _processes(word: str) -> list[str]:
+    """The command lines of this machine in which a word is."""
+    ps = ["ps", "axww", "-o", "args"]
+    listed = subprocess.run(ps, capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if word in line]
 
 
 def test_no_file_log_preview_record_process_list_or_error_holds_a_secret(
@@ -56,11 +64,12 @@ def test_no_file_log_preview_record_process_list_or_error_holds_a_secret(
         done = tunedeck(*command, env=CANARIES)
         assert _leaks(done.stdout + done.stderr) == [], command
         if "-b" in command:
-            time.sleep(0.5)
-            ps = ["ps", "axww", "-o", "args"]
-            listed = subprocess.run(ps, capture_output=True, text=True, check=True).stdout
-            own = [line for line in listed.splitlines() if str(home) in line]
-            assert own and _leaks("\n".join(own)) == []
+            own = _processes(str(home))
+            while not any(": /" in line for line in own):  # until the step's own shell is there
+                time.sleep(0.1)
+                own = _processes(str(home))
+            assert _leaks("\n".join(own)) == []
+            (work / "seen").touch()
     assert tunedeck("runs", "wait", "peft-automodel-tiny", env=CANARIES).returncode == 0
 
     looked_at = 0

@@ -14,7 +14,7 @@ from tests.system.clouds.lepton_place import LeptonPlace, workspace_on_loopback
 from tests.system.clouds.runai import FakeRunAI
 from tests.system.clouds.runai_place import RunAIPlace, tenant_on_loopback
 from tests.system.clouds.runai_schema import CLAIM
-from tunedeck.core.backends.cloud import http, once, retry
+from tunedeck.core.backends.cloud import once, retry
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,9 @@ def cloud(request: pytest.FixtureRequest) -> Cloud:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests are tried again at once, and an answer may take two seconds."""
+    """Requests are tried again at once."""
     monkeypatch.setattr(retry, "PAUSES_S", (0.02, 0.05))
     monkeypatch.setattr(once, "LOOKS_S", (0.05, 0.1))
-    monkeypatch.setattr(http, "ANSWER_S", 2.0)
 
 
 @pytest.fixture

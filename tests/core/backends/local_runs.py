@@ -13,7 +13,7 @@ from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.plan import Plan
 from tunedeck.core.states import Status
 
-LIMIT_S = 40.0
+LIMIT_S = 60.0
 
 MakePlan = Callable[..., Plan]
 

@@ -39,8 +39,12 @@ LOOKS = "/(jobs/[^/]+|replicas|logs|trainings/[^/]+|pods|clusters|workloads/[^/]
 
 
 @pytest.fixture(autouse=True)
-def short_answers(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
-    monkeypatch.setattr(http, "ANSWER_S", 1.0)
+def short_answers(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, impatient: None
+) -> None:
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is not None and "delay_s" in callspec.params.get("fault", {}):
+        monkeypatch.setattr(http, "ANSWER_S", 1.0)
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.backends.local_runs import (
+    LIMIT_S,
     SLEEPER,
     MakePlan,
     backend_for,
@@ -270,19 +271,19 @@ class TestCancel:
 
     def test_a_run_is_stopping_meanwhile(self, make_plan: MakePlan) -> None:
         script = "import signal; signal.signal(15, signal.SIG_IGN)\n" + SLEEPER
-        plan = make_plan(script, profile_values={"grace_period": 1.5})
+        plan = make_plan(script, profile_values={"grace_period": LIMIT_S})
         backend, handle = start(plan)
         until(said(plan, b"up"))
 
-        async def watched() -> set[RunState]:
+        async def watched() -> RunState:
             cancelling = asyncio.create_task(backend.cancel(handle))
-            seen = set()
-            while not cancelling.done():
-                seen.add((await backend.status(handle)).state)
+            while (await backend.status(handle)).state is not RunState.STOPPING:
+                assert not cancelling.done()
                 await asyncio.sleep(0.05)
-            return seen
+            os.kill(job_of(plan)["command"]["pid"], signal.SIGKILL)
+            return (await cancelling).state
 
-        assert RunState.STOPPING in asyncio.run(watched())
+        assert asyncio.run(watched()) is RunState.CANCELLED
 
     def test_sigterm_to_the_supervisor_is_a_preemption_if_the_run_saves(
         self, make_plan: MakePlan

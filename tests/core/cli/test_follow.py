@@ -28,7 +28,7 @@ from tunedeck.core.runs.watch import look
 from tunedeck.core.states import RunState, Status
 
 MakePlan = Callable[..., Plan]
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
 TRAINS = """

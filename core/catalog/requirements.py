@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib.machinery import PathFinder
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from .step import LaunchFacts
 
 _DISTRIBUTION = "tunedeck"
+_SHELLS_OWN = {"case", "cd", "command", "eval", "exec", "export", "for", "if", "set", "source", "time",
+               "trap", "ulimit", "umask", "until", "while"}  # fmt: skip
 
 
 def lacking(launch: LaunchFacts) -> str | None:
@@ -28,9 +32,22 @@ def lacking(launch: LaunchFacts) -> str | None:
         return f"the Python module {launch.module} is not installed here"
     if launch.workdir and not Path(launch.workdir).is_dir():
         return f"it starts in {launch.workdir}, a folder of its container, which is not here"
+    if (program := _program(launch.command)) and not shutil.which(program):
+        return f"its command starts '{program}', which is not on this machine's PATH"
     if launch.script is not None:
         return _lacking_for_script(launch.script)
     return None
+
+
+def _program(command: str | None) -> str | None:
+    """The program that a command line starts with; None where the shell itself begins."""
+    try:
+        words = shlex.split(command or "")
+    except ValueError:
+        return None
+    first = next((word for word in words if not re.match(r"\w+=", word)), "")
+    plain = re.fullmatch(r"[A-Za-z0-9][\w.+-]*", first)
+    return first if plain and first not in _SHELLS_OWN else None
 
 
 def missing_of_extra(extra: str) -> list[str]:

@@ -134,6 +134,26 @@ def test_a_step_that_starts_in_a_folder_of_its_container_needs_it_here(
     assert (workdir in reason) if reason else not missing
 
 
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("no-such-program run {script}", "no-such-program"),
+        ("A=1 no-such-program {script}", "no-such-program"),
+        ("sh {script} --config {config}", None),
+        ("cd /tmp && no-such-program {script}", None),  # where the shell begins, nothing is guessed
+        ("$HOME/bin/x {script}", None),
+        ("{script} {config}", None),
+    ],
+)
+def test_the_program_that_a_command_starts_must_be_here_to_run_it_here(
+    theirs: Callable[[str], Step], command: str, missing: str | None
+) -> None:
+    step = theirs(header(more=f'# cmd = "{command}"'))
+    reason = step.not_runnable("local")
+    assert (missing in reason) if missing and reason else reason is missing
+    assert step.not_runnable("slurm") is None
+
+
 def test_a_step_that_needs_an_extra_says_how_to_get_it(
     own: Path, step_in: WriteStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:

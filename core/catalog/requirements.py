@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .step import LaunchFacts
 
 _DISTRIBUTION = "tunedeck"
-_SHELLS_OWN = {"case", "cd", "command", "eval", "exec", "export", "for", "if", "set", "source", "time",
-               "trap", "ulimit", "umask", "until", "while"}  # fmt: skip
+_SHELLS_OWN = {"case", "cd", "command", "eval", "exec", "export", "for", "if", "set", "source",
+               "time", "trap", "ulimit", "umask", "until", "while"}  # fmt: skip
 
 
 def lacking(launch: LaunchFacts) -> str | None:

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from tunedeck.core.errors import UsageError
 from tunedeck.core.schema.merge import MergeConfig
 from tunedeck.trainer.checkpoints.checksums import sha256, write_sums
+from tunedeck.trainer.checkpoints.safetensors_files import write_file
 from tunedeck.trainer.merging import merge, merge_plan
-from tunedeck.trainer.merging.shards import write_file
 from tunedeck.trainer.model.fingerprint import base_digest
 
 from .adapters import adapted, load, logits, make_adapter, run

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import peft
 import torch
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils.hub import cached_file
 
 from ...core.schema.model import ModelConfig
-from ..merging.adapter import WEIGHTS_FILE
-from ..merging.shards import Entry, by_file, write_file, write_index
 from ..model.build import base_name
 from ..model.fingerprint import base_digest
+from .safetensors_files import Entry, by_file, write_file, write_index
 from .training_state import weights_of
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class Weights:
         for made, blank in saved.items():
             assert inner[id(blank)] in trained, made
             self._sources[made] = inner[id(blank)]
-            yield Entry(made, blank.dtype, tuple(blank.shape), WEIGHTS_FILE)
+            yield Entry(made, blank.dtype, tuple(blank.shape), SAFETENSORS_WEIGHTS_NAME)
 
     def _made_of(self, weight: dict[str, Tensor]) -> dict[str, Tensor]:
         """What one weight of the model is in a file: itself under a name, or several."""

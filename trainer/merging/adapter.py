@@ -12,6 +12,7 @@ from pathlib import Path
 
 import peft
 from peft.tuners.lora.layer import ParamWrapper
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -21,8 +22,7 @@ from transformers import PreTrainedModel
 from ...core.errors import UsageError
 from .updates import ParameterUpdate, Update
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE = CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 
 _PREFIX = "base_model.model."
 _PART = re.compile(

@@ -22,13 +22,13 @@ from ...core.files import write_atomic
 from ...core.schema.merge import MergeConfig
 from ..checkpoints.checksums import damage, read_sums
 from ..checkpoints.published import flush
+from ..checkpoints.safetensors_files import write_model
 from ..checkpoints.weights import BASE_FILE
 from ..lines import line, say
 from ..model.fingerprint import base_digest
 from .adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, read_adapter
 from .merge_plan import MergePlan, plan_merge
 from .probe import merge_difference
-from .shards import write_model
 
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py"]
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack"}

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ...core.errors import UsageError
 from ...core.schema.merge import MergeConfig
+from ..checkpoints.safetensors_files import Entry, list_tensors, load_tensor
 from .adapter import Adapter
 from .base_model import StoredWeights, empty_base
-from .shards import Entry, list_tensors, load_tensor
 
 _KEPT = 2
 """Weights in pieces whose change is held: of a layer's experts, files mix the pieces of two."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ...core.hardware import memory_bytes
+from ..checkpoints.safetensors_files import list_tensors
 from .adapter import attach_adapter
 from .base_model import load_base
-from .shards import list_tensors
 
 _ROWS, _LENGTH, _SEED = 4, 32, 0
 

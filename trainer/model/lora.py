@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import peft
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -16,7 +17,6 @@ from ...core.errors import UsageError
 from ...core.schema.adapter import LoraConfig
 from ...core.schema.model import ModelConfig
 from ..lines import say
-from ..merging.adapter import WEIGHTS_FILE
 from ..parallel.tensors import piece_of
 from .build import base_name, frozen_towers
 from .lora_linear import LoraLinear
@@ -111,7 +111,7 @@ def load_adapter(adapter: peft.PeftModel, folder: Path) -> None:
     Raises:
         UsageError: the folder holds no adapter, or one of another shape.
     """
-    file = folder / WEIGHTS_FILE
+    file = folder / SAFETENSORS_WEIGHTS_NAME
     fix = "Use the peft settings that it was trained with."
     if not file.is_file():
         raise UsageError(f"'{folder}' holds no adapter.", fix=fix)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import yaml
 from tunedeck.core.schema import TrainConfig
 
 from ..helpers import losses, metric_lines, wait_until_it_listens
+from .workers import held_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -86,23 +86,17 @@ def launch() -> Iterator[Launch]:
             one.process.wait(60)
 
 
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
-
-
 def test_two_nodes_meet_at_the_rendezvous_of_the_environment(
     configure: Callable[..., TrainConfig], launch: Launch, tmp_path: Path
 ) -> None:
     config = configure(peft=LORA, checkpoint={"checkpoint_dir": str(tmp_path / "shared")})
     meeting = ("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=7")
-    place = f"--rdzv-endpoint=127.0.0.1:{port()}"
-    first, second = (
-        launch(config, tmp_path / name, *meeting, place) for name in ("first", "second")
-    )
-    assert (first.process.wait(200), second.process.wait(200)) == (0, 0), first.text()
+    with held_port() as held:
+        place = f"--rdzv-endpoint=127.0.0.1:{held.getsockname()[1]}"
+        first, second = (
+            launch(config, tmp_path / name, *meeting, place) for name in ("first", "second")
+        )
+        assert (first.process.wait(200), second.process.wait(200)) == (0, 0), first.text()
     texts = sorted((first.text(), second.text()), key=len)
     assert "world_size=2" in texts[1]
     assert len(losses(texts[1])) == 4

@@ -27,6 +27,17 @@ GRACE = 5.0
 """Seconds for the others to answer when one has failed; what they wait for may never come."""
 
 
+def held_port() -> socket.socket:
+    """A port of this machine for ranks to meet at, which nobody else is given while it is open.
+
+    It does not listen, so that the first rank may, which shares addresses as it does.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
 class Workers:
     """Processes on this machine that can meet as the ranks of a run, over and over.
 
@@ -38,11 +49,13 @@ class Workers:
         self._first = first
         self._processes: list[Any] = []
         self._pipes: list[Connection[Any, Any]] = []
+        self._held = socket.socket()
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._held.close()
         for pipe in self._pipes:
             pipe.close()
         for process in self._processes:
@@ -69,9 +82,9 @@ class Workers:
     def send(self, ranks: int, function: Callable[..., Any], *arguments: Any) -> None:
         """Let so many ranks call a function of a module; `take` gets what comes of it."""
         self._start(ranks)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        self._held.close()
+        self._held = held_port()
+        port = self._held.getsockname()[1]
         for rank in range(ranks):
             env: dict[str, object] = {}
             if ranks > 1:

@@ -96,7 +96,7 @@ async def test_each_task_of_an_array_has_a_folder_and_a_log_of_its_own(
 
 
 async def test_submitted_twice_it_is_one_job(cluster: Cluster) -> None:
-    plan = cluster.plan("sleep 5")
+    plan = cluster.plan("sleep 600")
     backend = cluster.backend(plan)
     submission = backend.render(plan)
     first, second = await asyncio.gather(backend.submit(submission), backend.submit(submission))
@@ -106,7 +106,7 @@ async def test_submitted_twice_it_is_one_job(cluster: Cluster) -> None:
 
 
 async def test_a_job_whose_answer_was_lost_is_found_and_not_sent_again(cluster: Cluster) -> None:
-    plan = cluster.plan("sleep 5")
+    plan = cluster.plan("sleep 600")
     backend = cluster.backend(plan)
     submission = backend.render(plan)
     handle = await backend.submit(submission)

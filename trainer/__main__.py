@@ -44,7 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     known = f"one of: {', '.join(RECIPES)}; or a tool: {', '.join(_TOOLS)}"
     parser.add_argument("recipe", help=known)
     parser.add_argument("--config", required=True, type=Path, help="the resolved config, YAML")
-    parser.add_argument("overrides", nargs="*", help="key=value, over what the config says")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], help="key=value, over what the config says"
+    )
     options, dashed = parser.parse_known_args(given)
     if unknown := [word for word in dashed if "=" not in word]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")

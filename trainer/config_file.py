@@ -43,6 +43,8 @@ def load_config(recipe: str, file: Path, overrides: Sequence[str] = ()) -> Any:
             f"There is no recipe '{recipe}'.",
             fix=f"{did_you_mean(recipe, RECIPES)} It is one of {', '.join(RECIPES)}.".strip(),
         )
+    if bare := [word for word in overrides if "=" not in word]:
+        raise UsageError(f"The override '{bare[0]}' has no value.", fix="Write it as key=value.")
     place = Place(str(file))
     try:
         given = OmegaConf.from_dotlist([word.removeprefix("--") for word in overrides])
@@ -52,7 +54,9 @@ def load_config(recipe: str, file: Path, overrides: Sequence[str] = ()) -> Any:
         values: Any = OmegaConf.to_container(OmegaConf.merge(said, given), resolve=True)
     except FileNotFoundError as error:
         raise UsageError("There is no such config.", place=place) from error
-    except (YAMLError, OmegaConfBaseException) as error:
+    except OSError as error:
+        raise UsageError(f"The config cannot be read: {error.strerror}.", place=place) from error
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise UsageError(f"The config cannot be read: {error}", place=place) from error
     return as_table(SCHEMAS[recipe], values, place)
 

@@ -54,3 +54,17 @@ def test_what_does_not_go_together_has_its_remedy(file: Path) -> None:
 def test_values_that_are_no_mapping_are_refused() -> None:
     with pytest.raises(UsageError, match="not a mapping"):
         as_table(TrainConfig, [])  # type: ignore[arg-type]  # as a caller may that has no types
+
+
+def test_a_word_without_a_value_is_refused(file: Path) -> None:
+    with pytest.raises(UsageError, match="'optimizer.lr' has no value"):
+        load_config("sft", file, ["optimizer.lr"])
+
+
+def test_what_is_no_readable_file_is_said_with_its_path(tmp_path: Path) -> None:
+    garbled = tmp_path / "garbled.yaml"
+    garbled.write_bytes(b"a: \xff\xfe")
+    for path in (tmp_path, garbled, tmp_path / "none.yaml"):
+        with pytest.raises(UsageError) as refused:
+            load_config("sft", path)
+        assert refused.value.place.file == str(path)

@@ -11,6 +11,7 @@ from ..core.runs.outcome import (
     diagnosis_of,
     first_and_last_answers,
     list_checkpoints,
+    loss_change,
     next_commands,
     product,
     read_result,
@@ -44,10 +45,8 @@ def outcome_of(record: RunRecord) -> Content:
 
 def _success(record: RunRecord) -> list[Content]:
     result = read_result(record)
-    lines = []
-    first, last = result.get("first_val_loss"), result.get("val_loss")
-    if first and last is not None:
-        lines.append(Content(f"validation loss {first:.4g} → {last:.4g} ({last / first - 1:+.1%})"))
+    change = loss_change(result)
+    lines = [Content(change)] if change else []
     told = []
     for before, after in first_and_last_answers(record)[:1]:
         told += [("asked", before.prompt), ("before", before.text), ("after", after.text)]

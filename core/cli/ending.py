@@ -8,6 +8,7 @@ from ..runs.outcome import (
     diagnosis_of,
     first_and_last_answers,
     list_checkpoints,
+    loss_change,
     next_commands,
     product,
     read_result,
@@ -68,12 +69,8 @@ def ending_json(record: RunRecord) -> dict[str, Any]:
 
 def _print_product(record: RunRecord, *, err: bool) -> None:
     result = read_result(record)
-    first, last = result.get("first_val_loss"), result.get("val_loss")
-    if first and last is not None:
-        change = f"{100 * (last / first - 1):+.3g}%"
-        best = result.get("best_val_loss")
-        kept = f", {best:.4g} at its best" if best is not None and best < last else ""
-        line(f"  validation loss {first:.4g} → {last:.4g} ({change}){kept}", err=err)
+    if change := loss_change(result):
+        line(f"  {change}", err=err)
     for before, after in first_and_last_answers(record)[:_ANSWERS_SHOWN]:
         line(f"  asked   {_short(before.prompt)}", err=err)
         line(f"  before  {_short(before.text)}", err=err)

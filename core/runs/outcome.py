@@ -53,6 +53,17 @@ def product(result: Mapping[str, Any]) -> str | None:
     return None
 
 
+def loss_change(result: Mapping[str, Any]) -> str | None:
+    """What the validation loss was and came to, and its best if that was before the end."""
+    first, last = result.get("first_val_loss"), result.get("val_loss")
+    if not first or last is None:
+        return None
+    best = result.get("best_val_loss")
+    kept = f", {best:.4g} at its best" if best is not None and best < last else ""
+    change = f"{100 * (last / first - 1):+.3g}%"
+    return f"validation loss {first:.4g} → {last:.4g} ({change}){kept}"
+
+
 def is_here(path: str | None) -> bool:
     """Whether a result's path, if it is one and no hub id, can be read on this machine."""
     return path is None or not path.startswith("/") or Path(path).exists()

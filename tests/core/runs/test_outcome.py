@@ -10,7 +10,7 @@ import pytest
 
 from tunedeck.core.errors import NotFoundError, UsageError
 from tunedeck.core.resolve import resolve
-from tunedeck.core.runs.outcome import next_commands
+from tunedeck.core.runs.outcome import loss_change, next_commands
 from tunedeck.core.runs.record import RunRecord
 from tunedeck.core.runs.registry import Registry
 from tunedeck.core.selection import Selection
@@ -53,3 +53,18 @@ def test_a_run_that_left_nothing_has_nothing_to_hand_on(registry: Registry, make
     assert next_commands(_ended(registry, make_plan, kind="adapter", base="b")) == []
     with pytest.raises((NotFoundError, UsageError), match="no result"):
         _merge(_ended(registry, make_plan))
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ((2.0, 0.5, 0.5), "validation loss 2 → 0.5 (-75%)"),
+        ((2.0, 1.0, 0.5), "validation loss 2 → 1 (-50%), 0.5 at its best"),
+        ((2.0, None, None), None),
+    ],
+)
+def test_a_best_loss_before_the_end_is_told(
+    losses: tuple[float | None, ...], said: str | None
+) -> None:
+    names = ("first_val_loss", "val_loss", "best_val_loss")
+    assert loss_change(dict(zip(names, losses, strict=True))) == said

@@ -57,7 +57,7 @@ def test_values_that_are_no_mapping_are_refused() -> None:
 
 
 def test_a_word_without_a_value_is_refused(file: Path) -> None:
-    with pytest.raises(UsageError, match="'optimizer.lr' has no value"):
+    with pytest.raises(UsageError, match="has no value"):
         load_config("sft", file, ["optimizer.lr"])
 
 

@@ -105,7 +105,7 @@ def test_a_checkpoint_that_is_not_what_was_trained_is_found(
         save_file({**weights, name: weights[name] * 3}, file, metadata={"format": "pt"})
         return original(self)
 
-    monkeypatch.setattr(checks.Proof, "_saved", tampered)
+    monkeypatch.setitem(checks.CLAIMS, "saved = live", tampered)
     (check,) = proof({"saved = live"}, peft=LORA).values()
     assert check.ok is False
 

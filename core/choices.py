@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config.describe import FieldInfo, Kind
 from .config.overrides import parse_override, text_override
-from .errors import UsageError
+from .errors import TunedeckError, UsageError
 from .findings import Finding
 from .origins import Sourced
 from .selection import Selection
@@ -92,13 +92,15 @@ def form_of(selection: Selection, catalog: Catalog) -> Form:
     findings: tuple[Finding, ...] = ()
     values: Mapping[str, Any] = {}
     origins: Mapping[str, Sourced] = {}
+    overrides, untaken = _with_handed_over(step, selection, catalog)
     try:
-        composed = compose(path, selection.overrides, schema=schema)
+        composed = compose(path, overrides, schema=schema)
         values, origins, findings = composed.values, composed.origins, composed.remarks
     except ConfigErrors as errors:
-        findings, values = errors.findings, _as_written(path, selection.overrides)
+        findings, values = errors.findings, _as_written(path, overrides)
     except UsageError as error:
         findings = (Finding.of(error),)
+    findings = (*untaken, *findings)
     if schema is None:
         return Form(tuple(_untyped(origins)), findings, values, origins)
     from .config.describe import describe
@@ -121,6 +123,20 @@ def form_of(selection: Selection, catalog: Catalog) -> Form:
     rows.sort(key=lambda row: common.index(row.info.key) if row.common else len(common))
     known = {row.info.key for row in rows}
     return Form(tuple(rows), tuple(f for f in findings if f.key not in known), values, origins)
+
+
+def _with_handed_over(
+    step: Step, selection: Selection, catalog: Catalog
+) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
+    """The overrides with what the run before hands over, and why it hands over nothing."""
+    from .handover import handed_over
+
+    if selection.from_run is None:
+        return selection.overrides, ()
+    try:
+        return (handed_over(step, selection, catalog), *selection.overrides), ()
+    except TunedeckError as error:
+        return selection.overrides, (Finding.of(error),)
 
 
 def with_value(selection: Selection, info: FieldInfo, text: str) -> Selection:
@@ -232,6 +248,22 @@ def selection_of(record: RunRecord) -> Selection:
         catalog=tuple(Path(folder) for folder in chosen["catalog"]),
         name=chosen["name"],
         cwd=Path(chosen["cwd"]),
+    )
+
+
+def selection_after(record: RunRecord) -> Selection:
+    """Where a launch begins that takes what a run made: here if it is here, else where it is."""
+    from .handover import is_read_by
+
+    chosen = Selection("", from_run=record.run_id)
+    if is_read_by(record, chosen) or "cwd" not in record.plan["selection"]:
+        return chosen
+    made = record.plan["selection"]
+    return replace(
+        chosen,
+        profile=record.profile,
+        env_file=Path(made["env_file"]) if made["env_file"] else None,
+        cwd=Path(made["cwd"]),
     )
 
 

@@ -51,6 +51,17 @@ def handed_over(step: Step, selection: Selection, catalog: Catalog) -> str:
     return f"{key}={_where_it_is_read(artifact, record, selection)}"
 
 
+def is_read_by(record: RunRecord, selection: Selection) -> bool:
+    """Whether what a run made can be read where a selection runs; a run that made nothing is."""
+    from .runs.outcome import product, read_result
+
+    artifact = product(read_result(record))
+    try:
+        return artifact is None or bool(_where_it_is_read(artifact, record, selection))
+    except NotFoundError:
+        return False
+
+
 def _where_it_is_read(artifact: str, record: RunRecord, selection: Selection) -> str:
     """The path of a run's product as the new run sees it: over there, or what was brought home.
 

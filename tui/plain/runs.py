@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ...core.choices import selection_of
+from ...core.choices import selection_after, selection_of
 from ...core.cli.output import note
 from ...core.drafts import Draft
 from ...core.runs.registry import Registry
-from ...core.selection import Selection, resume_selection
+from ...core.selection import resume_selection
 from ...core.states import RunState
 from .ask import BACK, Session, ask, choose, command, sure
 
@@ -75,6 +75,6 @@ def see_run(session: Session, run_id: str) -> None:
             note("It goes on as it is; only a run that has ended can be resumed.")
         elif first == "next":
             if record.state is RunState.SUCCEEDED:
-                draft = Draft.begin(Selection("", from_run=run_id), "step")
+                draft = Draft.begin(selection_after(record), "step")
                 return walk(session, draft, made_by=record.step)
             note("Only what a run has finished can be handed on.")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...core.choices import selection_of
+from ...core.choices import selection_after, selection_of
 from ...core.drafts import Draft, Stage
 from ...core.errors import TunedeckError
-from ...core.selection import Selection, resume_selection
+from ...core.selection import resume_selection
 from ...core.states import RunState
 from ..words import trouble
 
 if TYPE_CHECKING:
     from ...core.runs.record import RunRecord
+    from ...core.selection import Selection
     from ..app import WizardApp
 
 
@@ -39,7 +40,7 @@ def next_step(app: WizardApp, record: RunRecord) -> None:
     if record.state is not RunState.SUCCEEDED:
         app.say("Only what a run has finished can be handed on.")
         return
-    _walk(app, Selection("", from_run=record.run_id), "step", made_by=record.step)
+    _walk(app, selection_after(record), "step", made_by=record.step)
 
 
 def save(app: WizardApp, record: RunRecord) -> None:

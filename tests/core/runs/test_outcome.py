@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tunedeck.core.catalog import load_catalog
+from tunedeck.core.choices import form_of, selection_after
 from tunedeck.core.errors import NotFoundError, UsageError
 from tunedeck.core.resolve import resolve
 from tunedeck.core.runs.outcome import loss_change, next_commands
@@ -47,6 +49,30 @@ def test_a_whole_model_is_not_offered_to_the_merge(
     assert not any("merge_lora" in command for command in next_commands(record))
     with pytest.raises(UsageError, match="lora_checkpoint must be set"):
         _merge(record)
+
+
+def test_the_form_shows_what_a_run_hands_over(registry: Registry, make_plan: Any) -> None:
+    record = _ended(registry, make_plan, kind="adapter", best_checkpoint="/runs/a/step_9", base="b")
+    chosen = Selection("convert/merge_lora", from_run=record.run_id)
+    row = form_of(chosen, load_catalog()).row("lora_checkpoint")
+    assert row is not None
+    assert (row.value, row.changed, row.finding) == ("/runs/a/step_9", False, None)
+    missing = form_of(replace(chosen, from_run="r0"), load_catalog())
+    assert any("r0" in finding.message for finding in missing.findings)
+
+
+def test_what_is_not_here_goes_on_where_it_is(registry: Registry, make_plan: Any) -> None:
+    left = {"kind": "adapter", "artifact": "/far/run/checkpoints/step_9", "base": "b"}
+    here = _ended(registry, make_plan, **left)
+    assert selection_after(here) == Selection("", from_run=here.run_id)
+    there = _ended(registry, make_plan, **left)
+    plan = {**there.plan, "selection": {"cwd": "/work", "env_file": None}}
+    at = {"run_dir": "/far/run"}
+    there = replace(there, plan=plan, backend="slurm", profile="far", handle=at)
+    assert selection_after(there).profile == "far"
+    brought = there.run_dir / "checkpoints" / "step_9"
+    brought.mkdir(parents=True)
+    assert selection_after(there).profile == "local"
 
 
 def test_a_run_that_left_nothing_has_nothing_to_hand_on(registry: Registry, make_plan: Any) -> None:

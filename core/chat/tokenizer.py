@@ -170,7 +170,6 @@ def wrap_tokenizer(
     *,
     special_tokens: Mapping[str, str],
     own_template: str | Mapping[str, str] | None = None,
-    chat_template: str | None = "default",
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> ChatTokenizer:
     """Build a chat tokenizer around one that is loaded, as from transformers' fast tokenizers.
@@ -179,7 +178,6 @@ def wrap_tokenizer(
         tokenizer: `backend_tokenizer`; it is copied and left as it is.
         special_tokens: `special_tokens_map`.
         own_template: the tokenizer's `chat_template`, one text or several by name.
-        chat_template: what the config says, as for `open_chat_tokenizer`.
         chat_template_kwargs: variables for the template.
 
     Raises:
@@ -188,7 +186,7 @@ def wrap_tokenizer(
     own = {"default": own_template} if isinstance(own_template, str) else dict(own_template or {})
     return ChatTokenizer(
         tokenizer,
-        resolve_templates(chat_template, own),
+        resolve_templates("default", own),
         special_tokens=special_tokens,
         chat_template_kwargs=chat_template_kwargs,
     )

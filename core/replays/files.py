@@ -57,13 +57,13 @@ def replay_files(cwd: Path | None = None) -> dict[str, tuple[Path, Source]]:
     return dict(sorted(found.items()))
 
 
-def find_replay(name: str, cwd: Path | None = None) -> tuple[Path, Source]:
+def find_replay(name: str) -> tuple[Path, Source]:
     """The file of a replay, and whose it is.
 
     Raises:
         NotFoundError: if there is none of that name; with the nearest.
     """
-    files = replay_files(cwd)
+    files = replay_files()
     if name not in files:
         raise NotFoundError(
             f"There is no replay '{name}'. {did_you_mean(name, files)}".strip(),

@@ -112,14 +112,14 @@ def save_replay(
     return target
 
 
-def load_replay(name: str, cwd: Path | None = None) -> Replay:
+def load_replay(name: str) -> Replay:
     """The replay of that name: the repository's, else the user's own, else the shipped one.
 
     Raises:
         NotFoundError: if there is none; with the nearest name.
         UsageError: if the file cannot be read or says what it must not; with the place.
     """
-    file, source = find_replay(name, cwd)
+    file, source = find_replay(name)
     return Replay(name, file, source, read_ingredients(file))
 
 
@@ -144,14 +144,14 @@ def replays_on(profile: str, cwd: Path | None = None) -> list[str]:
     ]
 
 
-def delete_replay(name: str, cwd: Path | None = None) -> Path:
+def delete_replay(name: str) -> Path:
     """Delete a replay's file, readable or not. Returns where it was.
 
     Raises:
         NotFoundError: if there is none of that name.
         UsageError: if it ships with Tunedeck.
     """
-    file, source = find_replay(name, cwd)
+    file, source = find_replay(name)
     if source == "shipped":
         raise UsageError(
             f"'{name}' ships with Tunedeck and cannot be deleted.",

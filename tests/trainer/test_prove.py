@@ -106,7 +106,7 @@ def test_a_checkpoint_that_is_not_what_was_trained_is_found(
         return original(self)
 
     monkeypatch.setitem(checks.CLAIMS, "saved = live", tampered)
-    (check,) = proof({"saved = live"}, peft=LORA).values()
+    (check,) = proof({"saved = live"}, peft=LORA, optimizer={"lr": 1e-7}).values()
     assert check.ok is False
 
 
@@ -119,7 +119,7 @@ def test_a_merge_that_scales_otherwise_is_found(
         return original(replace(self, scaling=2 * self.scaling), weight)
 
     monkeypatch.setattr(updates.Update, "apply", twice)
-    (check,) = proof({"merged = adapter"}, peft=LORA).values()
+    (check,) = proof({"merged = adapter"}, peft=LORA, optimizer={"lr": 1e-7}).values()
     assert check.ok is False
 
 

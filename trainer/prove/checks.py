@@ -20,6 +20,7 @@ from ..data.tokens import ChatFormat
 from ..model.kinds import loader_of
 from ..model.tokenizer import tokenizer_of
 from ..parallel.gradients import total_norm
+from ..reporting.digests import weights_digest
 from ..reporting.ledger import Entry
 from ..runtime import ModelAndOptimizerState
 from ..setup import (
@@ -48,6 +49,8 @@ class Proof:
         self._config, self._dropout, self._folder = config, dropout, folder
         self._plain: list[Entry] = []
         self._live = torch.empty(0)
+        self._trained: list[str] = []
+        self._weights = ""
 
     def checks(self) -> Iterator[Check]:
         """Each claim as it is tried.
@@ -73,8 +76,11 @@ class Proof:
         return Check(claim, found, seconds=seconds)
 
     def _look(self, state: ModelAndOptimizerState) -> None:
-        """Keep what the trained model says, while it is there."""
+        """Keep what the trained model is and says, while it is there."""
         self._live = _logits(state.model)
+        weights = dict(state.model.named_parameters())
+        self._trained = [name for name, weight in weights.items() if weight.requires_grad]
+        self._weights = weights_digest((name, weights[name]) for name in self._trained)
 
     def _packed(self) -> tuple[Delta, ...] | str:
         config = changed(self._config, {"packed_sequence": {"packed_sequence_size": 1 << 16}})
@@ -130,13 +136,18 @@ class Proof:
             "trust_remote_code": self._config.model.trust_remote_code,
         }
         if self._config.peft is None:
-            model = loader.from_pretrained(checkpoint, **options)
+            whole = model = loader.from_pretrained(checkpoint, **options)
         else:
-            model = peft.PeftModel.from_pretrained(
-                loader.from_pretrained(base, **options), str(checkpoint)
-            )
+            whole = loader.from_pretrained(base, **options)
+            model = peft.PeftModel.from_pretrained(whole, str(checkpoint))
         found = _logits(model.to(runtime.device))
-        return (Delta("logits", (found - self._live).abs().max().item(), LOGIT),)
+        # What little was learned in a few steps may not be seen in what the model says.
+        weights = dict(whole.named_parameters())
+        loaded = weights_digest((n, weights[n]) for n in self._trained if n in weights)
+        return (
+            Delta("logits", (found - self._live).abs().max().item(), LOGIT),
+            Delta("weights", float(loaded != self._weights), 0.0),
+        )
 
     def _merged(self) -> tuple[Delta, ...] | str:
         if self._config.peft is None:

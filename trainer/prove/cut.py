@@ -29,6 +29,7 @@ LAYERS, ROWS, STEPS, BATCH = 2, 16, 4, 4
 _LENGTH, _TRAINED, _LOOKED_AT = 256, 64, 64
 """Tokens of a row, how many of them may be trained at the least, and rows to choose from."""
 _KEPT = {"recipe", "model", "tokenizer", "dataset", "step_scheduler", "optimizer", "peft", "rng"}
+_LEAST_RATE = 1e-4
 _BYTES_A_WEIGHT = 16  # itself, its gradient and Adam's moments in float32
 
 
@@ -102,8 +103,9 @@ def _plain(config: TrainConfig) -> TrainConfig:
             "ckpt_every_steps": STEPS // 2,
             "val_every_steps": None,
         },
-        # Without a large epsilon Adam makes a full step of a gradient that is rounding alone.
-        "optimizer": {"eps": 1e-3, "name": "adamw"},
+        # Without a large epsilon Adam makes a full step of a gradient that is rounding alone. At a
+        # low rate nothing would be learned in so few steps that could be lost or merged wrongly.
+        "optimizer": {"eps": 1e-3, "name": "adamw", "lr": max(config.optimizer.lr, _LEAST_RATE)},
         "lr_scheduler": {"lr_decay_style": "constant", "lr_warmup_steps": 0},
         "checkpoint": {"keep_last": None},
     }

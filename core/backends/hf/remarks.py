@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 from ...findings import Finding, Fix
 from ...plan import Plan
 from .place import storage_of, volumes_of
-from .settings import output_repo_of, repository_of
+from .settings import environment, output_repo_of, repository_of, stage_names, stage_words
 
 
 def check_plan(plan: Plan) -> list[Finding]:
     """Findings that every preview shows."""
-    return [*_destination(plan), *_mounts(plan), *_secrets(plan), *_code(plan)]
+    return [*_destination(plan), *_mounts(plan), *_secrets(plan), *_code(plan), *_words(plan)]
 
 
 def _destination(plan: Plan) -> Iterable[Finding]:
@@ -95,3 +95,36 @@ def _code(plan: Plan) -> Iterable[Finding]:
             return
         at = f"at {ref}" if ref else "at its default branch, whatever that is then"
         yield Finding("info", f"The code is that of {url} {at}, not this installation's.")
+
+
+def _words(plan: Plan) -> Iterable[Finding]:
+    """What variables such as SFT_ARGS append, read as our trainer will read it over there."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from ...config.validate import check
+    from ...schema import schema_for
+
+    schema = schema_for(next(iter(plan.launch.args), None)) if plan.launch.is_ours else None
+    env = environment(plan)
+    words = [word.removeprefix("--") for word in stage_words(plan, env)]
+    if schema is None or not words:
+        return
+    wrong = [f"'{word}' has no value; write key=value." for word in words if "=" not in word]
+    if not wrong:
+        try:
+            given = OmegaConf.merge(dict(plan.config), OmegaConf.from_dotlist(words))
+            _, problems = check(schema, OmegaConf.to_container(given, resolve=False))
+            wrong = [problem.message for problem in problems]
+        except (YAMLError, OmegaConfBaseException) as error:
+            wrong = [f"it cannot be read: {error}"]
+    names = stage_names(plan, env)
+    for message in wrong:
+        yield Finding(
+            "error",
+            f"{' and '.join(names)}: {message}",
+            profile=plan.profile,
+            key=f"env_vars.{names[0]}",
+            fix=Fix('Write keys of the step\'s config: SFT_ARGS="step_scheduler.max_steps=50".'),
+        )

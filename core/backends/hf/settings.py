@@ -81,6 +81,11 @@ def environment(plan: Plan) -> dict[str, str]:
     return env
 
 
+def stage_names(plan: Plan, env: Mapping[str, str]) -> list[str]:
+    """The variables such as SFT_ARGS that are set and concern the step."""
+    return [name for name in _STAGES.get(plan.step.partition("/")[0], ()) if env.get(name)]
+
+
 def stage_words(plan: Plan, env: Mapping[str, str]) -> list[str]:
     """The words that variables such as SFT_ARGS append to the step's command.
 
@@ -88,9 +93,9 @@ def stage_words(plan: Plan, env: Mapping[str, str]) -> list[str]:
         UsageError: if a quote in them is not closed.
     """
     words = []
-    for name in _STAGES.get(plan.step.partition("/")[0], ()):
+    for name in stage_names(plan, env):
         try:
-            words += shlex.split(env.get(name, ""))
+            words += shlex.split(env[name])
         except ValueError as error:
             text = f"{name} cannot be read as words: {error}."
             raise UsageError(text, fix=f"Close the quotes in {name}.") from error

@@ -9,9 +9,12 @@ import pytest
 
 from tests.core.conftest import PlanMaker
 from tunedeck.core.backends.hf.backend import HFJobsBackend
+from tunedeck.core.backends.hf.remarks import check_plan
 from tunedeck.core.errors import UsageError
 from tunedeck.core.plan import Launch, Plan, SecretRef
+from tunedeck.core.resolve import resolve
 from tunedeck.core.secrets import MASK
+from tunedeck.core.selection import Selection
 from tunedeck.core.submission import Submission
 
 VALUES: dict[str, Any] = {
@@ -207,6 +210,26 @@ def test_variables_of_a_stage_are_appended_to_its_command(hf_plan: PlanMaker) ->
     assert job_of(plan)["environment"]["TUNEDECK_RUN_NAME"] == "mine"
     with pytest.raises(UsageError, match="SFT_ARGS"):
         render(hf_plan(env={"SFT_ARGS": "a 'b"}))
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ("--optimizer.lr=1e-4 'wandb.name=two words'", []),
+        ("optimizer.lrr=1", ["SFT_ARGS: There is no key 'optimizer.lrr'."]),
+        ("optimizer.lr=fast", ["SFT_ARGS: optimizer.lr = 'fast': expected number > 0."]),
+        ("--max_steps 5", ["SFT_ARGS: 'max_steps' has no value", "SFT_ARGS: '5' has no value"]),
+        ("peft=[", ["SFT_ARGS: it cannot be read"]),
+    ],
+)
+def test_words_that_the_trainer_would_refuse_are_found_before_the_job(
+    hf_plan: PlanMaker, words: str, wrong: list[str]
+) -> None:
+    config = resolve(Selection("peft/automodel", "tiny")).config
+    plan = hf_plan(env={"SFT_ARGS": words}, step="peft/automodel", config=config)
+    errors = [one.message for one in check_plan(plan) if one.severity == "error"]
+    assert len(errors) == len(wrong)
+    assert all(message.startswith(start) for message, start in zip(errors, wrong, strict=True))
 
 
 def test_settings_without_a_value_mean_nothing(hf_plan: PlanMaker) -> None:

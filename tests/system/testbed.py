@@ -23,13 +23,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.ports import number_among_workers
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sshd", "ssh-keygen")
 SBIN = "/usr/sbin:/usr/bin:/sbin:/bin"
 ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db", "mariadb", "sacctmgr", "sacct")
 NODES = ("n1", "n2")
 _START_LIMIT_S = 180.0
-_PORTS = range(10_000, 20_000)
-"""Below those that the kernel hands out and those where runs meet: nobody takes one in between."""
+_WORKER = number_among_workers() % 10
+_PORTS = iter(random.sample(range(10_000 + _WORKER, 20_000, 10), 1000))
+"""Below those that the kernel hands out and those where runs meet: nobody takes one in between.
+
+Each is given once, and to one of the processes that run tests side by side.
+"""
 
 
 def missing_programs(*, accounting: bool = False) -> list[str]:
@@ -39,9 +45,9 @@ def missing_programs(*, accounting: bool = False) -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nothing listens on now."""
+    """Ports on loopback that nothing listens on now, and that no other testbed is given."""
     found: list[int] = []
-    for port in random.sample(_PORTS, len(_PORTS)):
+    for port in _PORTS:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             found.append(port)
@@ -308,6 +314,7 @@ class Testbed:
         )
         return f"""\
 ClusterName=testbed
+FirstJobId={1 + 1000 * _WORKER}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={self._controller_port}
 SlurmUser={self.user}

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.ports import held_port
 
 _GRACE_S = 10.0
 
@@ -158,8 +159,8 @@ class LocalJob:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of loopback for the nodes of a job to meet at: none else gets it as the tests run."""
+    held = held_port()
+    port: int = held.getsockname()[1]
+    held.detach()
+    return port

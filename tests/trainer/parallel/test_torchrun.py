@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.ports import held_port
 from tunedeck.core.schema import TrainConfig
 
 from ..helpers import losses, metric_lines, wait_until_it_listens
-from .workers import held_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -21,21 +21,12 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from tests.ports import held_port
+
 LIMIT = 300.0
 """Seconds for all ranks to answer."""
 GRACE = 5.0
 """Seconds for the others to answer when one has failed; what they wait for may never come."""
-
-
-def held_port() -> socket.socket:
-    """A port of this machine for ranks to meet at, which nobody else is given while it is open.
-
-    It does not listen, so that the first rank may, which shares addresses as it does.
-    """
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    return held
 
 
 class Workers:

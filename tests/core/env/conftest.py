@@ -29,6 +29,15 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell that says nothing of any place to run at."""
+    prefixes = ("SLURM_", "LEPTON_", "NEMOTRON_", "DGXCLOUD_", "HF_", "WANDB_", "TUNEDECK_ENV")
+    for name in list(os.environ):
+        if name.startswith(prefixes):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
     """Write an env file and give its path."""
 

@@ -14,6 +14,29 @@ from tunedeck.core.errors import AuthenticationError, ExitCode, ReachError
 
 Capture = pytest.CaptureFixture[str]
 CANARY = "hf_" + "Canary4711" * 4
+PROFILES = """\
+[away]
+executor = "slurm"
+host = "127.0.0.1"
+port = 1  # where nothing listens
+user = "ada"
+remote_job_dir = "/lustre/ada"
+container_runtime = "none"
+
+[wrong]
+executor = "slurm"
+nodes = 0
+"""
+
+
+@pytest.fixture(autouse=True)
+def profiles(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with profiles, and a shell without tokens."""
+    for name in ("HF_TOKEN", "WANDB_API_KEY", "TUNEDECK_ENV_FILE", "NEMOTRON_ENV_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "env.toml").write_text(PROFILES)
 
 
 def examined(capsys: Capture, *args: str) -> tuple[int, list[dict[str, Any]]]:
@@ -21,6 +44,10 @@ def examined(capsys: Capture, *args: str) -> tuple[int, list[dict[str, Any]]]:
     code = run(["doctor", *args, "--json"])
     found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["findings"]
     return code, found
+
+
+def errors(found: list[dict[str, Any]]) -> list[str]:
+    return [finding["message"] for finding in found if finding["severity"] == "error"]
 
 
 def test_this_machine_is_told_and_a_token_only_named(
@@ -34,6 +61,12 @@ def test_this_machine_is_told_and_a_token_only_named(
     assert str(home) in said
     assert CANARY not in json.dumps(found)
     assert not home.exists(), "looking makes nothing"
+
+
+def test_this_machine_can_be_reached_and_looking_makes_nothing(home: Path, capsys: Capture) -> None:
+    code, found = examined(capsys, "local")
+    assert (code, errors(found)) == (ExitCode.OK, [])
+    assert not home.exists()
 
 
 def test_what_is_not_installed_is_a_warning_with_the_command(
@@ -53,10 +86,36 @@ def test_a_folder_that_cannot_be_written_is_an_error(
     # Root may write everywhere: what the kernel says to others is said here.
     monkeypatch.setattr(os, "access", lambda *_: False)
     code, found = examined(capsys)
-    errors = [finding for finding in found if finding["severity"] == "error"]
+    wrong = [finding for finding in found if finding["severity"] == "error"]
     assert code == ExitCode.USAGE
-    assert len(errors) == 3
-    assert all("TUNEDECK_HOME" in finding["fix"]["words"] for finding in errors)
+    assert len(wrong) == 3
+    assert all("TUNEDECK_HOME" in finding["fix"]["words"] for finding in wrong)
+
+
+def test_a_file_where_a_folder_is_to_be_is_an_error(home: Path, capsys: Capture) -> None:
+    home.write_text("a file stands here")
+    code, found = examined(capsys)
+    assert code == ExitCode.USAGE
+    assert [words.partition(" cannot")[0] for words in errors(found)] == [
+        f"The {name} folder {home / name.replace('uration', '')}"
+        for name in ("configuration", "state", "cache")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("profile", "code"), [("away", ExitCode.CONNECTION), ("wrong", ExitCode.USAGE)]
+)
+def test_what_is_wrong_with_a_profile_is_the_exit_code(
+    profile: str, code: ExitCode, capsys: Capture
+) -> None:
+    found_code, found = examined(capsys, profile)
+    assert found_code == code
+    assert errors(found)
+
+
+def test_a_profile_that_is_not_there_is_refused_with_the_nearest(capsys: Capture) -> None:
+    assert run(["doctor", "awya"]) == ExitCode.USAGE
+    assert "Did you mean 'away'?" in capsys.readouterr().err
 
 
 async def answers() -> None:

@@ -46,7 +46,7 @@ class _Terminal:
         return True
 
     def until(self, text: str) -> None:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 90
         while text not in self.text:
             assert time.monotonic() < deadline, self.text[-2000:]
             assert self.process.poll() is None or self.read(), self.text
@@ -60,7 +60,7 @@ class _Terminal:
         os.write(self._master, keys)
 
     def ends(self) -> int:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.process.poll() is None:
             assert time.monotonic() < deadline, "it did not end"
             self.read()
@@ -140,8 +140,7 @@ def test_the_prompts_walk_to_a_plan_without_drawing(
     wizard.type(b"optimizer.lr\r")
     wizard.until("optimizer.lr [")
     wizard.type(b"5e-4\r")
-    wizard.until("It takes:")
-    time.sleep(0.5)
+    wizard.until("5e-4\r\nChange:")
     wizard.type(b"\r")
     wizard.until("Where it runs [")
     wizard.type(b"1\r")

@@ -60,7 +60,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def home(there: Elsewhere, log: Path) -> list[str]:
     told: list[str] = []
-    asyncio.run(asyncio.wait_for(bring_home(HANDLE, there.backend, log, told.append), 20))
+    asyncio.run(asyncio.wait_for(bring_home(HANDLE, there.backend, log, told.append), 60))
     return told
 
 
@@ -128,7 +128,7 @@ def test_two_at_once_copy_it_once(log: Path) -> None:
             bring_home(HANDLE, second.backend, log, print),
         )
 
-    asyncio.run(asyncio.wait_for(both(), 20))
+    asyncio.run(asyncio.wait_for(both(), 60))
     assert log.read_bytes() == WHOLE
     assert second.asked == []
 

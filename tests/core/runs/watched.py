@@ -15,7 +15,7 @@ from tunedeck.core.runs.record import RunRecord
 from tunedeck.core.runs.registry import Registry
 from tunedeck.core.states import RunState, Status
 
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
 RUNNING, DONE = Status(RunState.RUNNING, "Running"), Status(RunState.SUCCEEDED, "Completed")
 

@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config.paths import local_path_fields
 from ..env.check import check_profile
 from ..findings import Edit, Finding, Fix
 from ..hardware import local_gpus
 from ..memory import GIB, estimate, size_words, what_would_fit
 from ..models import architecture_of, facts_of, gpu_memory, model_shape
-from ..schema import TrainConfig
+from ..schema import TrainConfig, schema_for
 from ..schema.conditions import conditions_of
 from ..schema.mesh import architecture_misfits, mesh_misfits, optimizer_misfits
 from ..schema.optimization import OptimizerConfig, StepSchedulerConfig
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 def output_room(plan: Plan, step: Step) -> Iterable[Finding]:
     """The output folder can be written and has room for the checkpoints."""
     if plan.executor != "local":
+        yield from _outputs_of_this_machine(plan, step)
         return
     configured = (plan.config.get("checkpoint") or {}).get("checkpoint_dir")
     folder = Path(configured) if configured else plan.run_dir
@@ -49,6 +51,25 @@ def output_room(plan: Plan, step: Step) -> Iterable[Finding]:
             key="checkpoint.checkpoint_dir",
             fix=Fix("Free some room, lower checkpoint.keep_last, or choose another folder."),
         )
+
+
+def _outputs_of_this_machine(plan: Plan, step: Step) -> Iterable[Finding]:
+    """Relative outputs start from a folder here, which a machine elsewhere may not have."""
+    values = plan.profile_values
+    shared = not values.get("host") if plan.executor == "slurm" else False
+    if shared or values.get("tunnel") == "local" or values.get("launched_from_cluster"):
+        return
+    for key, path, direction in local_path_fields(schema_for(step.launch.schema), plan.config):
+        given = plan.config_origins.get(key)
+        if direction == "output" and given and not str(given.value).startswith("/"):
+            yield Finding(
+                "error",
+                f"{key} = '{given.value}' would be {path} over there, a folder of this machine.",
+                place_of(plan, key),
+                profile=plan.profile,
+                key=key,
+                fix=Fix("Leave it out, and the run's own folder is taken; or give a whole path."),
+            )
 
 
 def _checkpoint_bytes(plan: Plan) -> int:

@@ -185,6 +185,28 @@ def test_an_output_folder_that_cannot_be_a_folder_is_found(tmp_path: Path) -> No
     assert any(e.key == "checkpoint.checkpoint_dir" for e in errors)
 
 
+@pytest.mark.parametrize(
+    ("profile", "path", "wrong"),
+    [
+        ("host = 'login'", "out", True),
+        ("host = 'login'", "~/out", True),
+        ("host = 'login'", "/lustre/out", False),
+        ("host = 'login'", "null", False),
+        ("host = 'login'\ntunnel = 'local'", "out", False),
+        ("", "out", False),  # submitted from the cluster itself
+    ],
+)
+def test_an_output_elsewhere_is_not_sought_in_a_folder_of_this_machine(
+    tmp_path: Path, profile: str, path: str, wrong: bool
+) -> None:
+    (tmp_path / "env.toml").write_text(
+        f"[far]\nexecutor = 'slurm'\n{profile}\naccount = 'nlp'\npartition = 'gpu'\n"
+        "remote_job_dir = '/lustre/runs'\ntime = '01:00:00'\n"
+    )
+    found = _errors(f"checkpoint.checkpoint_dir={path}", profile="far", cwd=tmp_path)
+    assert [one.key for one in found] == (["checkpoint.checkpoint_dir"] if wrong else [])
+
+
 def test_too_little_room_is_told_in_units_that_tell_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 3 << 20}))
     (error,) = _errors("peft.dim=64")

@@ -15,8 +15,8 @@ In an afternoon a run can be read from its command to its checkpoint, about 2,60
 The other files answer a question each, and are read when it comes up:
 
 - `data`: packs, rows that are streamed, caches.
-- `model`: building, adapters, quantization, and what computes faster than the library does:
-  attention over documents, lean layers, one block less.
+- `model`: building, adapters, quantization, attention over packed documents, and parts of a model
+  that compute faster than its own.
 - `parallel`: how model and rows are laid out over processes; `parallel.apply` has the order.
 - `update`: gradients that are not finite, memory that runs out, optimizer and learning rate.
 - `checkpoints`: what is in one, in which forms, and how a run goes on from it.

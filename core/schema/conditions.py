@@ -145,6 +145,15 @@ CONDITIONS: tuple[Condition, ...] = (
         "Set model.pretrained_model_name_or_path, or leave the key out.",
     ),
     Condition(
+        "quantized_whole",
+        "peft",
+        lambda config, model: config.peft is None and model.quantized,
+        "The model is stored quantized (quantization_config in its config.json), and such weights "
+        "are not trained.",
+        "Set peft=lora to train an adapter beside them, or choose the model that it was quantized "
+        "from.",
+    ),
+    Condition(
         "force_hf_refused",
         "model.force_hf",
         lambda config, model: config.model.force_hf is False and _cannot_convert(config, model),

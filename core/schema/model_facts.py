@@ -90,6 +90,7 @@ class ModelFacts(NamedTuple):
         translates: whether it is an encoder with a decoder, which predicts no next token.
         experts: how many experts a layer has; None where its config does not say that.
         expert_layers: names of layers that mean the experts of a layer, or their router.
+        quantized: whether its weights are stored in blocks of few bits, or in eight.
         own_code: whether it comes with its own implementation of itself, in Python.
         converts: whether that implementation can give its weights tensor by tensor in Hugging
             Face's form: it stores them so, or has an adapter with `convert_single_tensor_to_hf`.
@@ -104,6 +105,7 @@ class ModelFacts(NamedTuple):
     translates: bool = False
     experts: int | None = None
     expert_layers: tuple[str, ...] = ()
+    quantized: bool = False
     own_code: bool = False
     converts: bool = True
 
@@ -127,6 +129,7 @@ def model_facts(config: Mapping[str, Any], code: str | None = None) -> ModelFact
         translates=config.get("is_encoder_decoder") is True,
         experts=next((text[k] for k in _EXPERTS if isinstance(text.get(k), int)), None),
         expert_layers=next((names for names, of in _EXPERT_LAYERS.items() if kind in of), ()),
+        quantized=bool(config.get("quantization_config")),
         own_code=_CAUSAL in (config.get("auto_map") or {}),
         converts=code is None or _converts(code),
     )

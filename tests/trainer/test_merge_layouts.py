@@ -191,9 +191,8 @@ def test_a_quantized_base_is_refused(tmp_path: Path, models_of: Callable[[str], 
     values = json.loads((base / "config.json").read_text())
     values["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
     (base / "config.json").write_text(json.dumps(values))
-    with pytest.raises(UsageError, match="stored quantized") as caught:
+    with pytest.raises(UsageError, match="stored quantized"):
         run(adapter, tmp_path / "run", base_hf_path=str(base))
-    assert "base_hf_path" in caught.value.fix
     assert not (tmp_path / "run/merged-hf").exists()
 
 

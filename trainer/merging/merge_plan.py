@@ -78,8 +78,8 @@ def plan_merge(adapter: Adapter, base: Path, config: MergeConfig) -> MergePlan:
     if values.get("quantization_config"):
         raise UsageError(
             f"The base '{base}' is stored quantized (quantization_config in its config.json).",
-            fix="Set base_hf_path to the model in float32, bfloat16 or float16 that it was "
-            "quantized from.",
+            fix="Use the adapter beside its base, or merge it with PEFT's own merge_and_unload(), "
+            "which rounds.",
         )
     sources = list_tensors(base)
     model = empty_base(base, remote=config.trust_remote_code)

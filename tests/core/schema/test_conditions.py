@@ -21,6 +21,7 @@ from tunedeck.core.schema.model_facts import ModelFacts, model_facts, own_code_f
 
 VISION = {"model_type": "qwen2_vl", "vision_config": {"depth": 1}}
 OWN = {"model_type": "llama", "auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}}
+STORED_IN_FOUR_BITS = {"model_type": "llama", "quantization_config": {"load_in_4bit": True}}
 PLAIN = "class Own:\n    pass\n"
 ADAPTED = "class Own:\n    def __init__(self):\n        self.state_dict_adapter = Adapter()\n"
 CONVERTS = ADAPTED + "class Adapter:\n    def convert_single_tensor_to_hf(self, name, t): ...\n"
@@ -72,6 +73,8 @@ def config(**tables: Any) -> TrainConfig:
         ({"model": {"freeze": {"language_model": True}}}, model_facts(VISION), {"text_frozen"}),
         ({"model": {"freeze": {"language_model": True}}}, TEXT, set()),
         ({"peft": {"quantization": "nf4"}}, TEXT, set()),
+        ({}, model_facts(STORED_IN_FOUR_BITS), {"quantized_whole"}),
+        ({"peft": "lora"}, model_facts(STORED_IN_FOUR_BITS), set()),
         (
             {
                 "peft": {"quantization": "nf4"},

@@ -158,7 +158,7 @@ def packages(plan: Plan, step: Step) -> Iterable[Finding]:
 
 
 def merged(plan: Plan, step: Step) -> Iterable[Finding]:
-    """The adapter and the base of a merge are there, or at least shaped like hub ids."""
+    """The adapter and the base of a merge are there, and nothing is where its model will go."""
     if step.launch.schema != "merge_lora":
         return
     for key, what in (("lora_checkpoint", "adapter"), ("base_hf_path", "base model")):
@@ -172,6 +172,19 @@ def merged(plan: Plan, step: Step) -> Iterable[Finding]:
             key=key,
             fix=Fix("Give its folder or a hub id, or name the run that made it: --from RUN."),
         )
+    output = plan.config.get("output_hf_path")
+    if output and plan.executor == "local" and not _is_free(Path(output)):
+        yield Finding(
+            "error",
+            f"output_hf_path: '{output}' exists and is not empty.",
+            place_of(plan, "output_hf_path"),
+            key="output_hf_path",
+            fix=Fix("Choose a new folder, or move the old one away."),
+        )
+
+
+def _is_free(path: Path) -> bool:
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
 def tokenizer(plan: Plan, step: Step) -> Iterable[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -98,7 +99,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     return [
         ("state", f"{record.state}{reason}{' (forced)' if record.forced else ''}"),
         ("exit code", "" if record.exit_code is None else str(record.exit_code)),
-        ("step", f"{record.step} -c {record.config} {' '.join(record.plan['overrides'])}".strip()),
+        ("step", shlex.join([record.step, "-c", record.config, *record.plan["overrides"]])),
         ("profile", where),
         ("page", _page(record)),
         (

@@ -120,6 +120,18 @@ def test_what_a_merge_takes_must_be_there(tmp_path: Path, key: str) -> None:
     assert [f.key for f in found if f.severity == "error"] == [key]
 
 
+def test_a_merge_writes_over_nothing(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "config.json").touch()
+    (tmp_path / "empty").mkdir()
+    for output, wrong in (("full", True), ("empty", False), ("new", False)):
+        named = ("lora_checkpoint=a/b", "base_hf_path=a/c", f"output_hf_path={output}")
+        selection = Selection("convert/merge_lora", "default", named, cwd=tmp_path)
+        found = asyncio.run(prepare(selection, online=False)).findings
+        errors = [one.key for one in found if one.severity == "error"]
+        assert errors == (["output_hf_path"] if wrong else [])
+
+
 def test_a_tokenizer_that_is_not_there_or_does_not_fit_the_model_is_found(tmp_path: Path) -> None:
     (error,) = _errors(f"tokenizer.name={tmp_path}/nowhere")
     assert (error.key, error.message) == (

@@ -30,17 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Start the ranks, wait for them, and return an exit code.
 
     Returns:
-        0; 75 if the ranks were told to save and end; 1 if a rank failed, which may mean another
-        code (see `exit_file`); 128 and the signal that ended this process.
+        0; 75 if the ranks were told to save and end; 1 if the nodes did not meet, or if a rank
+        failed, which may mean another code (see `exit_file`); 128 and the signal that ended this
+        process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Importing torch takes seconds. It listens for SIGTERM itself once it has ranks.
     for number in _PREEMPTING:
         signal.signal(number, _end)
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_PATIENCE_S))
-    from torch.distributed import run
+    from torch.distributed import DistError, run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
 
     # It tells of each rank's end in several lines.
     logging.getLogger("torch.distributed.elastic.multiprocessing").setLevel(logging.CRITICAL)
@@ -53,6 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SignalException as error:
         sys.stderr.write(f"tunedeck: torchrun was ended by {error.sigval.name}\n")
         return EXIT_PREEMPTED if error.sigval in _PREEMPTING else 128 + int(error.sigval)
+    except (DistError, RendezvousError) as error:
+        why = str(error).partition("\n")[0]
+        sys.stderr.write(
+            f"tunedeck: error: The nodes of the run did not find each other: {why}\n"
+            "tunedeck: fix: Check that all of them were started and reach the first one's address "
+            "and port, and that nothing else holds that port there.\n"
+        )
+        return 1
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -101,6 +102,18 @@ def test_two_nodes_meet_at_the_rendezvous_of_the_environment(
     assert "world_size=2" in texts[1]
     assert len(losses(texts[1])) == 4
     assert losses(texts[0]) == []
+
+
+def test_a_port_that_something_else_holds_is_said_in_words(
+    configure: Callable[..., TrainConfig], launch: Launch, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        place = f"--master-port={held.getsockname()[1]}"
+        run = launch(configure(), tmp_path, "--nproc-per-node=2", "--master-addr=127.0.0.1", place)
+        assert run.process.wait(200) == 1
+    assert "tunedeck: error: The nodes of the run did not find each other:" in run.text()
+    assert "tunedeck: fix: " in run.text()
+    assert "Traceback" not in run.text()
 
 
 def test_a_signal_to_one_rank_ends_all_with_a_checkpoint_to_resume_from(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -18,14 +19,12 @@ _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_sc
 
 def add_up(x: Tensor, group: Group) -> Tensor:
     """The sum over the ranks; each rank's gradient is that of the sum."""
-    summed: Tensor = cast(Any, _AddUp).apply(x, group)
-    return summed
+    return _paired(x, partial(_sum, group=group), _same)
 
 
 def hand_out(x: Tensor, group: Group) -> Tensor:
     """The same on all ranks, which go on to do different things with it: gradients are added up."""
-    same: Tensor = cast(Any, _HandOut).apply(x, group)
-    return same
+    return _paired(x, _same, partial(_sum, group=group))
 
 
 def join(x: Tensor, dim: int, group: Group, *, summed: bool) -> Tensor:
@@ -38,102 +37,51 @@ def join(x: Tensor, dim: int, group: Group, *, summed: bool) -> Tensor:
         summed: whether ranks go on to do different things with the whole, so that gradients are
             added up; otherwise each rank has the whole gradient and keeps its piece.
     """
-    joined: Tensor = cast(Any, _JoinSum if summed else _Join).apply(x, dim, group)
-    return joined
+    back = _sum_slice if summed else _slice
+    return _paired(x, partial(_gather, dim=dim, group=group), partial(back, dim=dim, group=group))
 
 
 def part(x: Tensor, dim: int, group: Group) -> Tensor:
     """This rank's piece of what all ranks have whole; its length is a multiple of theirs."""
-    piece: Tensor = cast(Any, _Part).apply(x, dim, group)
-    return piece
+    return _paired(x, partial(_slice, dim=dim, group=group), partial(_gather, dim=dim, group=group))
 
 
 def add_up_part(x: Tensor, dim: int, group: Group) -> Tensor:
     """This rank's piece of the sum over the ranks; the length is a multiple of theirs."""
-    piece: Tensor = cast(Any, _AddUpPart).apply(x, dim, group)
-    return piece
+    there = partial(_sum_slice, dim=dim, group=group)
+    return _paired(x, there, partial(_gather, dim=dim, group=group))
 
 
 def exchange(x: Tensor, sent: Sequence[int], received: Sequence[int], group: Group) -> Tensor:
     """Rows for each rank sent to it, [sum(sent), …] to [sum(received), …], in order of ranks."""
-    got: Tensor = cast(Any, _Exchange).apply(x, list(sent), list(received), group)
+    out, back = list(sent), list(received)
+    there = partial(_all_to_all, sent=out, received=back, group=group)
+    return _paired(x, there, partial(_all_to_all, sent=back, received=out, group=group))
+
+
+_Exchange = Callable[[Tensor], Tensor]
+
+
+class _Paired(torch.autograd.Function):
+    """One exchange of the values on the way there, and one of the gradients on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: _Exchange, back: _Exchange) -> Tensor:
+        ctx.back = back
+        return there(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.back(gradient), None, None
+
+
+def _paired(x: Tensor, there: _Exchange, back: _Exchange) -> Tensor:
+    got: Tensor = cast(Any, _Paired).apply(x, there, back)
     return got
 
 
-class _AddUp(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
-        return _sum(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
-
-
-class _HandOut(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _sum(gradient, ctx.group), None
-
-
-class _Join(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: Group) -> Tensor:
-        ctx.dim, ctx.group = dim, group
-        return _gather(x, dim, group)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _slice(gradient, ctx.dim, ctx.group), None, None
-
-
-class _JoinSum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: Group) -> Tensor:
-        ctx.dim, ctx.group = dim, group
-        return _gather(x, dim, group)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _sum_slice(gradient, ctx.dim, ctx.group), None, None
-
-
-class _Part(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: Group) -> Tensor:
-        ctx.dim, ctx.group = dim, group
-        return _slice(x, dim, group)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _gather(gradient, ctx.dim, ctx.group), None, None
-
-
-class _AddUpPart(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: Group) -> Tensor:
-        ctx.dim, ctx.group = dim, group
-        return _sum_slice(x, dim, group)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _gather(gradient, ctx.dim, ctx.group), None, None
-
-
-class _Exchange(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, sent: list[int], received: list[int], group: Group) -> Tensor:
-        ctx.sent, ctx.received, ctx.group = sent, received, group
-        return _all_to_all(x, sent, received, group)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return _all_to_all(gradient, ctx.received, ctx.sent, ctx.group), None, None, None
+def _same(x: Tensor) -> Tensor:
+    return x.view_as(x)
 
 
 def _sum(x: Tensor, group: Group) -> Tensor:

@@ -49,7 +49,9 @@ def meaning(error: Exception, *, storage: bool = False) -> TunedeckError | None:
         )
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return untrusted(SERVICE, said_by(str(error)))
-    if kinds & {"ConnectError", "ConnectTimeout", "PoolTimeout"}:
+    # All threads share the library's client, which it closes where one of them cannot connect.
+    closed = isinstance(error, RuntimeError) and "client has been closed" in str(error)
+    if closed or kinds & {"ConnectError", "ConnectTimeout", "PoolTimeout"}:
         return Passing(
             f"Hugging Face cannot be reached: {error}",
             acted=False,

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tests.core.conftest import PlanMaker
+from tunedeck.core.backends.cloud.errors import Passing
 from tunedeck.core.backends.hf.backend import HFJobsBackend
 from tunedeck.core.backends.hf.remarks import check_plan
-from tunedeck.core.errors import UsageError
+from tunedeck.core.errors import ExitCode, UsageError
 from tunedeck.core.plan import Launch, Plan, SecretRef
 from tunedeck.core.resolve import resolve
 from tunedeck.core.secrets import MASK
@@ -289,3 +290,18 @@ async def test_what_an_older_library_lacks_is_left_out_or_asked_for(
     assert "pip install --upgrade" in raised.value.fix
     with pytest.raises(UsageError, match="knows no bury_job"):
         await hub.call("bury_job")
+
+
+def test_a_client_that_another_request_has_closed_is_no_fault_of_ours() -> None:
+    from huggingface_hub.utils import close_session, get_session
+
+    from tunedeck.core.backends.hf.meaning import meaning
+
+    client = get_session()
+    close_session()  # as the library does in a thread that cannot connect
+    with pytest.raises(RuntimeError) as raised:
+        client.get("http://127.0.0.1:1")
+    known = meaning(raised.value)
+    assert isinstance(known, Passing)
+    assert known.exit_code is ExitCode.CONNECTION
+    assert not known.acted

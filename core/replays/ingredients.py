@@ -123,7 +123,9 @@ def read_ingredients(file: Path) -> Ingredients:
 
 
 def _invalid(text: TomlSource, error: ValidationError) -> UsageError:
-    first = error.errors(include_url=False)[0]
+    found = error.errors(include_url=False)
+    # A key that is missing may be there misspelt.
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     *way, last = first["loc"]
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tunedeck.core.errors import UsageError
+from tunedeck.core.errors import Place, UsageError
 from tunedeck.core.schema import TrainConfig
 from tunedeck.trainer.config_file import as_table, load_config
 
@@ -67,4 +67,4 @@ def test_what_is_no_readable_file_is_said_with_its_path(tmp_path: Path) -> None:
     for path in (tmp_path, garbled, tmp_path / "none.yaml"):
         with pytest.raises(UsageError) as refused:
             load_config("sft", path)
-        assert refused.value.place.file == str(path)
+        assert refused.value.place == Place(str(path))

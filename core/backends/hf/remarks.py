@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import urlsplit
 
 from ...findings import Finding, Fix
@@ -115,7 +116,8 @@ def _words(plan: Plan) -> Iterable[Finding]:
     if not wrong:
         try:
             given = OmegaConf.merge(dict(plan.config), OmegaConf.from_dotlist(words))
-            _, problems = check(schema, OmegaConf.to_container(given, resolve=False))
+            values: Any = OmegaConf.to_container(given, resolve=False)
+            _, problems = check(schema, values)
             wrong = [problem.message for problem in problems]
         except (YAMLError, OmegaConfBaseException) as error:
             wrong = [f"it cannot be read: {error}"]

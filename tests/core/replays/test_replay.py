@@ -283,6 +283,7 @@ def test_no_secret_gets_into_a_replay(
         (b'step = "a/b"\nconfg = "tiny"\n', "config", 2),
         (b'step = "a/b"\noverrides = "lr=1"\n', "overrides", 2),
         (b'config = "tiny"\n', "step", None),
+        (b'stpe = "a/b"\n', "Did you mean 'step'", 1),
         (b'step = "a/b"\n[lock]\ntunedeck = 1\nplan = ""\nstep = ""\ncode = ""\n', "tunedeck", 3),
         (b'step = "a/b"\n[lock]\nplan = ""\n', "lock", 2),
         (b"a = [" * 500, "TOML", None),

@@ -42,6 +42,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     monkeypatch.setenv("TUNEDECK_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("NO_PROXY", "no_proxy"):  # services of tests are on loopback
+        monkeypatch.setenv(name, ",".join(["127.0.0.1", "localhost", os.environ.get(name, "")]))
     return tmp_path / "home"
 
 

@@ -55,6 +55,14 @@ def serving(chain: Path) -> Iterator[tuple[str, Callable[[], int]]]:
     thread.join()
 
 
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy but that of the test, and nothing that goes round it."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
 @pytest.fixture(autouse=True)
 def fresh_certificates() -> Iterator[None]:
     """What one test's environment names is no other's."""
@@ -83,6 +91,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://127.0.0.1:1", {"SSL_CERT_FILE": __file__}, "SSL_CERT_FILE"),
     ],
 )
+@pytest.mark.usefixtures("proxied")
 async def test_an_environment_that_nothing_can_be_asked_in_is_told_by_what_to_change(
     monkeypatch: pytest.MonkeyPatch, address: str, settings: dict[str, str], named: str
 ) -> None:
@@ -94,6 +103,7 @@ async def test_an_environment_that_nothing_can_be_asked_in_is_told_by_what_to_ch
     assert named in refused.value.fix
 
 
+@pytest.mark.usefixtures("proxied")
 async def test_a_dead_proxy_is_told_from_a_dead_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://user:hunter2@127.0.0.1:1")
     with pytest.raises(Passing) as refused:

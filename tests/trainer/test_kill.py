@@ -84,7 +84,8 @@ def test_twenty_kills_lose_no_published_checkpoint_and_change_nothing(
         if life % 2:
             while not list(checkpoints.glob("*.in_progress")) and process.is_alive():
                 assert time.monotonic() < deadline
-        time.sleep(draw.random() * 0.03)
+        if life % 4 != 3:  # by which a save may be over
+            time.sleep(draw.random() * 0.03)
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         process.join(LIMIT)

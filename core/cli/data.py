@@ -99,7 +99,10 @@ def _look(
     schema = schema_for(step.launch.schema)
     steps = "a step that trains" if validation else "a step that trains, or data_prep/inspect"
     fix = f"Name {steps}, and set {table}.path_or_dataset_id."
-    if schema is not None and table not in schema.model_fields:
+    if schema is None and step.launch.kind != "builtin":
+        words = f"{step.id} has a config of its own: what it makes of its data is not known here."
+        raise UsageError(words, fix=fix)
+    if schema is None or table not in schema.model_fields:
         raise UsageError(f"{step.id} reads no {table}.", fix=fix)
     path = step.config_path(config, Path.cwd())
     values = compose(path, overrides, schema=schema).values

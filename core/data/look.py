@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..chat import check_dataset, data_findings, inspect_rows, open_chat_tokenizer
 from ..chat.check import DEFAULT_LIMIT
+from ..errors import UsageError
 from ..models import local_model_dir, longest_row
 
 if TYPE_CHECKING:
@@ -84,6 +85,11 @@ def look_at_data(
         UsageError: if the files cannot be found, or the template is unusable.
     """
     options = config[table]
+    if not isinstance(options, Mapping) or "mask" not in options:
+        raise UsageError(
+            "This config is another trainer's: what that makes of its data is not known here.",
+            fix="Look at the data with a step of Tunedeck's: tunedeck data look data_prep/inspect",
+        )
     spec = options["path_or_dataset_id"]
     shape = {
         **{key: options[key] for key in ("split", "mask")},

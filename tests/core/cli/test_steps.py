@@ -11,6 +11,8 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from tunedeck.core.cli.main import cli, run
+from tunedeck.core.data.look import look_at_data
+from tunedeck.core.errors import UsageError
 
 MANIFEST = """
 [step]
@@ -164,6 +166,7 @@ def test_a_page_tells_what_is_needed_to_choose_and_run(capsys: pytest.CaptureFix
     ("asked", "words"),
     [
         (["convert/merge_lora"], "convert/merge_lora reads no dataset."),
+        (["env/env_toml"], "env/env_toml reads no dataset."),
         (["data_prep/inspect", "--validation"], "data_prep/inspect reads no validation_dataset."),
     ],
 )
@@ -202,6 +205,17 @@ def test_a_foreign_step_is_shown_with_its_own_launch_facts(
     text = capsys.readouterr().out
     assert "cannot run: step.py imports" in text
     assert f"tunedeck steps run sft/theirs --catalog {theirs} -c default" in text
+
+
+def test_what_a_foreign_step_makes_of_its_data_is_not_guessed(
+    capsys: pytest.CaptureFixture[str], theirs: Path
+) -> None:
+    data = {"dataset": {"path_or_dataset_id": "rows.jsonl"}}
+    (theirs / "sft/theirs/config/default.yaml").write_text(json.dumps(data))
+    assert run(["data", "look", "theirs", "--catalog", str(theirs)]) == 2
+    assert "has a config of its own" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="another trainer's"):
+        look_at_data(data)
 
 
 def test_a_foreign_step_that_lacks_something_here_is_previewed_and_refused(

@@ -12,6 +12,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,14 @@ class _Terminal:
             assert time.monotonic() < deadline, self.text[-2000:]
             assert self.process.poll() is None or self.read(), self.text
             self.read()
+
+    def until_it_reads(self) -> None:
+        """Wait until it sleeps: a signal that comes just before is heard with the next line."""
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        deadline = time.monotonic() + 60
+        while stat.read_text().rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     @property
     def text(self) -> str:
@@ -168,6 +177,7 @@ def test_prompts_that_are_left_keep_what_was_chosen(
         wizard.type(answer + b"\r")
     wizard.until("seed=7\r\nChange:")
     if interrupted:
+        wizard.until_it_reads()
         wizard.process.send_signal(signal.SIGINT)
     else:
         wizard.type(b"\x04")

@@ -47,9 +47,12 @@ TRAINS = """
 DRIVER = """
 import asyncio, pickle, sys
 from tunedeck.core.backends.base import load_backend
+from tunedeck.core.cli import follow
 from tunedeck.core.cli.follow import follow_run
 from tunedeck.core.launch import launch
 from tunedeck.core.runs.registry import Registry
+if "--patient" in sys.argv:
+    follow._SECOND_THOUGHT_S = 60.0
 plan = pickle.load(open(sys.argv[1], "rb"))
 backend = load_backend("local", dict(plan.profile_values))
 record = asyncio.run(launch(plan, backend.render(plan), backend, Registry()))
@@ -158,7 +161,7 @@ class TestSignals:
 
     def test_a_second_ctrl_c_cancels(self, make_plan: MakePlan, attach: Attach) -> None:
         plan = make_plan(SLEEPER)
-        process = attach(plan)
+        process = attach(plan, "--patient")
         read_until(process.stdout, b"up")
         process.send_signal(signal.SIGINT)
         read_until(process.stderr, b"Ctrl-C again")

@@ -260,11 +260,17 @@ def test_a_place_that_refuses_to_tell_leaves_the_run_alone_and_says_how_to_come_
 
 
 def test_a_run_that_waits_says_why_also_where_nothing_changes(
-    make_plan: MakePlan, registry: Registry, capsys: pytest.CaptureFixture[str]
+    make_plan: MakePlan, registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = make_plan("print('hello')")
+    go_on = tmp_path / "go_on"
+    plan = make_plan(f"""
+        import pathlib, time
+        while not pathlib.Path({str(go_on)!r}).exists():
+            time.sleep(0.02)
+    """)
     backend = LocalBackend(dict(plan.profile_values))
     asyncio.run(launch(plan, backend.render(plan), backend, registry))
     record = registry.update(plan.run_id, Status(RunState.QUEUED, "PENDING", "it is held"))
+    go_on.touch()
     follow.follow_run(record, registry)
     assert f"{plan.run_id} (test): queued, it is held" in capsys.readouterr().err

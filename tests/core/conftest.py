@@ -21,14 +21,6 @@ PlanMaker = Callable[..., Plan]
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A TUNEDECK_HOME that is empty."""
-    folder = tmp_path / "home"
-    monkeypatch.setenv("TUNEDECK_HOME", str(folder))
-    return folder
-
-
-@pytest.fixture
 def registry(home: Path) -> Registry:
     """The registry of the empty home."""
     return Registry()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import locations
 from .files import write_atomic
+from .keys import table_in
 
 if TYPE_CHECKING:
     from .plan import Launch
@@ -92,7 +93,7 @@ def bundle() -> Bundle:
 def requirements(launch: Launch, config: Mapping[str, Any]) -> tuple[str, ...]:
     """What a module of ours imports to run a config, as pip reads it: `peft>=0.17`."""
     names = (*_CORE_NEEDS, *(_TRAINER_NEEDS if launch.trains else ()))
-    if (config.get("wandb") or {}).get("mode") not in (None, "disabled"):
+    if table_in(config, "wandb").get("mode") not in (None, "disabled"):
         names = (*names, "wandb")
     if launch.trains and asks_for_bitsandbytes(config):
         names = (*names, "bitsandbytes")
@@ -102,8 +103,8 @@ def requirements(launch: Launch, config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def asks_for_bitsandbytes(config: Mapping[str, Any]) -> bool:
     """Whether a training config keeps weights or an optimizer's state in a few bits."""
-    quantized = (config.get("peft") or {}).get("quantization") is not None
-    return quantized or (config.get("optimizer") or {}).get("name") == "adamw8bit"
+    quantized = table_in(config, "peft").get("quantization") is not None
+    return quantized or table_in(config, "optimizer").get("name") == "adamw8bit"
 
 
 @cache

@@ -49,3 +49,9 @@ def leaf_paths(
 def is_variable(path: KeyPath) -> bool:
     """Whether a key is a variable of the environment: its value is text, whatever it looks like."""
     return len(path) > 1 and path[-2] == "env_vars"
+
+
+def table_in(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A table of a config, empty where there is none: another trainer's may hold anything there."""
+    found = values.get(key)
+    return found if isinstance(found, Mapping) else {}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .keys import table_in
 from .memory import GIB, ModelShape
 from .schema.model_facts import ModelFacts, model_facts, own_code_file
 
@@ -88,13 +89,13 @@ def local_models(folder: Path) -> list[str]:
 
 def model_folder(config: Mapping[str, Any]) -> Path | None:
     """Where the weights of a training config's model lie on this machine, if they do."""
-    name = (config.get("model") or {}).get("pretrained_model_name_or_path")
+    name = table_in(config, "model").get("pretrained_model_name_or_path")
     return local_model_dir(name) if name else None
 
 
 def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The `config.json` of a training config's model; empty where it is not on this machine."""
-    given = (config.get("model") or {}).get("config")
+    given = table_in(config, "model").get("config")
     if isinstance(given, Mapping):
         return dict(given)
     folder = local_model_dir(given) if given else model_folder(config)
@@ -123,7 +124,7 @@ def longest_row(config: Mapping[str, Any], table: str) -> int | None:
     text = architecture.get("text_config") or architecture
     limits = [config[table]["seq_length"], text.get("max_position_embeddings")]
     if table == "dataset":
-        limits.append((config.get("packed_sequence") or {}).get("packed_sequence_size") or None)
+        limits.append(table_in(config, "packed_sequence").get("packed_sequence_size") or None)
     return min((limit for limit in limits if limit is not None), default=None)
 
 

@@ -12,6 +12,7 @@ from .code_digest import code_digest
 from .errors import UsageError
 from .handover import handed_over
 from .inputs import content_digest, is_here
+from .keys import table_in
 from .origins import Origin, Sourced
 from .plan import Launch, LocalInput, Plan, SecretRef, digest_of, new_run_id
 
@@ -121,7 +122,7 @@ def _profile(selection: Selection, step: Step, config: ComposedConfig) -> Resolv
 
 def _fill_wandb(values: dict[str, Any], profile: ResolvedProfile) -> None:
     """Where the config turns W&B on and names no project or entity, the env file's are taken."""
-    table = values.get("wandb") or {}
+    table = table_in(values, "wandb")
     if table.get("mode") in ("online", "offline"):
         filled = {k: profile.wandb[k] for k in ("project", "entity") if k in profile.wandb}
         values["wandb"] = {**table, **{k: v for k, v in filled.items() if table.get(k) is None}}
@@ -223,7 +224,7 @@ def _gpus(values: Mapping[str, Any]) -> int:
 def _secrets(profile: ResolvedProfile, values: Mapping[str, Any]) -> tuple[SecretRef, ...]:
     """The profile's secrets, and the W&B key where the config asks for W&B online."""
     known = {secret.name: secret for secret in profile.secrets}
-    if (values.get("wandb") or {}).get("mode") == "online":
+    if table_in(values, "wandb").get("mode") == "online":
         known.setdefault("WANDB_API_KEY", SecretRef("WANDB_API_KEY", "WANDB_API_KEY"))
     return tuple(known.values())
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
 from .files import write_atomic
+from .keys import table_in
 
 if TYPE_CHECKING:
     from .runs.record import RunRecord
@@ -72,7 +73,7 @@ def resume_selection(
     """
     run_dir = Path(record.run_dir)
     away = record.backend != "local" and (record.handle or {}).get("run_dir")
-    recorded = record.plan["config_values"].get("checkpoint") or {}
+    recorded = table_in(record.plan["config_values"], "checkpoint")
     folder = recorded.get("checkpoint_dir") or f"{away or run_dir}/checkpoints"
     latest = Path(folder) / "latest"
     if not away and not latest.exists():

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..keys import table_in
+
 _TOTAL = re.compile(rb"tunedeck: (?:.* )?total_steps=(\d+)\b")
 _WINDOW_S = 30.0
 
@@ -19,7 +21,7 @@ def total_steps(line: bytes) -> int | None:
 
 def planned_steps(plan: Mapping[str, Any]) -> int | None:
     """How many steps a recorded plan asks for; None where the data decides."""
-    steps = (plan["config_values"].get("step_scheduler") or {}).get("max_steps")
+    steps = table_in(plan["config_values"], "step_scheduler").get("max_steps")
     return int(steps) if steps else None
 
 

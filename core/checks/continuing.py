@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..findings import Edit, Finding, Fix
+from ..keys import table_in
 from ..schema import TrainConfig
 from ..schema.continuing import STATE_FILE, candidates, changes, data_order
 from .where import place_of
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def continuing(plan: Plan, step: Step) -> Iterable[Finding]:
     """The checkpoint is there, and its place in the data is one in the data that the run has."""
     key = "checkpoint.restore_from"
-    path = (plan.config.get("checkpoint") or {}).get("restore_from")
+    path = table_in(plan.config, "checkpoint").get("restore_from")
     if step.launch.schema != "sft" or not path:
         return
     found = next((c for c in candidates(path) if (c / STATE_FILE).is_file()), None)

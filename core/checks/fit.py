@@ -12,6 +12,7 @@ from ..config.paths import local_path_fields
 from ..env.check import check_profile
 from ..findings import Edit, Finding, Fix
 from ..hardware import local_gpus
+from ..keys import table_in
 from ..memory import GIB, estimate, size_words, what_would_fit
 from ..models import architecture_of, facts_of, gpu_memory, model_shape
 from ..schema import TrainConfig, schema_for
@@ -31,7 +32,7 @@ def output_room(plan: Plan, step: Step) -> Iterable[Finding]:
     if plan.executor != "local":
         yield from _outputs_of_this_machine(plan, step)
         return
-    configured = (plan.config.get("checkpoint") or {}).get("checkpoint_dir")
+    configured = table_in(plan.config, "checkpoint").get("checkpoint_dir")
     folder = Path(configured) if configured else plan.run_dir
     while not folder.exists():
         folder = folder.parent
@@ -74,7 +75,7 @@ def _outputs_of_this_machine(plan: Plan, step: Step) -> Iterable[Finding]:
 
 def _checkpoint_bytes(plan: Plan) -> int:
     shape = model_shape(plan.config)
-    if shape is None or "checkpoint" not in plan.config:
+    if shape is None or not table_in(plan.config, "checkpoint"):
         return 64 << 20
     peft = plan.config.get("peft")
     trained = shape.adapter_parameters(int(peft["dim"])) if peft else shape.parameters

@@ -16,6 +16,7 @@ from ..chat import check_dataset, data_findings
 from ..data.look import tokenizer_of
 from ..errors import TunedeckError
 from ..findings import Finding, Fix
+from ..keys import table_in
 from ..models import architecture_of, local_model_dir, longest_row, looks_like_hub_id
 from .where import is_elsewhere, place_of
 
@@ -37,7 +38,7 @@ def step_rules(plan: Plan, step: Step) -> Iterable[Finding]:
         yield Finding("error", f"{step.id} cannot be run: {reason}")
     yield from check_required(step, plan.config)
     yield from check_choices(step, plan.config)
-    model = (plan.config.get("model") or {}).get("pretrained_model_name_or_path")
+    model = table_in(plan.config, "model").get("pretrained_model_name_or_path")
     if model:
         gpus = plan.launch.gpus_per_node * plan.launch.nodes
         yield from check_min_gpus(step, model, gpus)
@@ -70,7 +71,7 @@ def secrets_present(plan: Plan, _step: Step) -> Iterable[Finding]:
 
 
 def _wandb_mode(plan: Plan) -> str | None:
-    mode: str | None = (plan.config.get("wandb") or {}).get("mode")
+    mode: str | None = table_in(plan.config, "wandb").get("mode")
     return mode
 
 
@@ -138,7 +139,7 @@ def packages(plan: Plan, step: Step) -> Iterable[Finding]:
     """What a run here needs beside the trainer's own packages; elsewhere its start installs it."""
     if step.launch.schema != "sft" or plan.executor != "local":
         return
-    quantized = (plan.config.get("peft") or {}).get("quantization")
+    quantized = table_in(plan.config, "peft").get("quantization")
     attention = plan.config["model"].get("attn_implementation")
     needed: list[tuple[str, str, tuple[str, ...]]] = []
     if asks_for_bitsandbytes(plan.config):

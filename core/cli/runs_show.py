@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..charts.metrics import Metrics, read_metrics, sparkline
+from ..keys import table_in
 from ..runs.outcome import diagnosis_of, list_checkpoints, product, read_result
 from ..runs.record import iso_utc
 from ..text import counted
@@ -62,7 +63,7 @@ def run_json(record: RunRecord) -> dict[str, Any]:
 
 def mesh_of(record: RunRecord) -> dict[str, Any]:
     """The parallel sizes that the config sets; those it leaves open follow from the world size."""
-    parallel = record.plan["config_values"].get("distributed") or {}
+    parallel = table_in(record.plan["config_values"], "distributed")
     return {key: parallel[key] for key in _MESH if parallel.get(key) is not None}
 
 

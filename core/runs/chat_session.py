@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import TunedeckError, UsageError
+from ..keys import table_in
 
 if TYPE_CHECKING:
     from .record import RunRecord
@@ -68,7 +69,7 @@ def pair_of(record: RunRecord) -> Pair:
 
     result = read_result(record)
     config = record.plan["config_values"]
-    model = config.get("model") or {}
+    model = table_in(config, "model")
     base = model.get("pretrained_model_name_or_path") or result.get("base")
     checkpoints = list_checkpoints(record)
     chosen = next((c for name in ("best", "latest") for c in checkpoints if c[name]), None)
@@ -87,7 +88,7 @@ def pair_of(record: RunRecord) -> Pair:
         options += ["--revision", str(model["revision"])]
     if model.get("trust_remote_code") or config.get("trust_remote_code"):
         options.append("--trust-remote-code")
-    if arguments := (config.get("tokenizer") or {}).get("chat_template_kwargs"):
+    if arguments := table_in(config, "tokenizer").get("chat_template_kwargs"):
         options += ["--template-arguments", json.dumps(arguments)]
     python = interpreter(record.plan["profile_values"] if record.backend == "local" else {})
     return Pair(base, Path(tuned), chosen["step"] if chosen else None, python, tuple(options))

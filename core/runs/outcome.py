@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TunedeckError
+from ..keys import table_in
 from ..states import RunState
 from .diagnose import Diagnosis, diagnose, read_tail
 from .record import RunRecord
@@ -77,7 +78,7 @@ def produced_types(result: Mapping[str, Any], step: Step) -> list[str]:
 
 def list_checkpoints(record: RunRecord) -> list[dict[str, Any]]:
     """The published checkpoints that are on this machine, by step."""
-    configured = (record.plan["config_values"].get("checkpoint") or {}).get("checkpoint_dir")
+    configured = table_in(record.plan["config_values"], "checkpoint").get("checkpoint_dir")
     folder = Path(configured) if configured else record.run_dir / "checkpoints"
     if not folder.is_dir():
         return []

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ...core.backends.base import NamesPrices
 from ...core.config_view import yaml_text
+from ...core.keys import table_in
 from ...core.locations import assets_dir
 from ...core.prepare import Prepared
 from ...core.price import price_words
@@ -71,8 +72,8 @@ def render(title: str, prepared: Prepared, compared: Compared) -> Group:
 
 def _summary(prepared: Prepared, compared: Compared) -> Iterator[RenderableType]:
     plan = prepared.plan
-    model = (plan.config.get("model") or {}).get("pretrained_model_name_or_path")
-    data = (plan.config.get("dataset") or {}).get("path_or_dataset_id")
+    model = table_in(plan.config, "model").get("pretrained_model_name_or_path")
+    data = table_in(plan.config, "dataset").get("path_or_dataset_id")
     said = [one.message for one in prepared.findings if one.severity == "info"]
     memory = [one for one in said if one.startswith(_MEMORY)]
     price = price_words(prepared.price) if prepared.price else ""

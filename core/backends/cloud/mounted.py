@@ -12,6 +12,7 @@ from ...bundle import bundle
 from ...env.models.base import Mounted
 from ...errors import UsageError
 from ...findings import Finding, Fix
+from ...keys import table_in
 from ...plan import Plan
 from ...submission import Submission, SubmissionFile
 from ..layout import Layout, Upload
@@ -164,7 +165,7 @@ def check_mounted(plan: Plan, mounts: Sequence[str]) -> list[Finding]:
         text = "No time limit is set: the job runs until it ends by itself or is cancelled."
         fix = Fix('Set one, and the run saves before it: time = "04:00:00"')
         found.append(Finding("info", text, profile=plan.profile, key="time", fix=fix))
-    folder = str((plan.config.get("checkpoint") or {}).get("checkpoint_dir") or "")
+    folder = str(table_in(plan.config, "checkpoint").get("checkpoint_dir") or "")
     if folder and not any(f"{folder}/".startswith(f"{at.rstrip('/')}/") for at in mounts):
         found.append(
             Finding(

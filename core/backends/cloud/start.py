@@ -17,6 +17,7 @@ from typing import Any
 from ...bundle import requirements
 from ...command import as_list, script_words
 from ...errors import UsageError
+from ...keys import table_in
 from ...plan import Plan
 from ..node_shell import CONFIG_MARK, command_text, node_command, tell_processes
 
@@ -84,7 +85,7 @@ def render_start(plan: Plan, start: Start) -> Script:
         UsageError: if the plan's command cannot be made, or the script is too long for `bash -c`.
     """
     going_on = _resumable(start.config)
-    restore = str((start.config.get("checkpoint") or {}).get("restore_from") or "")
+    restore = str(table_in(start.config, "checkpoint").get("restore_from") or "")
     files = {CONFIG: _yaml(_restored(start.config) if restore else start.config)}
     if going_on:
         files[RESUME_CONFIG] = _yaml(_restored(start.config))
@@ -144,7 +145,7 @@ def clone(url: str, ref: str) -> list[str]:
 
 
 def _resumable(config: Mapping[str, Any]) -> bool:
-    checkpoint = config.get("checkpoint") or {}
+    checkpoint = table_in(config, "checkpoint")
     return bool(checkpoint and checkpoint.get("enabled", True))
 
 

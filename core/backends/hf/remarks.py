@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...findings import Finding, Fix
+from ...keys import table_in
 from ...plan import Plan
 from .place import storage_of, volumes_of
 from .settings import environment, output_repo_of, repository_of, stage_names, stage_words
@@ -32,7 +33,7 @@ def _destination(plan: Plan) -> Iterable[Finding]:
                 'mount_path = "/workspace"}]. Or set output_repo = "you/results".'
             ),
         )
-    folder = (plan.config.get("checkpoint") or {}).get("checkpoint_dir")
+    folder = table_in(plan.config, "checkpoint").get("checkpoint_dir")
     if folder and not (storage and str(folder).startswith(f"{storage.mount}/")):
         where = f"below {storage.mount}, where a bucket is mounted" if storage else "in a bucket"
         yield Finding(

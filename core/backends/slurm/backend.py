@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ...findings import Finding
+from ...keys import table_in
 from ...plan import Plan
 from ...ssh import Machine, open_machine
 from ...states import Status
@@ -178,7 +179,7 @@ class SlurmBackend:
 
 def _checkpoint_folder(config: dict[str, Any], run_dir: str) -> str | None:
     """Where the run's checkpoints go over there; None for a step that makes none."""
-    checkpoint = config.get("checkpoint")
+    checkpoint = table_in(config, "checkpoint")
     if not checkpoint or not checkpoint.get("enabled", True):
         return None
     return str(checkpoint.get("checkpoint_dir") or f"{run_dir}/checkpoints")

@@ -218,6 +218,21 @@ def test_what_a_foreign_step_makes_of_its_data_is_not_guessed(
         look_at_data(data)
 
 
+def test_a_foreign_config_may_hold_anything_where_ours_has_a_table(
+    capsys: pytest.CaptureFixture[str], theirs: Path, home: Path
+) -> None:
+    names = "model dataset wandb checkpoint step_scheduler distributed tokenizer optimizer"
+    values: dict[str, Any] = {name: [name] for name in names.split()} | {"model": "a/name"}
+    (theirs / "sft/theirs/config/default.yaml").write_text(json.dumps(values))
+    command = ["steps", "run", "theirs", "--catalog", str(theirs), "--name", "odd"]
+    assert run([*command, "run.env.run_command=cat {config}"]) == 0
+    for args in (["show", "odd"], ["show", "odd", "--json"], ["metrics", "odd"], ["list"]):
+        assert run(["runs", *args]) == 0
+    assert run(["runs", "resume", "odd"]) == 2
+    assert run(["chat", "odd", "--prompt", "x"]) == 2
+    assert "itself broke" not in capsys.readouterr().err
+
+
 def test_a_foreign_step_that_lacks_something_here_is_previewed_and_refused(
     capsys: pytest.CaptureFixture[str], theirs: Path, home: Path
 ) -> None:

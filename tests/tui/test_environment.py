@@ -16,10 +16,10 @@ from tests.conftest import Command
 from tests.tui.conftest import said, shown, until
 from tunedeck.core.backends.local.backend import LocalBackend
 from tunedeck.core.drafts import Draft, list_drafts
+from tunedeck.core.env.load import load_env_files
 from tunedeck.core.errors import ReachError
 from tunedeck.core.selection import Selection
 from tunedeck.tui.app import WizardApp
-from tunedeck.tui.screens import profile_files
 from tunedeck.tui.screens.ask import AskText, Confirm
 from tunedeck.tui.screens.env_file import EnvFileScreen
 from tunedeck.tui.screens.launch import LaunchScreen
@@ -380,11 +380,11 @@ async def test_changes_are_kept_where_the_file_was_changed_meanwhile(env_file: P
 async def test_what_is_changed_last_is_written_too_though_w_is_typed_at_once(
     env_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app, go_on, read = WizardApp(), threading.Event(), profile_files.load_env_files
+    app, go_on = WizardApp(), threading.Event()
 
     def slowly(*given: Any) -> Any:
         assert go_on.wait(60)
-        return read(*given)
+        return load_env_files(*given)
 
     async with app.run_test(size=(80, 24)) as pilot:
         screen = ProfileScreen("base", env_file.parent)
@@ -393,7 +393,7 @@ async def test_what_is_changed_last_is_written_too_though_w_is_typed_at_once(
         screen.changes["nproc_per_node"] = "nproc_per_node=2"
         screen._read()
         await until(pilot, lambda: screen.ready)
-        monkeypatch.setattr(profile_files, "load_env_files", slowly)
+        monkeypatch.setattr("tunedeck.tui.screens.profile_files.load_env_files", slowly)
         screen.changes["venv"] = "venv=/opt/x"
         screen._read()
         await pilot.press("w")

@@ -232,6 +232,48 @@ async def _walk_to_form(pilot: Pilot[None]) -> None:
     await until(pilot, lambda: "writes env.slurm.toml" in shown(pilot))
 
 
+async def test_what_will_be_wrong_in_a_new_env_file_is_said_before_it_is_written(
+    working_folder: Path,
+) -> None:
+    app = WizardApp()
+    async with app.run_test(size=(120, 36)) as pilot:
+        await _walk_to_form(pilot)
+        assert "✓ 29 profiles   ! 4 values still open" in shown(pilot)
+        beside = working_folder / "env.toml"
+        beside.write_text('[slurm_peft_automodel]\nexecutor = "local"\n')
+        await pilot.press("down", "enter", *"my host", "enter", "enter")
+        await until(pilot, lambda: "✗ error host 'my host' is no host" in shown(pilot))
+        assert "env.toml defines slurm_peft_automodel too" in shown(pilot)
+        assert "! 29 profiles   ! 3 values still open" in shown(pilot)
+
+
+async def test_a_name_that_no_search_finds_is_said_and_taken_all_the_same() -> None:
+    app = WizardApp()
+    async with app.run_test(size=(120, 36)) as pilot:
+        await _walk_to_form(pilot)
+        fields = app.screen.query_one(OptionList)
+        fields.highlighted = fields.get_option_index("file")
+        await pilot.press("enter", "ctrl+u", *"mine.toml")
+        await until(pilot, lambda: "No search finds a file of this name" in shown(pilot))
+        await pilot.press("enter", "enter")
+        await until(pilot, lambda: "writes mine.toml" in shown(pilot))
+
+
+async def test_esc_leaves_the_search_of_keys_before_the_profile(env_file: Path) -> None:
+    app = WizardApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await _environment(pilot, "base")
+        await pilot.press("e")
+        await until(pilot, lambda: "gpus_per_node" in shown(pilot))
+        await pilot.press("slash", *"time", "enter")
+        await until(pilot, lambda: "gpus_per_node" not in shown(pilot))
+        await pilot.press("escape")
+        await until(pilot, lambda: "gpus_per_node" in shown(pilot))
+        assert isinstance(app.screen, ProfileScreen)
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, LaunchScreen))
+
+
 async def test_a_file_that_is_there_is_updated_only_when_asked(working_folder: Path) -> None:
     path = working_folder / "env.slurm.toml"
     path.write_text('# mine\n[mine]\nexecutor = "local"\n')

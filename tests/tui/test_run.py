@@ -54,6 +54,19 @@ async def test_a_run_is_followed_to_its_end(launched: Launcher) -> None:
         assert isinstance(app.screen, HomeScreen)
 
 
+async def test_a_run_that_measures_nothing_leaves_its_room_to_the_log(launched: Launcher) -> None:
+    merges = launched("print('merged 7 layers', flush=True)", config={"adapter": "a"})
+    async with WizardApp().run_test(size=(80, 24)) as pilot:
+        await pilot.app.push_screen(RunScreen(merges))
+        await until(pilot, lambda: "merged 7 layers" in shown(pilot))
+        assert not pilot.app.screen.query_one("#chart").display
+    trains = launched("print('loads', flush=True)", config={"step_scheduler": {"max_steps": 4}})
+    async with WizardApp().run_test(size=(80, 24)) as pilot:
+        await pilot.app.push_screen(RunScreen(trains))
+        await until(pilot, lambda: "loads" in shown(pilot))
+        assert pilot.app.screen.query_one("#chart").display
+
+
 def test_a_success_says_what_was_learnt_and_how_to_talk_with_it(working_folder: Path) -> None:
     prepare_folder(working_folder)
     record = recorded(working_folder, "first try", RunState.SUCCEEDED)

@@ -18,13 +18,16 @@ from textual.message import Message
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from ...core.env.find import is_found
 from ...core.env.generate import Generated, generate, init_words, write, wrong_answer
 from ...core.env.generate_config import GeneratorConfig, config_names, load_generator
 from ...core.errors import UsageError
+from ...core.findings import Finding
+from ...core.keys import split_key
 from ...core.text import counted
 from ..background import begin
 from ..code import code
-from ..words import cell, safe, trouble
+from ..words import cell, finding_line, safe, trouble
 from .ask import AskText, Choose, Confirm
 from .page import Page
 
@@ -38,6 +41,27 @@ _ABOUT = {
 
 
 Answers = Mapping[str, Mapping[str, str]]
+
+_MOST_SAID = 2
+"""Findings that are shown; each may take several lines."""
+
+
+def _in_the_way(made: Generated) -> list[Finding]:
+    """What will be wrong once the file is written; what is only left open is counted."""
+    still = {".".join(map(str, split_key(value.key))) for value in made.open_values}
+    return [
+        one
+        for one in made.findings
+        # What is said of another file is that both define a profile, which then neither does.
+        if (one.severity == "error" or one.place.file not in (None, str(made.path)))
+        and f"{one.profile}.{one.key}" not in still
+    ]
+
+
+def _wrong_name(text: str) -> str:
+    if not text.strip() or is_found(Path(text.strip())):
+        return ""
+    return "No search finds a file of this name, as it does env.toml and env.NAME.toml."
 
 
 class Made(Message):
@@ -160,16 +184,15 @@ class EnvFileScreen(Page):
             text.update("")
         elif message.generated is not None:
             made = message.generated
-            still = len(made.open_values)
-            head.update(
-                Content.assemble(
-                    ("✓ ", "$success"),
-                    f"{len(made.profiles)} profiles   ",
-                    (f"! {counted(still, 'value')} still open   " if still else "", "$warning"),
-                    ("w", "bold $accent"),
-                    f" writes {safe(made.path.name)}",
-                )
+            still, wrong = len(made.open_values), _in_the_way(made)
+            line = Content.assemble(
+                ("! " if wrong else "✓ ", "$warning" if wrong else "$success"),
+                f"{len(made.profiles)} profiles   ",
+                (f"! {counted(still, 'value')} still open   " if still else "", "$warning"),
+                ("w", "bold $accent"),
+                f" writes {safe(made.path.name)}",
             )
+            head.update(Content("\n").join([line, *map(finding_line, wrong[:_MOST_SAID])]))
             changes = made.existing is not None
             shown = (made.diff or "(no change)") if changes else made.text
             text.update(code(shown, "diff" if changes else "toml"))
@@ -210,7 +233,8 @@ class EnvFileScreen(Page):
             self.app.push_screen(Choose("Kind of place", kinds, marked=self.kind), self._set_kind)
         elif key == "file":
             about = "Where it is written, from the folder of the launch."
-            self.app.push_screen(AskText("File", about, config.output_path), self._set_file)
+            question = AskText("File", about, config.output_path, _wrong_name, keeps_wrong=True)
+            self.app.push_screen(question, self._set_file)
         else:
             value = next(one for one in config.site if one.key == key)
             about = (

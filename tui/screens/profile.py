@@ -197,8 +197,9 @@ class ProfileScreen(Page):
 
     def action_back(self) -> None:
         """Leave; what is not written is asked about first."""
-        if isinstance(self.focused, Input):
-            self.focused.value = ""
+        search = self.query_one("#key-search", Input)
+        if search.value or search.has_focus:
+            search.value = ""
             self.query_one("#keys").focus()
         elif self.changes:
             question = (

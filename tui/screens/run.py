@@ -142,6 +142,7 @@ class RunScreen(Page):
         self.pace.total = self.curves.total_steps or self.pace.total
         if "loss" in self.curves.latest:
             self.pace.saw(time.monotonic(), int(self.curves.latest["step"]))
+        self._arrange()
         self._draw()
 
     @on(News)
@@ -183,6 +184,9 @@ class RunScreen(Page):
     def _arrange(self) -> None:
         body = self.query_one("#body")
         body.set_class(self.app.size.width >= _WIDE, "wide")
+        # A step that trains nothing, such as a merge, leaves its room to the log.
+        trains = bool(self.record.plan["config_values"].get("step_scheduler"))
+        body.set_class(not trains and not self.curves.by_key, "unmeasured")
         for layout in _LAYOUTS:
             body.set_class(_LAYOUTS[self._arrangement] == layout, layout)
 

@@ -46,6 +46,11 @@ def counted(number: int, word: str, plural: str = "") -> str:
     return f"{number} {word if number == 1 else plural or f'{word}s'}"
 
 
+def four_digits(value: float) -> str:
+    """A measured number to four digits; up to ten million whole, and not by an exponent."""
+    return f"{value:.0f}" if 9999.5 <= abs(value) < 9999999.5 else f"{value:.4g}"
+
+
 def shown_line(line: bytes) -> str:
     """A log line as a terminal may see it: a bar as it was last drawn, and of a long one a part."""
     last_drawn = line.rstrip(b"\r").rpartition(b"\r")[2]

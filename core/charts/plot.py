@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from ..text import four_digits
 from .curves import Curve
 
 COLORS = ("cyan", "yellow", "magenta", "green", "blue")
@@ -113,7 +114,7 @@ def _framed(canvas: _Canvas, values: tuple[float, float], steps: tuple[int, int]
         ticks[canvas.down // 2] = high / 2 + low / 2
     text = Text(no_wrap=True)
     for number in range(canvas.down):
-        label = f"{ticks[number]:.4g}" if number in ticks else ""
+        label = four_digits(ticks[number]) if number in ticks else ""
         text.append(f"{label:>{_LABEL}}", "dim")
         text.append("┤" if number in ticks else "│", "dim")
         text.append_text(canvas.row(number))

@@ -11,7 +11,7 @@ import click
 from ..charts.metrics import Metrics, sparkline
 from ..charts.progress import Pace, planned_steps, total_steps
 from ..runs.watch import Changed, Event, Fine, Line, Measured, Trouble
-from ..text import shown_line, strip_controls
+from ..text import four_digits, shown_line, strip_controls
 from .output import note, print_json_line
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class LiveView:
         cells.append(f"step {step}/{total}" if total else f"step {step}")
         if (left := self._pace.seconds_left) is not None:
             cells.append(f"{span(left)} left")
-        cells += [f"{words} {latest[key]:.4g}" for key, words in _VALUES if key in latest]
+        cells += [f"{words} {four_digits(latest[key])}" for key, words in _VALUES if key in latest]
         grid.add_row(*cells)
         curve = sparkline(self._metrics.series("loss"), _CURVE_WIDTH)
         return Group(grid, Text(f"loss {curve}"))

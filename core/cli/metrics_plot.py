@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..charts.curves import Curve, Curves, PointReader
 from ..charts.plot import COLORS, Line, draw
 from ..errors import NotFoundError
-from ..text import did_you_mean, strip_controls
+from ..text import did_you_mean, four_digits, strip_controls
 from .output import color_wanted, line, print_json, width
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def plot_runs(records: Sequence[RunRecord], key: str, *, as_json: bool) -> None:
     console = Console(no_color=color_wanted() is False, highlight=False)
     for number, (record, curve) in enumerate(drawn, 1):
         line(
-            f"{number} {record.run_id}  {record.name}  {key} {curve.values[-1]:.4g}  "
+            f"{number} {record.run_id}  {record.name}  {key} {four_digits(curve.values[-1])}  "
             f"{strip_controls(' '.join(record.plan['overrides']))}".rstrip(),
             fg=COLORS[(number - 1) % len(COLORS)],
         )

@@ -11,7 +11,7 @@ from ..charts.metrics import Metrics, read_metrics, sparkline
 from ..keys import table_in
 from ..runs.outcome import diagnosis_of, list_checkpoints, product, read_result
 from ..runs.record import iso_utc
-from ..text import counted
+from ..text import counted, four_digits
 from .live import span
 from .output import line, print_table, width
 
@@ -135,7 +135,8 @@ def print_curves(measured: Metrics, *, indent: str = "") -> None:
         curve = sparkline(values, columns)
         line(
             f"{indent}{key:<{label}}  {curve:<{columns}}  "
-            f"first {values[0]:<9.4g} last {values[-1]:<9.4g} min {min(values):.4g}"
+            f"first {four_digits(values[0]):<9} last {four_digits(values[-1]):<9} "
+            f"min {four_digits(min(values))}"
         )
 
 

@@ -12,6 +12,7 @@ from ...core.resolve import resolve
 from ...core.runs.overview import Overview
 from ...core.runs.registry import Registry
 from ...core.selection import Selection
+from ...core.text import four_digits
 from ..words import age, goes_on
 from .ask import BACK, Left, Session, ask, choose, command
 from .runs import see_run
@@ -57,7 +58,7 @@ def _home(session: Session) -> None:
         note("All runs, the older ones too: tunedeck runs list")
     for glance in glances:
         record, loss = glance.record, (glance.latest or {}).get("loss")
-        measured = "" if loss is None else f", loss {loss:.4g}"
+        measured = "" if loss is None else f", loss {four_digits(loss)}"
         about = f"run {record.name}, {record.state}{measured}, on {record.profile}"
         choices.append((record.run_id, f"{about}, {age(now - record.created_at)} ago"))
     drafts = {draft.draft_id: draft for draft in list_drafts()}

@@ -15,6 +15,7 @@ from textual.widgets import Static
 from ...core.charts.curves import Batch, Curves, PointReader
 from ...core.charts.plot import COLORS
 from ...core.runs.registry import Registry
+from ...core.text import four_digits
 from ..background import begin
 from ..widgets.chart import Chart, Line, title_of
 from ..words import MARKS, cell
@@ -125,7 +126,7 @@ class CompareScreen(Page):
                     (f"{number:>2} ", f"bold {line_color}"),
                     (f"{mark} {cell(record.state, 10)} ", color),
                     (cell(record.name, 30) + " ", "bold"),
-                    cell("" if newest is None else f"{newest:.4g}", 10),
+                    cell("" if newest is None else four_digits(newest), 10),
                     (" ".join(record.plan["overrides"]), "$text-muted"),
                 ).truncate(max(self.app.size.width - 2, 1), ellipsis=True)
             )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widgets.option_list import Option
 
+from ...core.text import four_digits
 from ..words import MARKS, age, cell, safe
 
 if TYPE_CHECKING:
@@ -75,16 +76,16 @@ def _run_row(glance: Glance, width: int, *, chosen: bool) -> Content:
 
 def _short(value: float) -> str:
     """A number in six characters, where it has so few."""
-    text = f"{value:.4g}"
+    text = four_digits(value)
     return text if len(text) <= 6 else f"{value:.3g}"
 
 
 def _draft_row(draft: Draft, width: int) -> Content:
     chosen = draft.selection
-    what = f"{chosen.step or 'nothing chosen yet'} {chosen.config or ''} → {chosen.profile}"
+    what = f"{chosen.step or 'nothing chosen yet'} {chosen.config or ''}".rstrip()
     return Content.assemble(
         (f"✎ {cell(draft.stage, 12)}", "$warning"),
-        cell(what, max(width - 24, 10)),
+        cell(f"{what} → {chosen.profile}", max(width - 24, 10)),
         (f"{age(time.time() - draft.saved_at):>5}", "$text-muted"),
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from textual.widget import Widget
 
+from ...core.text import four_digits
 from ..widgets.chart import FIRST, Chart, Line, title_of
 from .ask import Choose
 
@@ -58,5 +59,5 @@ def ask_value(screen: Page, curves: Curves, drawn: str, draw: Callable[[str | No
     if not keys:
         screen.wizard.say("Nothing has been measured yet.")
         return
-    choices = [(key, f"{title_of(key)}, now {curves.latest[key]:.4g}") for key in keys]
+    choices = [(key, f"{title_of(key)}, now {four_digits(curves.latest[key])}") for key in keys]
     screen.app.push_screen(Choose("Value to draw", choices, marked=drawn), draw)

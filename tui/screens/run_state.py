@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from ...core.cli.live import span
+from ...core.text import four_digits
 from ..words import MARKS, cell, safe
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def state_lines(record: RunRecord, curves: Curves, pace: Pace, width: int) -> It
     if record.started_at is not None:
         until = record.ended_at or time.time()
         parts.append((f"{span(until - record.started_at)}  ", "$text-muted"))
-    parts += [f"{name} {latest[key]:.4g}  " for key, name in _SHOWN if key in latest]
+    parts += [f"{name} {four_digits(latest[key])}  " for key, name in _SHOWN if key in latest]
     yield Content.assemble(*parts).truncate(max(width, 1), ellipsis=True)
 
 

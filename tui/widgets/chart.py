@@ -9,6 +9,7 @@ from textual.message import Message
 from textual.widget import Widget
 
 from ...core.charts.plot import COLORS, Line, draw
+from ...core.text import four_digits
 
 _TITLES = {
     "loss": "training loss",
@@ -63,7 +64,7 @@ class Chart(Widget):
             return title.append("  nothing measured yet" if not drawn else "", _QUIET)
         for index, line in enumerate(drawn):
             number = f"{index + 1} {line.label} " if len(drawn) > 1 else ""
-            words = f"   {number}{line.curve.values[-1]:.4g}"
+            words = f"   {number}{four_digits(line.curve.values[-1])}"
             title.append(words, COLORS[index % len(COLORS)])
         if broken := sum(len(line.curve.broken) for line in self._lines):
             title.append(f"   × {broken} not finite", "bold red")

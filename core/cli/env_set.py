@@ -66,7 +66,7 @@ def set_command(
         line(edited.mended.diff)
     else:
         note(f"'{profile}' says that already.")
-    found = list(edited.findings)
+    found = wrong if code else list(edited.findings)
     if dry_run or code:  # the lines are those of a file that is not there
         found = [replace(one, place=Place(one.place.file)) for one in found]
     print_findings(found)

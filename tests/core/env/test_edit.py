@@ -79,6 +79,18 @@ def test_a_wrong_value_is_said_with_exit_code_2_and_not_written(
     assert tunedeck("env", "set", "kid", "executor=lepton", "--env-file", path).returncode == 0
 
 
+def test_a_refusal_names_its_own_cause_and_other_faults_of_the_file_are_in_nobody_s_way(
+    write: Write, tunedeck: Command
+) -> None:
+    path = write(TEXT.replace('"nlp"', '"<account>"'))
+    refused = tunedeck("env", "set", "base", "time=3h", "--env-file", path)
+    assert refused.returncode == 2
+    assert "no time limit" in refused.stdout and "placeholder" not in refused.stdout
+    written = tunedeck("env", "set", "base", "time=03:00:00", "--env-file", path)
+    assert written.returncode == 0
+    assert "'account' is still a placeholder" in written.stdout
+
+
 def test_what_would_be_wrong_with_it_is_said_before_it_is_written(write: Write) -> None:
     path = write(TEXT)
     one = edited(path, "kid", "time=2h")
